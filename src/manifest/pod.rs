@@ -1,0 +1,297 @@
+//! [`PodSpec`]: what a manifest means, with every default applied and every name parsed.
+//!
+//! The same value is decided on by the reconciler, kept in the pod's directory, sent to its
+//! executor and turned into launch plans. It can only be built from parsed parts, so nobody
+//! downstream validates again. Not here: the text of manifests (`manifest::decode`) and hashes
+//! (`manifest::revision`).
+//!
+//! Compatibility: it is stored and crosses versions as JSON. New fields get `#[serde(default)]`
+//! with a default that means "as before"; unknown fields are an error, because an executor that
+//! ignored, say, a security setting would be worse than one that refuses.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Millis;
+use crate::ids::{ContainerName, PodName, VolumeName};
+
+/// A pod as it shall run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodSpec {
+    /// `metadata.namespace` and `metadata.name`.
+    pub name: PodName,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `metadata.annotations`, those of Roost included.
+    pub annotations: BTreeMap<String, String>,
+    /// `spec.hostname`, or the pod's name up to its first dot.
+    pub hostname: String,
+    /// `spec.hostNetwork`, `hostPID`, `hostIPC`.
+    pub host: HostNamespaces,
+    /// `spec.shareProcessNamespace`.
+    pub share_process_namespace: bool,
+    /// `spec.restartPolicy`.
+    pub restart_policy: RestartPolicy,
+    /// `spec.terminationGracePeriodSeconds`: between the stop signal and the kill.
+    pub termination_grace: Millis,
+    /// How containers that exit are restarted; annotations `roost/backoff-initial`,
+    /// `roost/backoff-max`, `roost/backoff-reset`.
+    pub backoff: BackoffPolicy,
+    /// Most processes and threads of all containers together; annotation `roost/pids-limit`.
+    pub pids_limit: u32,
+    /// `spec.volumes`, in the order of the manifest.
+    pub volumes: Vec<Volume>,
+    /// `spec.containers`, in the order of the manifest; never empty, names are unique.
+    pub containers: Vec<ContainerSpec>,
+}
+
+impl PodSpec {
+    /// The container of that name.
+    #[must_use]
+    pub fn container(&self, name: &ContainerName) -> Option<&ContainerSpec> {
+        self.containers.iter().find(|container| container.name == *name)
+    }
+}
+
+/// Which namespaces of the host the pod uses instead of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostNamespaces {
+    /// `spec.hostNetwork`.
+    pub network: bool,
+    /// `spec.hostPID`; excludes a shared process namespace.
+    pub pid: bool,
+    /// `spec.hostIPC`.
+    pub ipc: bool,
+}
+
+/// What happens when a container exits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartPolicy {
+    /// It is started again.
+    Always,
+    /// It is started again unless its exit code was 0.
+    OnFailure,
+    /// It is not started again.
+    Never,
+}
+
+/// Back-off between the runs of a container: `initial`, doubled after every run up to `max`,
+/// and back to `initial` after a run of at least `reset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackoffPolicy {
+    /// The first delay.
+    pub initial: Millis,
+    /// The longest delay.
+    pub max: Millis,
+    /// How long a run must last to clear the count.
+    pub reset: Millis,
+}
+
+impl Default for BackoffPolicy {
+    fn default() -> Self {
+        Self {
+            initial: Millis::from_secs(1),
+            max: Millis::from_secs(60),
+            reset: Millis::from_secs(600),
+        }
+    }
+}
+
+/// `terminationGracePeriodSeconds` of a manifest that has none.
+pub const TERMINATION_GRACE_DEFAULT: Millis = Millis::from_secs(30);
+/// Processes and threads of a pod whose manifest sets no limit.
+pub const PIDS_LIMIT_DEFAULT: u32 = 4096;
+
+/// One of `spec.volumes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Its name in the pod.
+    pub name: VolumeName,
+    /// Where its content comes from.
+    pub source: VolumeSource,
+}
+
+/// Where the content of a volume comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum VolumeSource {
+    /// `emptyDir` on disk: a directory of the pod's own, which goes with the pod.
+    EmptyDir {},
+    /// `emptyDir` with `medium: Memory`: a tmpfs, of at most that many bytes.
+    Memory {
+        /// `sizeLimit` in bytes.
+        size_limit: Option<u64>,
+    },
+    /// `hostPath`.
+    HostPath {
+        /// On the host.
+        path: AbsolutePath,
+        /// What must be there, or is made.
+        kind: HostPathType,
+    },
+}
+
+/// `hostPath.type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostPathType {
+    /// No check.
+    Unchecked,
+    /// A directory, made (0755, root) if nothing is there.
+    DirectoryOrCreate,
+    /// A directory that is there.
+    Directory,
+    /// A file, made (0644, root) if nothing is there.
+    FileOrCreate,
+    /// A file that is there.
+    File,
+    /// A Unix socket that is there.
+    Socket,
+    /// A character device that is there.
+    CharDevice,
+    /// A block device that is there.
+    BlockDevice,
+}
+
+/// One of `spec.containers`. No image means the host's own root file system, read-only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerSpec {
+    /// Its name in the pod.
+    pub name: ContainerName,
+    /// `command` followed by `args`; never empty.
+    pub argv: Vec<String>,
+    /// `env`, in the order of the manifest; of two with one name the later wins.
+    pub env: Vec<EnvVar>,
+    /// `workingDir`; the sandbox where the manifest has none.
+    pub working_dir: Option<AbsolutePath>,
+    /// `resources`.
+    pub resources: Resources,
+    /// `securityContext.runAsUser`; root where the manifest has none.
+    pub user: u32,
+    /// `securityContext.runAsGroup`; group 0 where the manifest has none.
+    pub group: u32,
+    /// `securityContext.readOnlyRootFilesystem`. Without an image the root is read-only anyway.
+    pub read_only_root: bool,
+    /// `volumeMounts`, in the order of the manifest.
+    pub mounts: Vec<VolumeMount>,
+}
+
+/// One of `env`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvVar {
+    /// Not empty, without `=` and NUL.
+    pub name: String,
+    /// Without NUL.
+    pub value: String,
+}
+
+/// One of `volumeMounts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeMount {
+    /// A volume of the pod.
+    pub volume: VolumeName,
+    /// Where it appears in the container; never `/`.
+    pub path: AbsolutePath,
+    /// `readOnly`.
+    pub read_only: bool,
+}
+
+/// What a container asks for and what it may use at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// `requests.cpu` in thousandths of a processor: its weight against others.
+    pub cpu_request_milli: Option<u64>,
+    /// `limits.cpu` in thousandths of a processor.
+    pub cpu_limit_milli: Option<u64>,
+    /// `requests.memory` in bytes.
+    pub memory_request_bytes: Option<u64>,
+    /// `limits.memory` in bytes.
+    pub memory_limit_bytes: Option<u64>,
+}
+
+/// An absolute path without `.`, `..`, empty parts or NUL; `/` itself is one.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AbsolutePath(String);
+
+/// A path that is not an [`AbsolutePath`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("path `{0}` must be absolute (begin with `/`), without `.` and `..` in it")]
+pub struct InvalidPath(String);
+
+impl AbsolutePath {
+    /// The path as text; begins with `/`, ends with one only if it is the root.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is `/`.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.0 == "/"
+    }
+}
+
+impl FromStr for AbsolutePath {
+    type Err = InvalidPath;
+    fn from_str(text: &str) -> Result<Self, InvalidPath> {
+        let refused = || InvalidPath(text.to_owned());
+        let rest = text.strip_prefix('/').ok_or_else(refused)?;
+        let parts: Vec<&str> = rest.split('/').filter(|part| !part.is_empty()).collect();
+        if parts.iter().any(|part| matches!(*part, "." | "..") || part.contains('\0')) {
+            return Err(refused());
+        }
+        Ok(Self(format!("/{}", parts.join("/"))))
+    }
+}
+
+impl TryFrom<String> for AbsolutePath {
+    type Error = InvalidPath;
+    fn try_from(text: String) -> Result<Self, InvalidPath> {
+        text.parse()
+    }
+}
+
+impl From<AbsolutePath> for String {
+    fn from(path: AbsolutePath) -> String {
+        path.0
+    }
+}
+
+impl fmt::Display for AbsolutePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for AbsolutePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_normal_or_refused() {
+        for (text, normal) in [("/", "/"), ("/a//b/", "/a/b"), ("/a.b/..c", "/a.b/..c")] {
+            assert_eq!(text.parse::<AbsolutePath>().unwrap().as_str(), normal);
+        }
+        for bad in ["", "a", "./a", "/a/../b", "/.", "/a\0"] {
+            bad.parse::<AbsolutePath>().unwrap_err();
+        }
+    }
+}

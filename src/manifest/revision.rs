@@ -1,0 +1,119 @@
+//! [`Revision`]: what of a pod changed, as hashes.
+//!
+//! Three kinds, by what a change costs: what the whole pod shares (a new instance), each
+//! container (that container restarts), and what changes in place (nothing restarts). A hash is
+//! over the meaning, so a rename of the file, comments, key order and no-op writes change none.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::pod::{ContainerSpec, PodSpec, Resources};
+use crate::ids::ContainerName;
+
+/// The first 128 bits of a SHA-256, in hexadecimal on paper.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Hash(u128);
+
+impl Hash {
+    fn of(value: &impl Serialize) -> Self {
+        let json = serde_json::to_vec(value).expect("a specification has only string keys");
+        let digest: [u8; 32] = Sha256::digest(&json).into();
+        let (first, _) = digest.split_first_chunk::<16>().expect("32 bytes hold 16");
+        Self(u128::from_be_bytes(*first))
+    }
+}
+
+impl TryFrom<String> for Hash {
+    type Error = std::num::ParseIntError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        u128::from_str_radix(&text, 16).map(Self)
+    }
+}
+
+impl From<Hash> for String {
+    fn from(hash: Hash) -> String {
+        hash.to_string()
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The hashes of one [`PodSpec`]. Two specifications that mean the same have equal revisions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revision {
+    /// What the pod's containers share: a change makes a new instance.
+    pub shared: Hash,
+    /// Each container: a change restarts that container.
+    pub containers: BTreeMap<ContainerName, Hash>,
+    /// The rest: a change is applied to what runs.
+    pub in_place: Hash,
+}
+
+impl Revision {
+    /// The revision of a specification.
+    #[must_use]
+    pub fn of(spec: &PodSpec) -> Self {
+        // Every field is named, so that a new one can't be forgotten here.
+        let PodSpec {
+            name,
+            labels,
+            annotations,
+            hostname,
+            host,
+            share_process_namespace,
+            restart_policy,
+            termination_grace,
+            backoff,
+            pids_limit,
+            volumes,
+            containers,
+        } = spec;
+        let resources: BTreeMap<&ContainerName, &Resources> =
+            containers.iter().map(|c| (&c.name, &c.resources)).collect();
+        let order: Vec<&ContainerName> = containers.iter().map(|c| &c.name).collect();
+        Self {
+            shared: Hash::of(&(name, hostname, host, share_process_namespace, volumes)),
+            containers: containers.iter().map(|c| (c.name.clone(), container_hash(c))).collect(),
+            in_place: Hash::of(&(
+                (labels, annotations, restart_policy, termination_grace, backoff, pids_limit),
+                (order, resources),
+            )),
+        }
+    }
+
+    /// One hash over all three kinds: equal exactly when the revisions are.
+    #[must_use]
+    pub fn digest(&self) -> Hash {
+        Hash::of(self)
+    }
+}
+
+fn container_hash(container: &ContainerSpec) -> Hash {
+    let ContainerSpec {
+        name,
+        argv,
+        env,
+        working_dir,
+        resources: _changes_in_place,
+        user,
+        group,
+        read_only_root,
+        mounts,
+    } = container;
+    Hash::of(&(name, argv, env, working_dir, user, group, read_only_root, mounts))
+}

@@ -1,0 +1,7 @@
+//! What must not be forgotten: records in the agent's store, checkpoints in pod directories, and
+//! every path.
+//!
+//! Not here: what is decided on them (`reconciler`), and the agent.
+
+pub mod paths;
+pub mod record;

@@ -1,0 +1,151 @@
+//! Every path that Roost makes. PURE.
+//!
+//! ```text
+//! <data>                             /var/lib/roost, or <root>/data
+//! ├── state/                         sled and its side file: the agent's alone
+//! └── pods/<id>/                     one pod instance, until it is collected
+//!     ├── spec.json                  the accepted specification (agent)
+//!     ├── containers/<name>/         (executor, from here on)
+//!     │   ├── attempt-<n>.json       durable before the program of run n is executed
+//!     │   ├── exit-<n>.json          durable before anyone is told that run n ended
+//!     │   └── sandbox/               the container's work directory
+//!     └── volumes/<name>/            emptyDir
+//! <runtime>                          /run/roost, or <root>/run; gone after a reboot
+//! ├── roost.sock                     the API (agent)
+//! └── pods/<id>/executor.sock        where a pod's executor listens
+//! <logs>                             /var/log/pods, or <root>/logs
+//! └── <ns>_<name>_<id>/<container>/<n>.log
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Attempt, ContainerName, PodId, PodName, VolumeName};
+
+/// The three roots under which everything lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths {
+    /// Survives reboots.
+    pub data: PathBuf,
+    /// Does not survive a reboot.
+    pub runtime: PathBuf,
+    /// Logs of containers.
+    pub logs: PathBuf,
+}
+
+impl Paths {
+    /// Everything under one directory (`--root`).
+    #[must_use]
+    pub fn under(root: &Path) -> Self {
+        Self { data: root.join("data"), runtime: root.join("run"), logs: root.join("logs") }
+    }
+
+    /// Where an installed agent keeps it (file-hierarchy(7)).
+    #[must_use]
+    pub fn installed() -> Self {
+        Self {
+            data: "/var/lib/roost".into(),
+            runtime: "/run/roost".into(),
+            logs: "/var/log/pods".into(),
+        }
+    }
+
+    /// The directory of the store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.data.join("state")
+    }
+
+    /// The socket of the API.
+    #[must_use]
+    pub fn api_socket(&self) -> PathBuf {
+        self.runtime.join("roost.sock")
+    }
+
+    /// The directory of all pod directories.
+    #[must_use]
+    pub fn pods(&self) -> PathBuf {
+        self.data.join("pods")
+    }
+
+    /// The directory of all runtime directories of pods.
+    #[must_use]
+    pub fn runtime_pods(&self) -> PathBuf {
+        self.runtime.join("pods")
+    }
+
+    /// The paths of one pod instance.
+    #[must_use]
+    pub fn pod(&self, id: PodId, name: &PodName) -> PodPaths {
+        PodPaths {
+            data: self.pods().join(id.to_string()),
+            runtime: self.runtime_pods().join(id.to_string()),
+            logs: self.logs.join(format!("{}_{}_{id}", name.namespace, name.name)),
+        }
+    }
+}
+
+/// The paths of one pod instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodPaths {
+    /// Its pod directory.
+    pub data: PathBuf,
+    /// Its runtime directory.
+    pub runtime: PathBuf,
+    /// Its log directory.
+    pub logs: PathBuf,
+}
+
+/// Name of the executor's socket in a pod's runtime directory.
+pub const EXECUTOR_SOCKET: &str = "executor.sock";
+
+impl PodPaths {
+    /// The accepted specification.
+    #[must_use]
+    pub fn spec(&self) -> PathBuf {
+        self.data.join("spec.json")
+    }
+
+    /// Where one container's checkpoints and sandbox are.
+    #[must_use]
+    pub fn container(&self, name: &ContainerName) -> PathBuf {
+        self.data.join("containers").join(name.as_str())
+    }
+
+    /// A container's work directory.
+    #[must_use]
+    pub fn sandbox(&self, name: &ContainerName) -> PathBuf {
+        self.container(name).join("sandbox")
+    }
+
+    /// The checkpoint that announces a run.
+    #[must_use]
+    pub fn attempt(&self, name: &ContainerName, attempt: Attempt) -> PathBuf {
+        self.container(name).join(format!("attempt-{attempt}.json"))
+    }
+
+    /// The checkpoint of how a run ended.
+    #[must_use]
+    pub fn exit(&self, name: &ContainerName, attempt: Attempt) -> PathBuf {
+        self.container(name).join(format!("exit-{attempt}.json"))
+    }
+
+    /// An emptyDir on disk.
+    #[must_use]
+    pub fn volume(&self, name: &VolumeName) -> PathBuf {
+        self.data.join("volumes").join(name.as_str())
+    }
+
+    /// Where one container's logs are.
+    #[must_use]
+    pub fn container_logs(&self, name: &ContainerName) -> PathBuf {
+        self.logs.join(name.as_str())
+    }
+
+    /// The log of one run.
+    #[must_use]
+    pub fn log(&self, name: &ContainerName, attempt: Attempt) -> PathBuf {
+        self.container_logs(name).join(format!("{attempt}.log"))
+    }
+}
