@@ -5,5 +5,9 @@ pub mod clock;
 pub mod ids;
 // 1. What the user wrote, and what it means.
 pub mod manifest;
-// 2. What must not be forgotten.
+// 2. What is desired, what is there, and so what to do.
+pub mod reconciler;
+// 3. What must not be forgotten.
 pub mod state;
+// 5. One pod: its executor.
+pub mod executor;

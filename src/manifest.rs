@@ -2,5 +2,6 @@
 //!
 //! Pure, but for its `watcher`. Not here: what to do about a pod (`reconciler`).
 
+pub mod desired;
 pub mod pod;
 pub mod revision;

@@ -1,0 +1,183 @@
+//! [`Service`]: the one thing that knows pods, for everybody outside the agent. The shapes of the
+//! wire (Kubernetes, Mesos) are adapters on it, in `api`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock::{BootTime, WallTime};
+use crate::executor::protocol::PodReport;
+use crate::ids::PodName;
+use crate::manifest::pod::PodSpec;
+use crate::reconciler::Alarm;
+use crate::state::paths::Paths;
+use crate::state::record::{ManifestFile, PodRecord};
+use crate::state::store::EventRecord;
+
+/// Most requests waiting for the agent's loop.
+pub const REQUESTS_MAX: usize = 256;
+
+/// Everything that can be seen, at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Counts the changes since the agent started; Kubernetes' `resourceVersion`.
+    pub version: u64,
+    /// Whether every pod found at the start has been dealt with once.
+    pub recovered: bool,
+    /// Every pod instance with a record, those that are going included. By name, then age.
+    pub pods: Vec<Arc<PodView>>,
+    /// What is wrong with the manifest directories.
+    pub alarms: Vec<Alarm>,
+    /// What is wrong in manifest files, in words (`file:line:column: …`).
+    pub faults: BTreeMap<ManifestFile, Vec<String>>,
+    /// Oldest first.
+    pub events: Arc<VecDeque<EventRecord>>,
+    /// About the agent itself.
+    pub agent: AgentView,
+}
+
+/// One pod instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodView {
+    /// The [`Snapshot::version`] at which this view last changed.
+    pub version: u64,
+    /// Its record.
+    pub record: PodRecord,
+    /// The accepted specification; none if it was lost.
+    pub spec: Option<Arc<PodSpec>>,
+    /// What its executor reported last.
+    pub report: Option<PodReport>,
+    /// Whether its executor answers.
+    pub executor: ExecutorView,
+    /// Faults of the manifest that has the pod, and why a step for it failed last.
+    pub problems: Vec<String>,
+}
+
+/// What is known of an executor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecutorView {
+    /// There is none.
+    Absent,
+    /// It does not answer (yet).
+    Silent,
+    /// It answers.
+    Connected {
+        /// Its process.
+        pid: u32,
+        /// Its build.
+        build: String,
+    },
+}
+
+/// About the agent itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentView {
+    /// Its version.
+    pub version: String,
+    /// Since when it runs.
+    pub started_at: WallTime,
+    /// The same, on the steady clock.
+    pub started: BootTime,
+    /// How the store was found at the start, in words.
+    pub store: String,
+    /// Why the last commit failed, if it did.
+    pub store_fault: Option<String>,
+    /// How it limits and kills: which kind of cgroups, in words.
+    pub cgroups: String,
+    /// Manifest directories, as configured.
+    pub directories: Vec<String>,
+    /// Where everything lies.
+    pub paths: Paths,
+}
+
+/// What can be asked of the agent.
+#[derive(Debug)]
+pub enum Request {
+    /// Remove a pod by removing its manifest.
+    Delete {
+        /// The pod.
+        name: PodName,
+        /// The file that was removed, or why nothing was.
+        answer: oneshot::Sender<Result<ManifestFile, DeleteRefused>>,
+    },
+}
+
+/// Why a pod can't be deleted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeleteRefused {
+    /// There is none of that name.
+    #[error("pod {0} not found")]
+    NotFound(PodName),
+    /// Its manifest has other documents.
+    #[error(
+        "pod {name} is one of several documents in {source_file}: remove it there; the agent does \
+         not edit files of several documents"
+    )]
+    SharedFile {
+        /// The pod.
+        name: PodName,
+        /// Its file.
+        source_file: ManifestFile,
+    },
+    /// Its manifest can't be removed.
+    #[error("the manifest {source_file} of pod {name} can't be removed: {why}")]
+    NotRemoved {
+        /// The pod.
+        name: PodName,
+        /// Its file.
+        source_file: ManifestFile,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The agent, seen from outside. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Service {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    requests: mpsc::Sender<Request>,
+}
+
+/// The agent's loop has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the agent is ending")]
+pub struct AgentEnding;
+
+impl Service {
+    /// A service on the two ends that the agent's loop holds the others of.
+    #[must_use]
+    pub fn new(
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        requests: mpsc::Sender<Request>,
+    ) -> Self {
+        Self { snapshots, requests }
+    }
+
+    /// Everything, now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// Tells of every change: await `changed()`, then `borrow_and_update()`.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Removes a pod by removing its manifest. That it was removed does not mean that the pod has
+    /// ended.
+    ///
+    /// # Errors
+    /// When the agent is ending. Why a pod was not deleted is in the inner result.
+    pub async fn delete(
+        &self,
+        name: PodName,
+    ) -> Result<Result<ManifestFile, DeleteRefused>, AgentEnding> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Delete { name, answer };
+        self.requests.send(request).await.map_err(|_| AgentEnding)?;
+        answered.await.map_err(|_| AgentEnding)
+    }
+}

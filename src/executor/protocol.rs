@@ -1,0 +1,177 @@
+//! What agent and executor say to each other. PURE: the wire itself is `executor::wire`.
+//!
+//! The contract is one level-triggered message, [`ToExecutor::SetSpec`]: the executor compares it
+//! with what runs, by the hashes, and reports. There is no command whose effect depends on what
+//! was said before, so either side may repeat, miss or reconnect at any time.
+//!
+//! ```text
+//!   agent                                   executor
+//!     │  Hello { protocol }                    │
+//!     │ ─────────────────────────────────────► │
+//!     │      Welcome { protocol, build, .. }   │
+//!     │ ◄───────────────────────────────────── │
+//!     │  SetSpec { number, goal, spec }        │
+//!     │ ─────────────────────────────────────► │
+//!     │      Report(..) now and at each change │
+//!     │ ◄───────────────────────────────────── │
+//!     │  Upgrade { build } + descriptor        │   only when the builds differ
+//!     │ ─────────────────────────────────────► │   execve in place, same connection
+//! ```
+//!
+//! Versions: both sides name the newest version they speak and use the older of the two. A new
+//! kind of message is sent only to a side that knows it, so `deny_unknown_fields` may stay: what
+//! is not understood is an error, never ignored. Requests about sessions and nested containers
+//! will be messages beside `SetSpec`, with descriptors, answered by id.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{BootTime, Millis, WallTime};
+use crate::ids::{Attempt, ContainerName, PodId};
+use crate::manifest::pod::PodSpec;
+use crate::manifest::revision::Hash;
+use crate::state::record::{LastRun, Outcome};
+
+/// The newest version of the protocol that this build speaks.
+pub const PROTOCOL: u32 = 1;
+/// The longest message in bytes; a specification is at most 1 MiB of manifest.
+pub const MESSAGE_LEN_MAX: usize = 16 << 20;
+/// Most descriptors with one message.
+pub const MESSAGE_FDS_MAX: usize = 4;
+
+/// From the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum ToExecutor {
+    /// The first message of a connection. A newer connection replaces an older one.
+    Hello {
+        /// The newest version the agent speaks.
+        protocol: u32,
+    },
+    /// What the pod shall be.
+    SetSpec(WantedPod),
+    /// Continue as the program in the descriptor that comes with it, if it is another build.
+    Upgrade {
+        /// The build of that program.
+        build: String,
+    },
+}
+
+/// From the executor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum ToAgent {
+    /// The answer to `Hello`.
+    Welcome {
+        /// The newest version the executor speaks.
+        protocol: u32,
+        /// Which build it is.
+        build: String,
+        /// Whose executor it is.
+        pod: PodId,
+        /// The executor's process.
+        pid: u32,
+        /// What it was told last; an agent that lost its store learns from it.
+        wanted: Option<WantedPod>,
+    },
+    /// Where the pod stands: after `SetSpec`, and whenever that changes.
+    Report(PodReport),
+    /// It could not be continued as another build; this one goes on.
+    NotUpgraded {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What is wanted of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WantedPod {
+    /// The number of the accepted revision (`Accepted::number`).
+    pub number: u64,
+    /// To run it or to stop it.
+    pub goal: Goal,
+    /// The specification.
+    pub spec: Arc<PodSpec>,
+}
+
+/// Whether a pod shall run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Goal {
+    /// It shall run.
+    Run,
+    /// It shall stop; when nothing is left of it, the executor ends.
+    Stop {
+        /// Between the stop signal and the kill.
+        grace: Millis,
+    },
+}
+
+/// Where a pod stands. Every exit in it is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodReport {
+    /// The revision in force.
+    pub number: u64,
+    /// Its hash.
+    pub digest: Hash,
+    /// The goal in force.
+    pub goal: Goal,
+    /// Set when every container is through by its restart policy.
+    pub finished: Option<Outcome>,
+    /// By name.
+    pub containers: Vec<ContainerReport>,
+}
+
+/// Where a container stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerReport {
+    /// Its name.
+    pub name: ContainerName,
+    /// Its newest run; none if it never ran.
+    pub attempt: Option<Attempt>,
+    /// Where that run stands.
+    pub status: ContainerStatus,
+    /// The last run that ended.
+    pub last: Option<LastRun>,
+    /// Why the limits of the specification could not be applied to it.
+    pub update_fault: Option<String>,
+}
+
+/// Where the newest run of a container stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum ContainerStatus {
+    /// Not started yet.
+    Creating,
+    /// Its program runs.
+    Running {
+        /// Its first process, in the executor's pid namespace.
+        pid: u32,
+        /// Since when.
+        started_at: WallTime,
+    },
+    /// It was told to stop.
+    Stopping {
+        /// Its first process.
+        pid: u32,
+        /// Since when it ran.
+        started_at: WallTime,
+    },
+    /// It ended; how is not durable yet.
+    Recording {
+        /// Why that failed the last time.
+        fault: Option<String>,
+    },
+    /// It ended (`last`) and will be started again.
+    BackingOff {
+        /// When.
+        until: BootTime,
+        /// The whole delay.
+        delay: Millis,
+    },
+    /// It ended (`last`) and will not be started again.
+    Terminated,
+}

@@ -1,0 +1,127 @@
+//! The decision: what is desired, what is there, and so what to do. PURE.
+//!
+//! [`reconcile`] is called again after everything that may have changed something, and decides
+//! from scratch; nothing is remembered between two calls but what the records hold. A pod's plan
+//! depends on that pod alone, so that a slow or failing pod delays only itself.
+//!
+//! ```text
+//!                    claim, no instance                  claim, same shared part
+//!          (nothing) ────────────────► Active ◄──────────────────────────┐
+//!                                       │  │ ▲                           │ Accept, SetSpec
+//!                             finished  │  │ └───────────────────────────┘
+//!                   Finished ◄──────────┘  │ no claim, or another shared part
+//!                      │                   ▼
+//!                      └──────────► Terminating ──► Destroying ──► (nothing)
+//!                                       stop, then kill   remove everything, forget
+//! ```
+//!
+//! Not here: performing the plan (`agent`), and what happens inside a pod
+//! (`executor::machine`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::clock::{BootId, BootTime, Millis, WallTime};
+use crate::executor::protocol::PodReport;
+use crate::ids::{PodId, PodName};
+use crate::manifest::desired::DesiredState;
+use crate::manifest::pod::PodSpec;
+use crate::state::record::PodRecord;
+
+pub mod directory;
+pub mod plan;
+pub mod pod_plan;
+
+#[cfg(test)]
+mod tests;
+
+pub use directory::Alarm;
+pub use plan::{Action, Key, Plan, Reason, Step};
+
+/// What is there, as far as the agent knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActualState {
+    /// This boot.
+    pub boot: BootId,
+    /// The build of the executor that belongs to this agent.
+    pub executor_build: String,
+    /// The handles that trusted manifest directories had.
+    pub directories: BTreeMap<String, Vec<u8>>,
+    /// Every pod instance of which there is a record or a trace.
+    pub pods: BTreeMap<PodId, ActualPod>,
+}
+
+/// What is there of one pod instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActualPod {
+    /// Its record.
+    pub record: Option<PodRecord>,
+    /// A record made from its directory or its executor, for when the store has none.
+    pub adoptable: Option<PodRecord>,
+    /// The accepted specification, from its directory.
+    pub spec: Option<Arc<PodSpec>>,
+    /// Its executor.
+    pub executor: ExecutorState,
+    /// Whether a cgroup or a runtime directory of it may be there.
+    pub has_runtime: bool,
+}
+
+/// What is known of a pod's executor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecutorState {
+    /// There is none.
+    Absent,
+    /// It was there and ended although the pod shall run.
+    Lost {
+        /// How long it lived, as far as the agent saw.
+        lived: Millis,
+    },
+    /// It is there, and has not answered yet.
+    Silent,
+    /// It answers.
+    Connected {
+        /// Its build.
+        build: String,
+        /// Whether it refused to be upgraded.
+        refused_upgrade: bool,
+        /// What it reported last.
+        report: Option<PodReport>,
+    },
+}
+
+/// The time, read by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// For decisions.
+    pub boot: BootTime,
+    /// For records that are shown to people.
+    pub wall: WallTime,
+}
+
+/// Decides what to do now, for all pods.
+#[must_use]
+pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan {
+    let mut plan = Plan::default();
+    let trust = directory::judge(desired, actual, &mut plan);
+    for (id, pod) in &actual.pods {
+        if pod.name().is_none() {
+            plan.add(Key::Instance(*id), pod_plan::discard(*id));
+        }
+    }
+    let names: BTreeSet<&PodName> =
+        desired.claims.keys().chain(actual.pods.values().filter_map(ActualPod::name)).collect();
+    for name in names {
+        let (steps, wake_at) = pod_plan::plan_pod(name, desired, actual, &trust, now);
+        plan.add(Key::Pod(name.clone()), steps);
+        plan.wake_at = [plan.wake_at, wake_at].into_iter().flatten().min();
+    }
+    plan
+}
+
+impl ActualPod {
+    /// Which pod it is an instance of, if that can be known.
+    #[must_use]
+    pub fn name(&self) -> Option<&PodName> {
+        self.record.as_ref().or(self.adoptable.as_ref()).map(|record| &record.name)
+    }
+}
