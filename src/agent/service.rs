@@ -32,7 +32,7 @@ pub struct Snapshot {
     /// What is wrong in manifest files, in words (`file:line:column: …`).
     pub faults: BTreeMap<ManifestFile, Vec<String>>,
     /// Oldest first.
-    pub events: Arc<VecDeque<EventRecord>>,
+    pub events: Arc<VecDeque<Arc<EventRecord>>>,
     /// About the agent itself.
     pub agent: AgentView,
 }
