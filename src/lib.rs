@@ -7,3 +7,6 @@ pub mod ids;
 pub mod manifest;
 // 2. What must not be forgotten.
 pub mod state;
+// 3. What the kernel keeps.
+pub mod cgroup;
+pub mod sys;
