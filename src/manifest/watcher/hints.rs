@@ -38,6 +38,8 @@ pub(super) struct Inbox {
 struct InboxState {
     hints: Vec<Hints>,
     request: Request,
+    #[cfg(test)]
+    rings: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,7 @@ pub(super) enum Wake {
 impl Inbox {
     pub(super) fn new(directories: usize) -> Self {
         let hints = (0..directories).map(|_| Hints::default()).collect();
-        let state = Mutex::new(InboxState { hints, request: Request::None });
+        let state = Mutex::new(InboxState { hints, ..InboxState::default() });
         Self { state, bell: Condvar::new() }
     }
 
@@ -104,6 +106,12 @@ impl Inbox {
         matches!(hint, Some((Hint::Writing, _)))
     }
 
+    /// How often anybody put something in.
+    #[cfg(test)]
+    pub(super) fn rings(&self) -> u64 {
+        self.lock().rings
+    }
+
     fn change(&self, directory: usize, change: impl FnOnce(&mut Hints)) {
         let mut state = self.lock();
         if let Some(hints) = state.hints.get_mut(directory) {
@@ -111,10 +119,12 @@ impl Inbox {
             if hints.names.len() > MAX_HINTS {
                 *hints = Hints { look: true, ..Hints::default() };
             }
-            if !hints.is_empty() {
-                self.bell.notify_all();
-            }
         }
+        #[cfg(test)]
+        {
+            state.rings += 1;
+        }
+        self.bell.notify_all();
     }
 
     fn lose_all(&self) {
@@ -360,4 +370,97 @@ fn prepend(steps: &mut VecDeque<OsString>, path: &Path) {
 fn identity(path: &Path) -> Option<(u32, u32, u64)> {
     let stat = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::INO).ok()?;
     Some((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::Flag;
+
+    use super::*;
+
+    fn hear(routes: &[(&str, Part)], events: &[Event]) -> Hints {
+        let inbox = Arc::new(Inbox::new(1));
+        let route = |(path, part): &(&str, Part)| (PathBuf::from(path), vec![(0, part.clone())]);
+        let router =
+            Router { routes: routes.iter().map(route).collect(), inbox: Arc::clone(&inbox) };
+        for event in events {
+            router.hear(Ok(event.clone()));
+        }
+        inbox.lock().take_hints().remove(0)
+    }
+
+    fn event(kind: EventKind, path: &str) -> Event {
+        Event::new(kind).add_path(path.into())
+    }
+
+    fn hint(events: &[Event]) -> Option<Hint> {
+        let hints = hear(&[("/p", Part::Content)], events);
+        hints.names.get("a.yaml").map(|(hint, _)| *hint)
+    }
+
+    #[test]
+    fn the_last_event_that_speaks_of_the_content_counts() {
+        use notify::event::{CreateKind, DataChange, MetadataKind, RemoveKind};
+        let created = event(EventKind::Create(CreateKind::File), "/p/a.yaml");
+        let written = event(EventKind::Modify(ModifyKind::Data(DataChange::Any)), "/p/a.yaml");
+        let close = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let closed = event(close, "/p/a.yaml");
+        let mode = ModifyKind::Metadata(MetadataKind::Any);
+        let touched = event(EventKind::Modify(mode), "/p/a.yaml");
+        let removed = event(EventKind::Remove(RemoveKind::File), "/p/a.yaml");
+        let cases: [(&[&Event], Hint); 7] = [
+            (&[&created], Hint::Created),
+            (&[&created, &written], Hint::Writing),
+            (&[&created, &written, &closed], Hint::Complete),
+            (&[&closed, &written], Hint::Writing),
+            (&[&closed, &touched], Hint::Complete),
+            (&[&closed, &removed], Hint::Touched),
+            (&[&closed, &removed, &created], Hint::Created),
+        ];
+        for (events, expected) in cases {
+            let events: Vec<Event> = events.iter().map(|event| (*event).clone()).collect();
+            assert_eq!(hint(&events), Some(expected), "{events:?}");
+        }
+    }
+
+    #[test]
+    fn opening_and_reading_is_no_hint() {
+        let modes = [AccessMode::Read, AccessMode::Any, AccessMode::Execute];
+        let closes = modes.map(AccessKind::Close);
+        let opens = modes.map(AccessKind::Open);
+        for kind in closes.into_iter().chain(opens).chain([AccessKind::Read, AccessKind::Any]) {
+            for path in ["/p", "/p/a.yaml"] {
+                let event = event(EventKind::Access(kind), path);
+                assert!(hear(&[("/p", Part::Content)], &[event]).is_empty(), "{kind:?} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn lost_events_and_too_many_names_mean_to_look_at_everything() {
+        let lost = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        assert!(hear(&[("/p", Part::Content)], &[lost]).look);
+        let to = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        let many: Vec<Event> =
+            (0..=MAX_HINTS).map(|number| event(to, &format!("/p/{number}.yaml"))).collect();
+        let hints = hear(&[("/p", Part::Content)], &many);
+        assert!(hints.look && hints.names.is_empty());
+    }
+
+    #[test]
+    fn of_the_way_only_the_step_itself_matters() {
+        let way = [("/etc/roost", Part::Way("pods.d".into()))];
+        let to = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        assert!(hear(&way, &[event(to, "/etc/roost/pods.d")]).look);
+        assert!(hear(&way, &[event(to, "/etc/roost")]).look);
+        assert!(hear(&way, &[event(to, "/etc/roost/agent.toml")]).is_empty());
+    }
+
+    #[test]
+    fn directories_near_the_root_are_not_watched() {
+        let points = watch_points(0, Path::new("/etc"));
+        assert_eq!(points.len(), 1, "the directory, but not its parent: {points:?}");
+        let points = watch_points(0, Path::new("/etc/there-is-no-such-thing"));
+        assert_eq!(points, []);
+    }
 }

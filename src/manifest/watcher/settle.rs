@@ -10,7 +10,8 @@
 //!  absent, or not readable ─► Gone, Faulty ── still so after `confirm` ─► shown
 //! ```
 //! - A write that was seen to begin holds the file at what was shown before until it is closed, or
-//!   nothing happened to it for the settle time (a program may keep it open for ever).
+//!   nothing happened to it for the settle time, or twice that (a program may keep it open for
+//!   ever).
 //! - A change that no event announced (events were lost, or the file system has none) counts when
 //!   two looks at it a settle time apart agree.
 //! - An empty file is never believed at once: nearly every writer truncates first, and an empty
@@ -188,7 +189,8 @@ enum Phase {
     Due {
         stamp: Stamp,
     },
-    /// May still be being written; quiet since then.
+    /// May still be being written; quiet since then. Without a stamp it was only heard
+    /// of: the time begins anew when a listing takes the stamp.
     Unsettled {
         stamp: Option<Stamp>,
         since: BootTime,
@@ -437,9 +439,7 @@ impl File {
             return Phase::Due { stamp };
         }
         match (&self.phase, known) {
-            (Phase::Unsettled { stamp: before, since }, _)
-                if before.is_none_or(|before| before == stamp) =>
-            {
+            (Phase::Unsettled { stamp: Some(before), since }, _) if *before == stamp => {
                 if round.now.since(*since) >= round.tuning.settle {
                     Phase::Due { stamp }
                 } else {
