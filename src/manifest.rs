@@ -5,3 +5,4 @@
 pub mod desired;
 pub mod pod;
 pub mod revision;
+pub mod watcher;
