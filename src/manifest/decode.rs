@@ -103,8 +103,20 @@ pub(super) fn document(root: &Node, faults: &mut Faults) -> Vec<Decoded> {
     nodes.iter().enumerate().map(decode).collect()
 }
 
-/// The name of the pod that a document is about, as far as that can be told.
-pub(super) fn name_of(node: &Node) -> Option<PodName> {
+/// The names of the pods that a document is about, as far as that can be told.
+pub(super) fn names_of(root: &Node) -> Vec<PodName> {
+    match root.get("kind").and_then(Node::as_text) {
+        Some("Pod") | None => name_of(root).into_iter().collect(),
+        Some("List" | "PodList") => match root.get("items").map(|items| &items.kind) {
+            Some(Kind::Sequence(items)) => items.iter().filter_map(name_of).collect(),
+            Some(Kind::Scalar(_) | Kind::Mapping(_)) | None => Vec::new(),
+        },
+        Some(_) => Vec::new(),
+    }
+}
+
+/// The name of the pod that an object is about.
+fn name_of(node: &Node) -> Option<PodName> {
     let metadata = node.get("metadata")?;
     let namespace = metadata.get("namespace").filter(|node| !node.is_null());
     Some(PodName {

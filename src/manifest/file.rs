@@ -107,10 +107,12 @@ fn read(document: Document<'_>, found: &mut Found, faults: &mut Faults) {
     let tree = node::parse(text, document.first_line, faults);
     let Some(root) = tree.root else { return };
     if !tree.whole {
-        if let Some(name) = decode::name_of(&root) {
-            faults.attribute_since(mark, &name);
-            found.faulty.push(name);
+        let names = decode::names_of(&root);
+        // Of a List it can't be told which item the fault is in.
+        if let [name] = names.as_slice() {
+            faults.attribute_since(mark, name);
         }
+        found.faulty.extend(names);
         return;
     }
     // `---` with nothing but a comment after it.

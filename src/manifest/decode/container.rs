@@ -66,7 +66,10 @@ fn argv(fields: &Fields<'_>, faults: &mut Faults) -> Vec<String> {
             argv.extend(word(item, faults));
         }
     }
-    if argv.first().is_none_or(String::is_empty) && !faults.any_error_since(mark) {
+    // Where there is an image, that is what is refused: it may have a program.
+    let has_image = fields.at.member("image").is_some();
+    let has_program = argv.first().is_some_and(|program| !program.is_empty());
+    if !has_program && !has_image && !faults.any_error_since(mark) {
         let message = "`command` or `args` must begin with a program to run";
         let help = "as in `command: [/bin/sh, -c, \"…\"]`";
         faults.push(fields.at.error(message).with_help(help));
@@ -212,7 +215,7 @@ fn milli(at: &At<'_>, min: u64, faults: &mut Faults) -> Option<u64> {
 pub(super) fn bytes(at: &At<'_>, min: u64, faults: &mut Faults) -> Option<u64> {
     let (text, found) = quantity(at, Quantity::units, faults)?;
     if found < min {
-        let message = format!("{} is {found} bytes; at least {min} are needed", quote(text));
+        let message = format!("{} is too little: at least {min} bytes are needed", quote(text));
         let fault = at.error(&message);
         faults.push(if text.ends_with('m') {
             fault.with_help("`m` is a thousandth; write `M` or `Mi` for megabytes")
@@ -238,10 +241,26 @@ fn quantity<'a>(
     match text.parse().and_then(unit) {
         Ok(found) => Some((text, found)),
         Err(error) => {
-            faults.push(at.error(&format!("{} {error}", quote(text))));
+            let fault = at.error(&format!("{} {error}", quote(text)));
+            faults.push(match unit_slip(text).filter(|_| error == InvalidQuantity::Syntax) {
+                Some(help) => fault.with_help(help),
+                None => fault,
+            });
             None
         }
     }
+}
+
+/// What was probably meant by a unit that is none.
+fn unit_slip(text: &str) -> Option<&'static str> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    Some(match unit {
+        "K" | "KB" | "kB" | "kb" | "KiB" => "a thousand bytes are `k`, 1024 are `Ki`",
+        "MB" | "mb" | "MiB" => "a million bytes are `M`, 1024 × 1024 are `Mi`",
+        "GB" | "gb" | "GiB" | "g" => "a thousand million bytes are `G`, 1024³ are `Gi`",
+        spaced if spaced.starts_with(' ') => "the unit follows the number without a space",
+        _ => return None,
+    })
 }
 
 fn mounts(at: At<'_>, volumes: &BTreeSet<VolumeName>, faults: &mut Faults) -> Vec<VolumeMount> {

@@ -77,7 +77,7 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
     let fields = at.fields(&schema::POD_SPEC, faults)?;
     let inherited = fields.get("securityContext").and_then(|at| security(at, faults));
     let volumes = volumes(&fields, faults);
-    let names: BTreeSet<VolumeName> = volumes.iter().map(|volume| volume.name.clone()).collect();
+    let names = volume_names(&fields);
     let containers = containers(&fields, inherited.unwrap_or_default(), &names, faults);
 
     let host = HostNamespaces {
@@ -157,6 +157,14 @@ fn volumes(fields: &Fields<'_>, faults: &mut Faults) -> Vec<Volume> {
         }
     }
     found
+}
+
+/// The names of all volumes, those included that are refused for something else.
+fn volume_names(fields: &Fields<'_>) -> BTreeSet<VolumeName> {
+    let Some(list) = fields.get("volumes") else { return BTreeSet::new() };
+    let items = list.items(VOLUMES_MAX, &mut Faults::default());
+    let name = |item: &At<'_>| item.node.get("name")?.as_text()?.parse().ok();
+    items.iter().filter_map(name).collect()
 }
 
 fn containers(

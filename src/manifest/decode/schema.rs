@@ -321,11 +321,17 @@ pub(super) static VOLUME: Object = Object {
     ],
 };
 
-pub(super) static EMPTY_DIR: Object =
-    Object { place: "spec.volumes[].emptyDir", fields: &[works("medium"), works("sizeLimit")] };
+pub(super) static EMPTY_DIR: Object = Object {
+    place: "spec.volumes[].emptyDir",
+    unknown: UNKNOWN,
+    fields: &[works("medium"), works("sizeLimit")],
+};
 
-pub(super) static HOST_PATH: Object =
-    Object { place: "spec.volumes[].hostPath", unknown: UNKNOWN, fields: &[works("path"), works("type")] };
+pub(super) static HOST_PATH: Object = Object {
+    place: "spec.volumes[].hostPath",
+    unknown: UNKNOWN,
+    fields: &[works("path"), works("type")],
+};
 
 #[cfg(test)]
 mod tests {

@@ -22,6 +22,8 @@ pub(crate) struct Tree {
 
 /// Parses one document, whose text begins at that line of its file.
 pub(crate) fn parse(text: &str, first_line: u32, faults: &mut Faults) -> Tree {
+    let json = json_as_yaml(text);
+    let text = json.as_deref().unwrap_or(text);
     let mut builder = Builder {
         text,
         first_line,
@@ -35,6 +37,47 @@ pub(crate) fn parse(text: &str, first_line: u32, faults: &mut Faults) -> Tree {
     builder.unwind();
     let root = builder.root.take();
     Tree { root, whole: read.is_some() }
+}
+
+/// JSON in a form that the YAML parser reads, if the text is JSON: it knows no `\ud83d\ude00` and
+/// no tab after a colon.
+fn json_as_yaml(text: &str) -> Option<String> {
+    let is_json = text.trim_start().starts_with('{')
+        && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    if !is_json || !(text.contains('\t') || text.contains("\\u")) {
+        return None;
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    // Tabs can't stand in the strings of JSON, nor backslashes outside of them.
+    while let Some(c) = rest.next() {
+        match c {
+            '\t' => out.push(' '),
+            '\\' => match surrogates(rest.as_str()) {
+                Some((pair, after)) => {
+                    out.push(pair);
+                    rest = after.chars();
+                }
+                None => {
+                    out.push(c);
+                    out.extend(rest.next());
+                }
+            },
+            other => out.push(other),
+        }
+    }
+    Some(out)
+}
+
+/// The character that an escaped pair of UTF-16 stands for (its first backslash is off), and
+/// what comes after it.
+fn surrogates(text: &str) -> Option<(char, &str)> {
+    let unit = |digits: &str| u16::from_str_radix(digits, 16).ok();
+    let high = unit(text.strip_prefix('u')?.get(..4)?)?;
+    let low = unit(text.get(5..)?.strip_prefix("\\u")?.get(..4)?)?;
+    let mut chars = char::decode_utf16([high, low]);
+    let pair = chars.next()?.ok().filter(|c| u32::from(*c) > 0xffff)?;
+    Some((pair, text.get(11..)?))
 }
 
 /// What a value costs: the sum is bounded, so that aliases of aliases can't fill the memory.
@@ -260,11 +303,18 @@ impl Builder<'_, '_> {
     }
 
     fn refuse_depth(&mut self, position: Position) -> Option<()> {
-        self.stop(position, &format!("the document is nested deeper than {DEPTH_MAX} levels"))
+        // Without its path, which would be as long.
+        let message = format!("the document is nested deeper than {DEPTH_MAX} levels");
+        self.faults.push(Diagnostic::error(position, "", &message));
+        None
     }
 
     fn refuse_syntax(&mut self, error: &ScanError) -> Option<()> {
         let mut position = self.place(error.marker());
+        // The parser's own limit, which it may meet in looking ahead.
+        if error.info().contains("recursion limit") {
+            return self.refuse_depth(position);
+        }
         let mut help = explain(error.info());
         // A tab in an indentation is seldom reported as such, and not where it stands.
         if let Some((line, column)) = self.indenting_tab(error.marker().line()) {
@@ -283,6 +333,10 @@ impl Builder<'_, '_> {
     /// The first tab in the indentation of that line of the document or the one before, as the
     /// line from 0 and the column from 1.
     fn indenting_tab(&self, near: usize) -> Option<(usize, u32)> {
+        // Inside brackets tabs are as good as spaces.
+        if self.text.trim_start().starts_with(['{', '[']) {
+            return None;
+        }
         let lines = self.text.split_inclusive(['\n']).enumerate();
         lines.skip(near.saturating_sub(2)).take(2).find_map(|(number, line)| {
             let at = line.find(|c| c != ' ')?;
@@ -416,7 +470,7 @@ fn to_u32(number: usize) -> u32 {
 
 /// What the parser's commonest complaints mean to somebody who writes manifests.
 fn explain(info: &str) -> Option<&'static str> {
-    const EXPLANATIONS: [(&str, &str); 9] = [
+    const EXPLANATIONS: [(&str, &str); 12] = [
         (
             "mapping values are not allowed",
             "check the indentation of this line; text with `: ` in it needs quotes",
@@ -425,6 +479,9 @@ fn explain(info: &str) -> Option<&'static str> {
         ("simple key expected", "check the indentation of this line"),
         ("did not find expected key", "check the indentation of this line and the ones before"),
         ("unexpected end of stream", "the quote that begins here is not closed"),
+        ("indentation in quoted scalar", "the quote that begins here is not closed"),
+        ("parsing a flow mapping", "before this a `,` is missing, or a bracket is not closed"),
+        ("parsing a flow sequence", "before this a `,` is missing, or a bracket is not closed"),
         ("found unexpected document indicator", "the quote that begins here is not closed"),
         ("unknown escape character", "in double quotes a backslash is written `\\\\`"),
         ("unknown anchor", "an alias `*name` needs its `&name` before it in the same document"),
