@@ -4,7 +4,6 @@
 //! up users and groups. Cargo has no per-program form of `crt-static`, so the libraries that
 //! rustc names are answered by linker scripts which name the archives. Without the archives, or
 //! when cross-compiling (where they are not known), the executor is linked as everything else.
-#![expect(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
 
 use std::process::Command;
 
@@ -15,7 +14,7 @@ const SCRIPTS: [(&str, &str); 3] = [
 ];
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=packaging/build.rs");
     let variable = |name| std::env::var(name).unwrap_or_default();
     let glibc = variable("CARGO_CFG_TARGET_OS") == "linux"
         && variable("CARGO_CFG_TARGET_ENV") == "gnu"
