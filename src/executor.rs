@@ -3,5 +3,6 @@
 //! `machine` decides (pure), the shell does. Not here: manifests, the store, the API, and how a
 //! container is made (`containerizer`).
 
+pub mod boot;
 pub mod machine;
 pub mod protocol;
