@@ -28,12 +28,15 @@ pub(super) enum Decoded {
         /// Where it begins.
         position: Position,
     },
-    /// Something that is not a pod and was passed over, or a fault; its name if it is a pod's
-    /// and could be read.
-    Other {
-        /// The pod that the document was meant for.
-        faulty: Option<PodName>,
+    /// A pod with an error.
+    Faulty {
+        /// Its name.
+        name: PodName,
+        /// Where it begins.
+        position: Position,
     },
+    /// Something else, or a pod whose name could not be read; the faults say more.
+    Nameless,
 }
 
 /// Kinds with a pod in them, and what to write instead.
@@ -133,7 +136,7 @@ fn object(at: At<'_>, faults: &mut Faults) -> Decoded {
     let mark = faults.mark();
     let is_pod = !matches!(&at.node.kind, Kind::Mapping(_)) || check_kind(at, faults);
     if !is_pod {
-        return Decoded::Other { faulty: None };
+        return Decoded::Nameless;
     }
     let name = name_of(at.node);
     let spec = pod::decode(at, faults);
@@ -144,7 +147,10 @@ fn object(at: At<'_>, faults: &mut Faults) -> Decoded {
         Some(spec) if !faults.any_error_since(mark) => {
             Decoded::Pod { spec, position: at.position() }
         }
-        Some(_) | None => Decoded::Other { faulty: name },
+        Some(_) | None => match name {
+            Some(name) => Decoded::Faulty { name, position: at.position() },
+            None => Decoded::Nameless,
+        },
     }
 }
 

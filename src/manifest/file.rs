@@ -3,7 +3,7 @@
 //! Not here: reading files and noticing changes (`manifest::watcher`), and what happens when two
 //! files claim one pod.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::decode::{self, Decoded};
@@ -66,10 +66,9 @@ pub fn parse(text: &[u8]) -> ParsedFile {
         }
     }
     let complete = !faults.any_error_since(start);
-    let Found { pods, lines, mut faulty } = found;
-    faulty.retain(|name| !lines.contains_key(name));
-    faulty.sort();
-    faulty.dedup();
+    let Found { pods, lines } = found;
+    let good: BTreeSet<&PodName> = pods.iter().map(|pod| &pod.name).collect();
+    let faulty = lines.into_keys().filter(|name| !good.contains(name)).collect();
     ParsedFile { pods, diagnostics: faults.into_diagnostics(), complete, faulty }
 }
 
@@ -77,9 +76,8 @@ pub fn parse(text: &[u8]) -> ParsedFile {
 #[derive(Debug, Default)]
 struct Found {
     pods: Vec<ParsedPod>,
-    /// Where each of the pods stands.
+    /// Where each pod stands first, the faulty ones included.
     lines: BTreeMap<PodName, u32>,
-    faulty: Vec<PodName>,
 }
 
 /// Why the file as a whole can't be read, if so.
@@ -112,7 +110,9 @@ fn read(document: Document<'_>, found: &mut Found, faults: &mut Faults) {
         if let [name] = names.as_slice() {
             faults.attribute_since(mark, name);
         }
-        found.faulty.extend(names);
+        for name in names {
+            found.lines.entry(name).or_insert(document.first_line);
+        }
         return;
     }
     // `---` with nothing but a comment after it.
@@ -122,15 +122,21 @@ fn read(document: Document<'_>, found: &mut Found, faults: &mut Faults) {
     let broken = faults.any_error_since(mark);
     for decoded in decode::document(&root, faults) {
         match decoded {
-            Decoded::Pod { spec, .. } if broken => found.faulty.push(spec.name),
+            Decoded::Pod { spec, position } if broken => {
+                found.lines.entry(spec.name).or_insert(position.line);
+            }
             Decoded::Pod { spec, position } => found.add(spec, position, faults),
-            Decoded::Other { faulty } => found.faulty.extend(faulty),
+            Decoded::Faulty { name, position } => {
+                found.lines.entry(name).or_insert(position.line);
+            }
+            Decoded::Nameless => {}
         }
     }
 }
 
 impl Found {
-    /// Adds a pod. The first document of a file that asks for a pod counts.
+    /// Adds a pod. The first document of a file that asks for a pod counts, also if it is faulty:
+    /// otherwise to mend it would take the pod from the second.
     fn add(&mut self, spec: PodSpec, position: Position, faults: &mut Faults) {
         let name = spec.name.clone();
         if let Some(line) = self.lines.get(&name) {

@@ -83,6 +83,7 @@ pub(super) static OBJECTS: &[&Object] = &[
     &CONTAINER_SECURITY,
     &ENV_VAR,
     &RESOURCES,
+    &RESOURCE_NAMES,
     &VOLUME_MOUNT,
     &VOLUME,
     &EMPTY_DIR,
@@ -336,6 +337,19 @@ pub(super) static HOST_PATH: Object = Object {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reference_has_every_field_that_works() {
+        let reference = include_str!("../../../specs/README.md");
+        for field in OBJECTS.iter().flat_map(|object| object.fields) {
+            let named = ["`", ".", "|"].iter().any(|before| {
+                ["`", ".", "["]
+                    .iter()
+                    .any(|after| reference.contains(&format!("{before}{}{after}", field.name)))
+            });
+            assert!(named || !matches!(field.support, Support::Works), "{}", field.name);
+        }
+    }
 
     #[test]
     fn no_table_has_a_name_twice() {

@@ -260,6 +260,15 @@ fn a_good_pod_beside_a_faulty_one_of_the_same_name_is_not_faulty() {
 }
 
 #[test]
+fn the_first_document_of_a_pod_counts_also_if_it_is_faulty() {
+    let text = format!("{HEAD}{MAIN}  hostPID: 1\n---\n{HEAD}{MAIN}");
+    let parsed = parse(text.as_bytes());
+    assert_eq!((parsed.pods.len(), parsed.faulty), (0, vec!["a".parse().unwrap()]));
+    let last = parsed.diagnostics.last().unwrap().to_string();
+    assert_eq!(last, "8:1: error: metadata.name: pod default/a is in this file already, in line 1");
+}
+
+#[test]
 fn a_memory_volume_keeps_its_limit() {
     let volumes = "  volumes: [{name: m, emptyDir: {medium: Memory, sizeLimit: 1.5Mi}}]\n";
     let pod = one_pod(&format!("{HEAD}{MAIN}{volumes}"));
