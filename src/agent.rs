@@ -3,23 +3,23 @@
 //! Not here: the decision itself (`reconciler`), what happens inside a pod (`executor`), how a
 //! container is made (`containerizer`), and any wire format (`api`).
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cgroup::{CgroupBase, CgroupError};
+use crate::cgroup::{CgroupBase, CgroupError, Holder};
 use crate::clock::{BootId, BootTime, WallTime};
 use crate::config::AgentConfig;
 use crate::executor::client::{ExecutorProgram, SpawnError};
-use crate::manifest::watcher::{self, WatchError, WatcherConfig};
+use crate::manifest::watcher::{WatchOptions, Watcher};
 use crate::state::paths::Paths;
 use crate::state::store::{Change, Contents, EventKind, EventRecord, Opening, StoreError, open_or_rebuild};
-use crate::state::writer::StoreHandle;
+use crate::state::writer;
 
 mod core;
 mod events;
@@ -79,9 +79,6 @@ pub enum AgentError {
     /// What is there can't be looked at.
     #[error("can't find out what is there")]
     Recover(#[source] RecoverError),
-    /// The manifest directories can't be watched.
-    #[error("can't watch the manifest directories")]
-    Watch(#[source] WatchError),
     /// The API can't be served.
     #[error("can't serve the API")]
     Api(#[source] crate::api::ServeError),
@@ -113,7 +110,8 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
     let boot = BootId::current()
         .map_err(|source| AgentError::System { attempted: "read the boot id", source })?;
     let program = ExecutorProgram::open(&executor).map_err(AgentError::Executor)?;
-    let cgroups = CgroupBase::open(&cgroup, &program.parker()).map_err(AgentError::Cgroups)?;
+    let holder = Holder { exe: program.as_fd(), argv: &[c"roost-executor".into(), c"park".into()] };
+    let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
     let saved_events = contents.events.clone();
     let build = program.build().to_owned();
     let found = recover::find(contents, &paths, &cgroups, boot.clone(), build)
@@ -127,7 +125,8 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
         started: BootTime::now(),
         store: store_text.clone().unwrap_or_else(|| "sound".to_owned()),
         store_fault: None,
-        cgroups: cgroups.describe(),
+        cgroups: describe(&cgroups),
+        cgroup,
         directories: directories.clone(),
         paths: paths.clone(),
     };
@@ -139,7 +138,8 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
     let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
     let (observed, observations) = mpsc::unbounded_channel();
     let masked = vec![absolute(&paths.data), absolute(&paths.runtime), absolute(&paths.logs)];
-    let store = StoreHandle::start(Box::new(store)).map_err(AgentError::Store)?;
+    let (store, _writer) = writer::start(store)
+        .map_err(|source| AgentError::System { attempted: "start the store's writer", source })?;
     let context = Arc::new(Context {
         paths: paths.clone(),
         store: store.clone(),
@@ -154,12 +154,10 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
         let changes = found.mended.into_iter().map(Change::PutPod).collect();
         store.commit(changes).await.map_err(AgentError::Store)?;
     }
-    let _watcher = watcher::start(
-        WatcherConfig::new(directories.clone(), relist),
-        // The loop is gone only when the agent ends.
-        Box::new(move |observation| drop(observed.send(observation))),
-    )
-    .map_err(AgentError::Watch)?;
+    let options = WatchOptions { relist, ..WatchOptions::new(directories.clone()) };
+    // The loop is gone only when the agent ends.
+    let _watcher = Watcher::start(options, move |observation| drop(observed.send(observation)))
+        .map_err(|source| AgentError::System { attempted: "watch the manifests", source })?;
 
     let listener = crate::api::listen(&paths.api_socket()).map_err(AgentError::Api)?;
     tokio::spawn(crate::api::serve(listener, Service::new(snapshots, requests)));
@@ -258,6 +256,17 @@ fn note_oddities(publisher: &mut Publisher, store: Option<String>, oddities: &[S
         tracing::warn!(reason, "{text}");
         let event = EventRecord::once(at, None, EventKind::Warning, reason, text);
         publisher.add_event(event, Saved::No);
+    }
+}
+
+/// How the host limits and kills, in words.
+fn describe(cgroups: &CgroupBase) -> String {
+    let missing: Vec<&str> = cgroups.unsupported().iter().map(|c| c.purpose()).collect();
+    let kind = if cgroups.is_hybrid() { "hybrid (v1 controllers, v2 tree)" } else { "v2" };
+    if missing.is_empty() {
+        kind.to_owned()
+    } else {
+        format!("{kind}; not limited here: {}", missing.join(", "))
     }
 }
 

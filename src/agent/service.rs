@@ -85,6 +85,8 @@ pub struct AgentView {
     pub store_fault: Option<String>,
     /// How it limits and kills: which kind of cgroups, in words.
     pub cgroups: String,
+    /// The name of the cgroup of all pods.
+    pub cgroup: String,
     /// Manifest directories, as configured.
     pub directories: Vec<String>,
     /// Where everything lies.

@@ -14,8 +14,8 @@ use tokio::task::spawn_blocking;
 
 use super::events;
 use super::link::{LinkHandle, TellError};
-use crate::cgroup::{CgroupBase, CgroupError};
-use crate::clock::{BootId, Millis, WallTime};
+use crate::cgroup::{CgroupBase, CgroupError, PodCgroup};
+use crate::clock::{BootId, WallTime};
 use crate::executor::boot::{Boot, LogLimits};
 use crate::executor::client::{self, Connection, ConnectError, ExecutorProgram, SpawnError};
 use crate::executor::protocol::{Goal, ToAgent, ToExecutor, WantedPod};
@@ -32,7 +32,7 @@ use crate::state::writer::StoreHandle;
 /// How long an executor may take to answer anything.
 pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long killed processes may take to be gone.
-const KILL_TIME_MAX: Millis = Millis::from_secs(10);
+const KILL_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What workers need; the same for all.
 #[derive(Debug)]
@@ -97,6 +97,8 @@ pub(super) enum ActError {
     Connect(#[source] ConnectError),
     #[error("can't tell its executor what is wanted")]
     Tell(#[source] TellError),
+    #[error("its processes were killed and are not gone within {} s", .0.as_secs())]
+    Undead(Duration),
     #[error("nothing is known of the instance any more")]
     Unknown,
     #[error("a step for it failed unexpectedly")]
@@ -258,8 +260,7 @@ impl Context {
         let program = self.program.clone();
         let cgroup = self.cgroups.pod(id);
         blocking(move || {
-            cgroup.kill_all().map_err(ActError::Cgroup)?;
-            cgroup.wait_empty(KILL_TIME_MAX.into()).map_err(ActError::Cgroup)?;
+            kill_and_wait(&cgroup)?;
             cgroup.create().map_err(ActError::Cgroup)?;
             program.spawn(&boot).map_err(ActError::Spawn).map(drop)
         })
@@ -302,11 +303,7 @@ impl Context {
 
     async fn kill(&self, id: PodId) -> Result<(), ActError> {
         let cgroup = self.cgroups.pod(id);
-        blocking(move || {
-            cgroup.kill_all().map_err(ActError::Cgroup)?;
-            cgroup.wait_empty(KILL_TIME_MAX.into()).map_err(ActError::Cgroup)
-        })
-        .await
+        blocking(move || kill_and_wait(&cgroup)).await
     }
 
     async fn release(&self, subject: &Subject) -> Result<(), ActError> {
@@ -368,6 +365,16 @@ async fn set_spec(subject: &Subject, goal: Goal) -> Result<(), ActError> {
     let wanted = WantedPod { number, goal, spec };
     link.send(ToExecutor::SetSpec(wanted), None).await.map_err(ActError::Tell)?;
     link.told(number, digest, goal, ANSWER_TIME_MAX).await.map_err(ActError::Tell)
+}
+
+/// Kills everything in a pod's cgroup, its executor included, and waits until it is gone.
+fn kill_and_wait(cgroup: &PodCgroup) -> Result<(), ActError> {
+    cgroup.kill_all().map_err(ActError::Cgroup)?;
+    if cgroup.wait_empty(KILL_TIME_MAX).map_err(ActError::Cgroup)? {
+        Ok(())
+    } else {
+        Err(ActError::Undead(KILL_TIME_MAX))
+    }
 }
 
 /// Runs what may block on a thread of its own.
