@@ -239,10 +239,13 @@ fn opened(opening: Opening) -> (Contents, Option<String>) {
         Opening::Fresh => (Contents::default(), None),
         Opening::Loaded(contents) => (contents, None),
         Opening::Rebuilt { why, moved_to } => {
+            let aside = moved_to.map_or_else(
+                || "it was gone".to_owned(),
+                |path| format!("it was moved to {}", path.display()),
+            );
             let text = format!(
-                "the store was doubtful ({why}); it was moved to {} and is rebuilt from the pod \
-                 directories, what runs, and the manifests",
-                moved_to.display()
+                "the store was doubtful ({why}); {aside}, and is rebuilt from the pod \
+                 directories, what runs, and the manifests"
             );
             (Contents::default(), Some(text))
         }

@@ -236,7 +236,7 @@ impl Context {
 
     async fn keep_spec(&self, record: &PodRecord, spec: &Arc<PodSpec>) -> Result<(), ActError> {
         let paths = self.paths.pod(record.id, &record.name);
-        let file = SpecFile::new(record, spec);
+        let file = SpecFile::of(record, PodSpec::clone(spec));
         blocking(move || {
             checkpoint::create_dir_durable(&paths.data).map_err(ActError::Checkpoint)?;
             checkpoint::write(&paths.spec(), &file).map_err(ActError::Checkpoint)
