@@ -26,6 +26,7 @@ use crate::executor::protocol::PodReport;
 use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DesiredState;
 use crate::manifest::pod::PodSpec;
+use crate::manifest::revision::Revision;
 use crate::state::record::PodRecord;
 
 pub mod directory;
@@ -58,12 +59,23 @@ pub struct ActualPod {
     pub record: Option<PodRecord>,
     /// A record made from its directory or its executor, for when the store has none.
     pub adoptable: Option<PodRecord>,
-    /// The accepted specification, from its directory.
-    pub spec: Option<Arc<PodSpec>>,
+    /// The specification in its directory.
+    pub spec: Option<StoredSpec>,
     /// Its executor.
     pub executor: ExecutorState,
     /// Whether a cgroup or a runtime directory of it may be there.
     pub has_runtime: bool,
+}
+
+/// A specification found in a pod's directory.
+///
+/// It is written before the record that accepts it, so it may be newer than the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSpec {
+    /// What was found.
+    pub spec: Arc<PodSpec>,
+    /// The hashes of it; computed once by the shell, because a decision needs them every time.
+    pub revision: Revision,
 }
 
 /// What is known of a pod's executor.
