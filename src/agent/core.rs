@@ -28,7 +28,7 @@ use crate::manifest::desired::DesiredState;
 use crate::manifest::revision::Revision;
 use crate::manifest::watcher::DirectoryObservation;
 use crate::reconciler::{
-    Action, ActualPod, ActualState, ExecutorState, Key, Now, Plan, Step, reconcile,
+    Action, ActualPod, ActualState, ExecutorState, Key, Now, Plan, Step, StoredSpec, reconcile,
 };
 use crate::state::record::{
     Accepted, Losses, ManifestFile, PodRecord, RecordPhase,
@@ -221,7 +221,7 @@ impl Core {
                 let pod = self.pod(record.id);
                 pod.adoptable = None;
                 pod.record = Some(record);
-                pod.spec = Some(spec);
+                pod.spec = Some(StoredSpec::new(spec));
             }
             Update::Recorded { record, event } => {
                 self.publisher.add_event(event, Saved::Yes);
@@ -300,7 +300,7 @@ impl Core {
                 losses: Losses::default(),
             });
         }
-        pod.spec.get_or_insert(wanted.spec);
+        pod.spec.get_or_insert_with(|| StoredSpec::new(wanted.spec));
     }
 
     fn unlinked(&mut self, id: PodId) {
@@ -462,7 +462,7 @@ fn subjects_of(
             Some(Subject {
                 id,
                 record: pod.record.clone(),
-                spec: pod.spec.clone(),
+                spec: pod.spec.as_ref().map(|stored| stored.spec.clone()),
                 link: links.get(&id).map(|link| link.handle.clone()),
             })
         })

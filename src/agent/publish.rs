@@ -259,7 +259,8 @@ impl Publisher {
                 (ExecutorView::Connected { pid, build: build.clone() }, report.clone())
             }
         };
-        Some(PodView { version: 0, record, spec: pod.spec.clone(), report, executor, problems })
+        let spec = pod.spec.as_ref().map(|stored| stored.spec.clone());
+        Some(PodView { version: 0, record, spec, report, executor, problems })
     }
 }
 

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::cgroup::{CgroupBase, CgroupError};
 use crate::clock::BootId;
 use crate::ids::PodId;
-use crate::reconciler::{ActualPod, ActualState, ExecutorState};
+use crate::reconciler::{ActualPod, ActualState, ExecutorState, StoredSpec};
 use crate::state::checkpoint::{self, SpecFile};
 use crate::state::paths::{EXECUTOR_SOCKET, Paths};
 use crate::state::record::PodRecord;
@@ -79,7 +80,7 @@ pub(super) fn find(
         let pod = ActualPod {
             record,
             adoptable,
-            spec: spec_file.map(|file| std::sync::Arc::new(file.spec)),
+            spec: spec_file.map(|file| StoredSpec::new(Arc::new(file.spec))),
             executor,
             has_runtime: in_runtime.contains(id) || in_cgroups.contains(id),
         };

@@ -6,8 +6,8 @@ use super::directory::Trust;
 use super::{Action, ActualPod, ActualState, ExecutorState, Now, Reason, Step, StoredSpec};
 use crate::clock::{BootTime, Millis};
 use crate::executor::protocol::{Goal, PodReport};
-use crate::ids::{PodId, PodName};
-use crate::manifest::desired::{Claim, DesiredState};
+use crate::ids::PodId;
+use crate::manifest::desired::Claim;
 use crate::manifest::pod::{PodSpec, TERMINATION_GRACE_DEFAULT};
 use crate::manifest::revision::Revision;
 use crate::state::record::{
@@ -48,16 +48,17 @@ struct Instance<'a> {
     actual: &'a ActualPod,
 }
 
+/// Steps for one pod: what asks for it, and its instances.
 pub(super) fn plan_pod(
-    name: &PodName,
-    desired: &DesiredState,
+    claims: &[Claim],
+    instances: &[&ActualPod],
     actual: &ActualState,
     trust: &Trust<'_>,
     now: Now,
 ) -> Decision {
     let mut kept: Vec<Instance<'_>> = Vec::new();
     let mut going: Vec<Instance<'_>> = Vec::new();
-    for pod in actual.pods.values().filter(|pod| pod.name() == Some(name)) {
+    for pod in instances {
         match (&pod.record, &pod.adoptable) {
             (Some(record), _) => {
                 let instance = Instance { record, actual: pod };
@@ -80,7 +81,6 @@ pub(super) fn plan_pod(
     if let Some(instance) = going.first() {
         return instance.go(actual, now);
     }
-    let claims = desired.claims.get(name).map_or(&[][..], Vec::as_slice);
     kept.sort_by_key(|instance| instance.rank(claims));
     let Some(instance) = kept.pop() else {
         return now_only(create(claims));
