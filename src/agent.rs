@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::cgroup::{CgroupBase, CgroupError, Holder};
 use crate::clock::{BootId, BootTime, WallTime};
 use crate::config::AgentConfig;
-use crate::executor::client::{ExecutorProgram, SpawnError};
+use crate::executor::client::{ExecutorProgram, ProgramError};
 use crate::manifest::watcher::{WatchOptions, Watcher};
 use crate::state::paths::Paths;
 use crate::state::store::{Change, Contents, EventKind, EventRecord, Opening, StoreError, open_or_rebuild};
@@ -75,7 +75,7 @@ pub enum AgentError {
     Cgroups(#[source] CgroupError),
     /// The executor's program can't be used.
     #[error("can't use the executor's program")]
-    Executor(#[source] SpawnError),
+    Executor(#[source] ProgramError),
     /// What is there can't be looked at.
     #[error("can't find out what is there")]
     Recover(#[source] RecoverError),
@@ -109,7 +109,7 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
     let (contents, store_text) = opened(opening);
     let boot = BootId::current()
         .map_err(|source| AgentError::System { attempted: "read the boot id", source })?;
-    let program = ExecutorProgram::open(&executor).map_err(AgentError::Executor)?;
+    let program = Arc::new(ExecutorProgram::open(&executor).map_err(AgentError::Executor)?);
     let holder = Holder { exe: program.as_fd(), argv: &[c"roost-executor".into(), c"park".into()] };
     let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
     let saved_events = contents.events.clone();

@@ -21,8 +21,8 @@ use super::publish::{Publisher, Saved};
 use super::service::Request;
 use super::worker::{self, ActError, Context, Subject, Update};
 use crate::clock::{BootTime, Millis, WallTime};
-use crate::executor::client::Connection;
-use crate::executor::protocol::{PodReport, ToAgent};
+use crate::executor::client::{Connection, Welcome};
+use crate::executor::protocol::PodReport;
 use crate::ids::PodId;
 use crate::manifest::desired::DesiredState;
 use crate::manifest::revision::Revision;
@@ -271,11 +271,15 @@ impl Core {
         })
     }
 
-    fn linked(&mut self, id: PodId, connection: Connection, welcome: ToAgent) {
-        let ToAgent::Welcome { build, pid, wanted, .. } = welcome else { return };
+    fn linked(&mut self, id: PodId, connection: Connection, welcome: Welcome) {
+        let Welcome { build, pid, wanted, .. } = welcome;
+        let process = connection.pidfd(pid).unwrap_or_else(|error| {
+            tracing::warn!(%id, %error, "can't hold the executor's process");
+            None
+        });
         self.silent.remove(&id);
         let events = self.link_events.clone();
-        let handle = link::open(id, connection, build.clone(), pid, events);
+        let handle = link::open(id, connection, build.clone(), process, events);
         self.links.insert(id, Link { handle, pid, since: BootTime::now() });
         let pod = self.pod(id);
         pod.executor = ExecutorState::Connected { build, refused_upgrade: false, report: None };

@@ -4,16 +4,13 @@
 //! [`LinkHandle`] and wait there for what they need to hear.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::worker::borrow_all;
 use crate::executor::client::Connection;
 use crate::executor::protocol::{Goal, PodReport, ToAgent, ToExecutor};
 use crate::ids::PodId;
@@ -40,7 +37,7 @@ pub(super) enum LinkEvent {
 /// A link to an executor. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct LinkHandle {
-    outgoing: mpsc::Sender<(ToExecutor, Option<Arc<OwnedFd>>)>,
+    outgoing: mpsc::Sender<(ToExecutor, Vec<OwnedFd>)>,
     heard: watch::Receiver<Heard>,
 }
 
@@ -67,10 +64,9 @@ impl LinkHandle {
     pub(super) async fn send(
         &self,
         message: ToExecutor,
-        fd: Option<OwnedFd>,
+        fds: Vec<OwnedFd>,
     ) -> Result<(), TellError> {
-        let fd = fd.map(Arc::new);
-        self.outgoing.send((message, fd)).await.map_err(|_| TellError::Closed)
+        self.outgoing.send((message, fds)).await.map_err(|_| TellError::Closed)
     }
 
     /// Waits until the executor reports on that revision and goal.
@@ -121,7 +117,7 @@ pub(super) fn open(
     id: PodId,
     connection: Connection,
     build: String,
-    pid: u32,
+    process: Option<OwnedFd>,
     events: mpsc::Sender<(PodId, LinkEvent)>,
 ) -> LinkHandle {
     let (outgoing, to_send) = mpsc::channel(OUTGOING_MAX);
@@ -130,7 +126,7 @@ pub(super) fn open(
         relay(id, connection, to_send, &tell, &events).await;
         // What waits for an answer must not wait on for one that can't come any more.
         drop(tell);
-        let process_gone = is_gone(pid).await;
+        let process_gone = is_gone(process).await;
         let _agent_ending = events.send((id, LinkEvent::Ended { process_gone })).await;
     });
     LinkHandle { outgoing, heard }
@@ -139,7 +135,7 @@ pub(super) fn open(
 async fn relay(
     id: PodId,
     mut connection: Connection,
-    mut to_send: mpsc::Receiver<(ToExecutor, Option<Arc<OwnedFd>>)>,
+    mut to_send: mpsc::Receiver<(ToExecutor, Vec<OwnedFd>)>,
     tell: &watch::Sender<Heard>,
     events: &mpsc::Sender<(PodId, LinkEvent)>,
 ) {
@@ -163,10 +159,8 @@ async fn relay(
             }
             // Cancel-safe: a message is either received here or still queued (tokio's `recv`).
             outgoing = to_send.recv() => {
-                let Some((message, fd)) = outgoing else { return };
-                let fds: Vec<OwnedFd> = fd.and_then(Arc::into_inner).into_iter().collect();
-                let sent = timeout(SEND_TIME_MAX, connection.send(&message, &borrow_all(&fds)));
-                match sent.await {
+                let Some((message, fds)) = outgoing else { return };
+                match timeout(SEND_TIME_MAX, connection.send(&message, fds)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
                         tracing::warn!(%id, error = %error, "the executor's connection broke");
@@ -201,9 +195,9 @@ fn hear(message: ToAgent, tell: &watch::Sender<Heard>) -> Option<LinkEvent> {
 
 /// Whether the process is gone, or goes within a moment: an executor that ends closes its
 /// connection a little before it is gone.
-async fn is_gone(pid: u32) -> bool {
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return true };
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::NONBLOCK) else { return true };
+async fn is_gone(process: Option<OwnedFd>) -> bool {
+    let Some(pidfd) = process else { return true };
+    // Waited for only when it is about to happen, so that hundreds of idle links cost nothing.
     let Ok(pidfd) = AsyncFd::with_interest(pidfd, Interest::READABLE) else { return false };
     timeout(EXIT_TIME_MAX, pidfd.readable()).await.is_ok()
 }

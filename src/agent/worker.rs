@@ -4,7 +4,6 @@
 //! loop at once ([`Update`]), in order; that the worker is done is told last, so the loop never
 //! plans for a pod on a state older than what was done for it.
 
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +16,10 @@ use super::link::{LinkHandle, TellError};
 use crate::cgroup::{CgroupBase, CgroupError, PodCgroup};
 use crate::clock::{BootId, WallTime};
 use crate::executor::boot::{Boot, LogLimits};
-use crate::executor::client::{self, Connection, ConnectError, ExecutorProgram, SpawnError};
-use crate::executor::protocol::{Goal, ToAgent, ToExecutor, WantedPod};
+use crate::executor::client::{
+    self, ConnectError, Connection, ExecutorProgram, HelloError, SpawnError, Welcome,
+};
+use crate::executor::protocol::{Goal, ToExecutor, WantedPod};
 use crate::ids::PodId;
 use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
@@ -31,6 +32,8 @@ use crate::state::writer::StoreHandle;
 
 /// How long an executor may take to answer anything.
 pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long an executor may take to check another build and continue as it.
+const UPGRADE_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long killed processes may take to be gone.
 const KILL_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -40,7 +43,7 @@ pub(super) struct Context {
     pub(super) paths: Paths,
     pub(super) store: StoreHandle,
     pub(super) cgroups: CgroupBase,
-    pub(super) program: ExecutorProgram,
+    pub(super) program: Arc<ExecutorProgram>,
     pub(super) boot: BootId,
     pub(super) logs: LogLimits,
     /// Directories of the host that no container may see.
@@ -62,7 +65,7 @@ pub(super) enum Update {
     /// A cgroup or runtime directory may be there, or is certainly not.
     Runtime { id: PodId, present: bool },
     /// An executor answers.
-    Linked { id: PodId, connection: Box<Connection>, welcome: Box<ToAgent> },
+    Linked { id: PodId, connection: Box<Connection>, welcome: Box<Welcome> },
     /// There is no executor.
     Unlinked(PodId),
     /// The executor did not want to be upgraded.
@@ -95,6 +98,8 @@ pub(super) enum ActError {
     Spawn(#[source] SpawnError),
     #[error("can't reach its executor")]
     Connect(#[source] ConnectError),
+    #[error("its executor does not introduce itself")]
+    Hello(#[source] HelloError),
     #[error("can't tell its executor what is wanted")]
     Tell(#[source] TellError),
     #[error("its processes were killed and are not gone within {} s", .0.as_secs())]
@@ -277,21 +282,23 @@ impl Context {
                 Ok(())
             }
             Err(error) => {
-                if matches!(error, ConnectError::Gone) {
+                if matches!(error, ActError::Connect(ConnectError::Gone { .. })) {
                     self.tell(Update::Unlinked(id)).await;
                 }
-                Err(ActError::Connect(error))
+                Err(error)
             }
         }
     }
 
     async fn upgrade(&self, subject: &Subject) -> Result<(), ActError> {
         let link = subject.link.as_ref().ok_or(ActError::Unknown)?;
-        let build = self.program.build().to_owned();
-        let upgrade = ToExecutor::Upgrade { build: build.clone() };
-        let program = self.program.try_clone_fd().map_err(ActError::Spawn)?;
-        link.send(upgrade, Some(program)).await.map_err(ActError::Tell)?;
-        match link.upgraded(&build, ANSWER_TIME_MAX).await {
+        let (upgrade, program) = self.program.upgrade().map_err(|source| ActError::Io {
+            attempted: "open the executor's program again for",
+            path: subject.id.to_string().into(),
+            source,
+        })?;
+        link.send(upgrade, vec![program]).await.map_err(ActError::Tell)?;
+        match link.upgraded(self.program.build(), UPGRADE_TIME_MAX).await {
             Ok(()) => Ok(()),
             Err(TellError::Refused(why)) => {
                 self.tell(Update::UpgradeRefused { id: subject.id, why }).await;
@@ -350,9 +357,9 @@ impl Context {
 }
 
 /// Connects to the executor of a pod and says hello.
-async fn connect(runtime: &Path) -> Result<(Connection, ToAgent), ConnectError> {
-    let mut connection = client::connect(runtime).await?;
-    let welcome = connection.hello(ANSWER_TIME_MAX).await?;
+async fn connect(runtime: &Path) -> Result<(Connection, Welcome), ActError> {
+    let mut connection = client::connect(runtime).map_err(ActError::Connect)?;
+    let welcome = connection.hello(ANSWER_TIME_MAX).await.map_err(ActError::Hello)?;
     Ok((connection, welcome))
 }
 
@@ -363,7 +370,7 @@ async fn set_spec(subject: &Subject, goal: Goal) -> Result<(), ActError> {
     let number = record.accepted.number;
     let digest = record.accepted.digest;
     let wanted = WantedPod { number, goal, spec };
-    link.send(ToExecutor::SetSpec(wanted), None).await.map_err(ActError::Tell)?;
+    link.send(ToExecutor::SetSpec(wanted), Vec::new()).await.map_err(ActError::Tell)?;
     link.told(number, digest, goal, ANSWER_TIME_MAX).await.map_err(ActError::Tell)
 }
 
@@ -410,9 +417,4 @@ fn remove_logs_of(id: PodId, logs: &Path) -> Result<(), ActError> {
         }
     }
     Ok(())
-}
-
-/// For SCM_RIGHTS.
-pub(super) fn borrow_all(fds: &[std::os::fd::OwnedFd]) -> Vec<std::os::fd::BorrowedFd<'_>> {
-    fds.iter().map(AsFd::as_fd).collect()
 }
