@@ -6,7 +6,7 @@
 //!  settle's deadline ┘              be believed now?)
 //! ```
 //! Events are only hints; a relist finds what they missed. One thread, which sleeps until a hint,
-//! a deadline of [`settle`] or the relist; another one belongs to `notify`. A file system that
+//! a deadline of `settle` or the relist; another one belongs to `notify`. A file system that
 //! hangs (NFS) hangs the thread: give each directory a [`Watcher`] of its own if that may happen.
 //!
 //! Not here: what the files mean, and whether their absence deletes anything.
