@@ -261,8 +261,8 @@ impl ContainerCgroup {
         files::wait_empty(&self.unified(), timeout)
     }
 
-    /// How many of its processes were killed because memory ran out; 0 without a memory
-    /// controller.
+    /// How often the kernel killed in it because memory ran out: only whether it grew is exact,
+    /// not by how many processes. 0 without a memory controller.
     ///
     /// # Errors
     /// If it does not exist.
