@@ -337,9 +337,22 @@ impl ChildPlan<'_> {
 fn reset_signals() {
     /// `_NSIG`: signals are 1 to 64.
     const SIGNAL_MAX: c_int = 64;
+    /// `struct sigaction` of the kernel with a handler of 0, which is SIG_DFL, and no flags. Not
+    /// sigaction(3), because glibc refuses the signals it uses itself, and those can be inherited
+    /// as ignored.
+    const DEFAULT: [u64; 4] = [0; 4];
     for signal in 1..=SIGNAL_MAX {
-        // SAFETY: SIG_DFL needs no handler. EINVAL for SIGKILL, SIGSTOP and those of glibc.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the structure is as long as the kernel's, and no handler is installed. SIGKILL
+        // and SIGSTOP are refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: makes the set that the next call reads.
@@ -467,7 +480,8 @@ pub fn mount_setattr(
 
 /// The same file on a detached read-only mount of its own: a descriptor that can be executed
 /// ([`spawn_detached`], [`execve_self`]) and opened for reading (`/proc/self/fd/<n>`), while
-/// nobody can write the file through it or through `/proc/<pid>/exe` of what is executed.
+/// nobody can write the file through it or through `/proc/<pid>/exe` of what is executed (while
+/// it runs ETXTBSY protects it anyway, but a descriptor of it can outlive the process).
 ///
 /// # Errors
 /// What open_tree(2) and mount_setattr(2) say.
@@ -609,7 +623,7 @@ fn birth_identity(directory: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
 /// For tests of this and other modules: the test runner has many threads.
 #[cfg(test)]
 pub(crate) mod testing {
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, BorrowedFd};
     use std::panic::AssertUnwindSafe;
 
     use rustix::process::{Pid, WaitId, WaitIdOptions};
@@ -624,7 +638,7 @@ pub(crate) mod testing {
             // Not the hook of the test runner: it locks what other threads may hold.
             std::panic::set_hook(Box::new(|info| {
                 let text = format!("in the forked process: {info}\n");
-                rustix::io::write(rustix::stdio::stderr(), text.as_bytes()).ok();
+                rustix::io::write(stderr(), text.as_bytes()).ok();
             }));
             let status = std::panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or(101);
             exit(status);
@@ -644,6 +658,12 @@ pub(crate) mod testing {
             .exit_status()
             .or_else(|| status.terminating_signal().map(|signal| 128 + signal))
             .unwrap()
+    }
+
+    /// Standard error, as something that can be handed on.
+    pub(crate) fn stderr() -> BorrowedFd<'static> {
+        // SAFETY: nobody closes it.
+        unsafe { BorrowedFd::borrow_raw(2) }
     }
 
     /// Closes everything from 3 on. Only for a process of [`in_one_thread`], whose body must not
