@@ -10,3 +10,5 @@ pub mod state;
 // 3. What the kernel keeps.
 pub mod cgroup;
 pub mod sys;
+// 4. What runs.
+pub mod containerizer;

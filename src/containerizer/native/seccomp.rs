@@ -134,25 +134,22 @@ fn ranges(list: &LinuxSeccomp, arch: Arch) -> Result<Vec<(u32, Verdict<'_>)>, Fi
         }
     }
     let mut ranges = vec![(0, default.clone())];
-    let mut push = |start: u32, verdict: Verdict<'_>| {
-        if let Some((last, known)) = ranges.last_mut() {
-            if *known == verdict {
-                return;
-            }
-            if *last == start {
-                *known = verdict;
-                return;
-            }
-        }
-        ranges.push((start, verdict));
-    };
     for (number, verdict) in &verdicts {
-        push(*number, verdict.clone());
+        extend(&mut ranges, *number, verdict.clone());
         if !verdicts.contains_key(&(number + 1)) {
-            push(number + 1, default.clone());
+            extend(&mut ranges, number + 1, default.clone());
         }
     }
     Ok(ranges)
+}
+
+/// Adds a range, or lengthens the one before it.
+fn extend<'a>(ranges: &mut Vec<(u32, Verdict<'a>)>, start: u32, verdict: Verdict<'a>) {
+    match ranges.last_mut() {
+        Some((_, known)) if *known == verdict => {}
+        Some((last, known)) if *last == start => *known = verdict,
+        Some(_) | None => ranges.push((start, verdict)),
+    }
 }
 
 fn add<'a>(verdict: &mut Verdict<'a>, entry: &'a LinuxSyscall) {

@@ -29,11 +29,8 @@ impl Isolator for Devices {
         plan.add_mount(mount("/dev/pts", "devpts", "devpts".into(), &options));
         let options = ["nosuid", "nodev", "noexec"];
         plan.add_mount(mount("/dev/mqueue", "mqueue", "mqueue".into(), &options));
-        let shm = if context.pod.host.ipc {
-            HOST_SHM.into()
-        } else {
-            shm_dir(&context.facts.paths)
-        };
+        let shm =
+            if context.pod.host.ipc { HOST_SHM.into() } else { shm_dir(&context.facts.paths) };
         let options = ["bind", "rprivate", "nosuid", "nodev", "noexec"];
         plan.add_mount(mount("/dev/shm", "bind", shm, &options));
         Ok(())

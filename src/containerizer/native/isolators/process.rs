@@ -4,7 +4,7 @@
 //! HOME is the sandbox, the one place every user can write to: of the host's root file system,
 //! `/root` is read-only, and programs would take up the keys and settings in it.
 
-use oci_spec::runtime::{PosixRlimit, PosixRlimitType, User};
+use oci_spec::runtime::{PosixRlimitBuilder, PosixRlimitType, User};
 
 use super::filesystem::SANDBOX;
 use crate::containerizer::native::plan::{Context, Isolator, LaunchPlan, PlanError};
@@ -39,11 +39,12 @@ impl Isolator for ProcessSettings {
             .set_gid(container.group)
             .set_umask(Some(UMASK))
             .set_additional_gids(None);
-        let mut nofile = PosixRlimit::default();
-        nofile
-            .set_typ(PosixRlimitType::RlimitNofile)
-            .set_soft(NOFILE_SOFT)
-            .set_hard(NOFILE_HARD);
+        let nofile = PosixRlimitBuilder::default()
+            .typ(PosixRlimitType::RlimitNofile)
+            .soft(NOFILE_SOFT)
+            .hard(NOFILE_HARD)
+            .build()
+            .expect("every field has a default");
         let cwd = container.working_dir.as_ref().map_or(SANDBOX, |path| path.as_str());
         plan.process_mut()
             .set_terminal(None)

@@ -6,8 +6,8 @@
 //! families: there is no device cgroup that would stop the opening of a device on cgroup2.
 
 use oci_spec::runtime::{
-    Arch as OciArch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator,
-    LinuxSyscall,
+    Arch as OciArch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
+    LinuxSeccompOperator, LinuxSyscall,
 };
 
 use crate::containerizer::native::facts::Arch;
@@ -138,12 +138,13 @@ fn rule(names: Vec<String>, action: LinuxSeccompAction, errno: Option<u32>) -> L
 }
 
 fn masked(index: usize, mask: u64, value: u64) -> LinuxSeccompArg {
-    let mut arg = LinuxSeccompArg::default();
-    arg.set_index(index)
-        .set_value(mask)
-        .set_value_two(Some(value))
-        .set_op(LinuxSeccompOperator::ScmpCmpMaskedEq);
-    arg
+    LinuxSeccompArgBuilder::default()
+        .index(index)
+        .value(mask)
+        .value_two(value)
+        .op(LinuxSeccompOperator::ScmpCmpMaskedEq)
+        .build()
+        .expect("every field has a default")
 }
 
 #[cfg(test)]
@@ -160,7 +161,8 @@ mod tests {
 
     #[test]
     fn what_reaches_the_host_is_not_allowed() {
-        for name in ["mount", "unshare", "setns", "bpf", "keyctl", "init_module", "io_uring_setup"] {
+        for name in ["mount", "unshare", "setns", "bpf", "keyctl", "init_module", "io_uring_setup"]
+        {
             assert!(!ALLOWED.contains(&name), "{name}");
         }
     }

@@ -68,7 +68,7 @@ fn volume_mount(context: &Context<'_>, wanted: &VolumeMount) -> Result<Mount, Pl
             below,
         });
     }
-    let mut options = vec!["rbind", "rprivate", "nosuid"];
+    let mut options = vec!["rbind", "rprivate", "rnosuid"];
     options.push(if wanted.read_only { "rro" } else { "rw" });
     if !is_device(volume) {
         options.push("rnodev");

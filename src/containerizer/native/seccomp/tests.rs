@@ -23,7 +23,9 @@ fn verdict(program: &[sock_filter], audit: u32, number: u32, args: [u64; 6]) -> 
             LOAD => accumulator = word(step.k),
             AND => accumulator &= step.k,
             JUMP => at += step.k as usize,
-            JUMP_IF_EQUAL => at += usize::from(if accumulator == step.k { step.jt } else { step.jf }),
+            JUMP_IF_EQUAL => {
+                at += usize::from(if accumulator == step.k { step.jt } else { step.jf })
+            }
             JUMP_IF_AT_LEAST => {
                 at += usize::from(if accumulator >= step.k { step.jt } else { step.jf });
             }
