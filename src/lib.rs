@@ -16,6 +16,9 @@ pub mod state;
 // pub mod agent;
 // 5. One pod: its executor.
 pub mod executor;
-// 6. One container: namespaces, cgroups, a root file system, and its program.
-// pub mod containerizer;
+// 6. One container: a root file system, namespaces, cgroups, and its program.
 pub mod cgroup;
+pub mod containerizer;
+// 7. What is to be seen: the wire, and the terminal.
+// pub mod api;
+// pub mod cli;
