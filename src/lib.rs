@@ -9,5 +9,8 @@ pub mod manifest;
 pub mod reconciler;
 // 3. What must not be forgotten.
 pub mod state;
+// 4. What the kernel keeps.
+pub mod cgroup;
+pub mod sys;
 // 5. One pod: its executor.
 pub mod executor;
