@@ -35,8 +35,8 @@ pub struct Poller {
 /// may have a copy of it (epoll(7), questions and answers). For the same reason a forked child
 /// must end without dropping it: both share the epoll instance.
 #[derive(Debug)]
-pub struct Watched {
-    fd: OwnedFd,
+pub struct Watched<F: AsFd = OwnedFd> {
+    fd: F,
     poller: Rc<Poller>,
 }
 
@@ -53,12 +53,12 @@ impl Poller {
     ///
     /// # Errors
     /// If the descriptor can't be waited for.
-    pub fn watch(
+    pub fn watch<F: AsFd>(
         self: &Rc<Self>,
-        fd: OwnedFd,
+        fd: F,
         token: u64,
         events: EventFlags,
-    ) -> io::Result<Watched> {
+    ) -> io::Result<Watched<F>> {
         epoll::add(&self.epoll, &fd, EventData::new_u64(token), events)?;
         Ok(Watched { fd, poller: Rc::clone(self) })
     }
@@ -82,7 +82,12 @@ impl Poller {
     }
 }
 
-impl Watched {
+impl<F: AsFd> Watched<F> {
+    /// What is waited for.
+    pub fn get(&self) -> &F {
+        &self.fd
+    }
+
     /// Waits for other events from now on.
     ///
     /// # Errors
@@ -92,13 +97,13 @@ impl Watched {
     }
 }
 
-impl AsFd for Watched {
+impl<F: AsFd> AsFd for Watched<F> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-impl Drop for Watched {
+impl<F: AsFd> Drop for Watched<F> {
     fn drop(&mut self) {
         // It is registered, so this can't fail in a way that matters.
         epoll::delete(&self.poller.epoll, &self.fd).ok();
