@@ -3,5 +3,12 @@
 //!
 //! Not here: what is decided on them (`reconciler`), and the agent.
 
+pub mod checkpoint;
+mod codec;
 pub mod paths;
 pub mod record;
+pub mod store;
+pub mod writer;
+
+#[cfg(test)]
+mod samples;

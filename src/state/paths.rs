@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! <data>                             /var/lib/roost, or <root>/data
-//! ├── state/                         sled and its side file: the agent's alone
+//! ├── state/                         sled: the agent's alone
+//! ├── state.seq, state.lock          its side file and its lock (`store::sled`)
+//! ├── state.doubtful-<n>/            a store that could not be believed
 //! └── pods/<id>/                     one pod instance, until it is collected
 //!     ├── spec.json                  the accepted specification (agent)
 //!     ├── containers/<name>/         (executor, from here on)
