@@ -87,6 +87,36 @@ pub struct Process {
     pub pidfd: Watched,
 }
 
+/// A process that sets itself up, with everything of it waited for.
+#[derive(Debug)]
+pub struct Setup {
+    process: Process,
+    gate: Gate,
+    status: Watched,
+    stdout: Watched,
+    stderr: Watched,
+}
+
+impl Setup {
+    /// Waits for everything of a container that was launched.
+    ///
+    /// # Errors
+    /// If that is not possible; its program is never executed then, because the gate is gone.
+    pub fn watch(launched: Launched, poller: &Rc<Poller>, id: u32) -> io::Result<Self> {
+        let Launched { pid, pidfd, stdout, stderr, gate, status } = launched;
+        let watch = |fd: OwnedFd, token: Token| poller.watch(fd, token.encode(), EventFlags::IN);
+        let pid = pid.as_raw_nonzero().get().unsigned_abs();
+        let process = Process { pid, pidfd: watch(pidfd, Token::Process(id))? };
+        Ok(Self {
+            process,
+            gate,
+            status: watch(status, Token::Status(id))?,
+            stdout: watch(stdout, Token::Stdout(id))?,
+            stderr: watch(stderr, Token::Stderr(id))?,
+        })
+    }
+}
+
 /// What a [`Run`] consists of when another program takes it over.
 #[derive(Debug)]
 pub struct Handles<'a> {
@@ -101,46 +131,24 @@ pub struct Handles<'a> {
 }
 
 impl Run {
-    /// A run whose process sets itself up.
-    ///
-    /// # Errors
-    /// If one of its descriptors can't be waited for; the process never executes its program then.
-    pub fn launched(
-        (container, attempt): (ContainerName, Attempt),
-        log: ContainerLog,
-        cgroup: ContainerCgroup,
-        launched: Launched,
-        poller: &Rc<Poller>,
-        id: u32,
-    ) -> io::Result<Self> {
-        let Launched { pid, pidfd, stdout, stderr, gate, status } = launched;
-        let watch = |fd: OwnedFd, token: Token| poller.watch(fd, token.encode(), EventFlags::IN);
-        let pid = u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0);
-        let process = Process { pid, pidfd: watch(pidfd, Token::Process(id))? };
-        let status = Some(watch(status, Token::Status(id))?);
-        Ok(Self {
-            container,
-            attempt,
-            log,
-            cgroup,
-            announced: Announced::Pending,
-            stage: Stage::Setup { process, gate: Some(gate), status, text: Vec::new() },
-            stdout: Some(watch(stdout, Token::Stdout(id))?),
-            stderr: Some(watch(stderr, Token::Stderr(id))?),
-        })
-    }
-
-    /// A run that failed before there was a process.
+    /// A run that begins, or could not: there is no process then, and `setup` says why.
     #[must_use]
-    pub fn never_launched(
+    pub fn new(
         (container, attempt): (ContainerName, Attempt),
         log: ContainerLog,
         cgroup: ContainerCgroup,
-        why: String,
+        setup: Result<Setup, String>,
     ) -> Self {
-        let stage = Stage::Over { exit: Exit::NotStarted(why), others: None };
         let announced = Announced::Pending;
-        Self { container, attempt, log, cgroup, announced, stage, stdout: None, stderr: None }
+        let (stage, stdout, stderr) = match setup {
+            Ok(Setup { process, gate, status, stdout, stderr }) => {
+                let (gate, status) = (Some(gate), Some(status));
+                let stage = Stage::Setup { process, gate, status, text: Vec::new() };
+                (stage, Some(stdout), Some(stderr))
+            }
+            Err(why) => (Stage::Over { exit: Exit::NotStarted(why), others: None }, None, None),
+        };
+        Self { container, attempt, log, cgroup, announced, stage, stdout, stderr }
     }
 
     /// A run that another program has launched.
