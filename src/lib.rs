@@ -12,5 +12,7 @@ pub mod state;
 // 4. What the kernel keeps.
 pub mod cgroup;
 pub mod sys;
-// 5. One pod: its executor.
+// 5. What runs.
+pub mod containerizer;
+// 6. One pod: its executor.
 pub mod executor;

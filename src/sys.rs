@@ -333,8 +333,8 @@ impl ChildPlan<'_> {
 }
 
 /// Default dispositions (exec keeps ignored signals ignored, and Rust ignores SIGPIPE), then an
-/// empty mask. For the child of [`spawn_detached`]: system calls only.
-fn reset_signals() {
+/// empty mask. For a process that is about to execute a program. System calls only.
+pub fn reset_signals() {
     /// `_NSIG`: signals are 1 to 64.
     const SIGNAL_MAX: c_int = 64;
     /// `struct sigaction` of the kernel with a handler of 0, which is SIG_DFL, and no flags. Not
@@ -388,6 +388,41 @@ fn step(result: c_long) -> Result<c_long, c_int> {
 
 fn checked(result: c_long) -> io::Result<c_long> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Closes every descriptor but the standard ones and `keep`. For the child of [`clone_process`],
+/// which otherwise holds copies of all that its parent has open, other children's pipes included.
+///
+/// Values that own a descriptor which is not in `keep` must not be used or dropped afterwards:
+/// the child ends by exec or [`exit_now`] and never returns to the code that owns them.
+///
+/// # Errors
+/// What close_range(2) says.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<c_uint> = keep.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
+    kept.sort_unstable();
+    let mut first = FIRST_FD.unsigned_abs();
+    for fd in kept {
+        if fd > first {
+            close_range(first, fd - 1)?;
+        }
+        first = first.max(fd + 1);
+    }
+    close_range(first, c_uint::MAX)
+}
+
+fn close_range(first: c_uint, last: c_uint) -> io::Result<()> {
+    // SAFETY: no memory is involved. That nobody uses the descriptors any more is what the
+    // documentation of the only caller asks for.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    checked(result).map(|_| ())
+}
+
+/// Ends the process at once: no destructor, no exit handler, no flush. For the child of
+/// [`clone_process`].
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process without running anything of it.
+    unsafe { libc::_exit(code) }
 }
 
 /// Replaces the program of this process in place: it keeps its id, its children and every

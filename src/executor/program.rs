@@ -5,6 +5,7 @@
 use std::io::Read;
 use std::process::ExitCode;
 
+use nix::sys::signal::{SigSet, Signal};
 use rustix::process::DumpableBehavior;
 
 use super::boot::{BOOT_FD, Boot, LISTENER_FD};
@@ -91,15 +92,13 @@ fn handover(fd: i32) -> Result<Handover, ProgramError> {
 
 /// Nothing but the agent's protocol and SIGKILL ends an executor, and nobody reads its memory.
 fn prepare() -> Result<(), ProgramError> {
-    use nix::sys::signal::{SigHandler, Signal, signal};
-
     let failed = |what| {
         move |source: std::io::Error| ProgramError::Prepare { what, source }
     };
-    for ignored in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE] {
-        sys::ignore_signal(ignored).map_err(failed("ignoring a signal"))?;
-    }
-    let _ = (SigHandler::SigIgn, signal as usize);
+    // Blocked, which exec and clone keep; containers begin with an empty mask. SIGPIPE is ignored
+    // by the runtime of Rust.
+    let blocked: SigSet = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    blocked.thread_block().map_err(|error| failed("blocking signals")(error.into()))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| failed("guarding its memory")(error.into()))?;
     // Its own program is executed through a descriptor, whose number would be its name.

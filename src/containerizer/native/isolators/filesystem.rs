@@ -1,0 +1,114 @@
+//! The root file system, the sandbox, and the kernel's file systems but `/dev`.
+//!
+//! Without an image the root is the host's own, read-only. What would give the host away or let
+//! the container talk to it is replaced: `/proc` and `/sys` are the container's, `/tmp` and `/run`
+//! (with the sockets of the host's services) are empty, and Roost's own directories look empty.
+//! With `readOnlyRootFilesystem` `/tmp` and `/run` are read-only as well, as they would be in an
+//! image; the sandbox, `/dev/shm` and volumes stay writable.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Root;
+
+use crate::containerizer::native::facts::CgroupMode;
+use crate::containerizer::native::plan::{
+    Context, HostEffect, Isolator, LaunchPlan, PlanError, RootPlan, mount,
+};
+
+/// Where a container finds its sandbox; the value of `$MESOS_SANDBOX`.
+pub(super) const SANDBOX: &str = "/mnt/mesos/sandbox";
+/// Permissions of a sandbox, which belongs to the container's user.
+const SANDBOX_MODE: u32 = 0o750;
+
+/// Replaced as a whole, so that nothing of the host below them needs a mask.
+const REPLACED: [&str; 5] = ["/proc", "/sys", "/dev", "/tmp", "/run"];
+
+/// Files and directories that tell about, or reach, the whole machine.
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// Settings of the whole machine.
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+const KERNEL_RO: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Filesystem;
+
+impl Isolator for Filesystem {
+    fn name(&self) -> &'static str {
+        "filesystem"
+    }
+
+    fn prepare(&self, context: &Context<'_>, plan: &mut LaunchPlan) -> Result<(), PlanError> {
+        plan.rootfs = RootPlan::Host;
+        let mut root = Root::default();
+        root.set_path(PathBuf::from("/")).set_readonly(Some(true));
+        plan.spec.set_root(Some(root));
+        kernel_mounts(context, plan);
+        scratch_mounts(context, plan);
+        for dir in &context.facts.masked_dirs {
+            if let Some(dir) = dir.to_str().filter(|_| needs_mask(dir)) {
+                let options = ["ro", "nosuid", "nodev", "noexec", "mode=0555"];
+                plan.add_mount(mount(dir, "tmpfs", "tmpfs".into(), &options));
+            }
+        }
+        sandbox(context, plan);
+        let owned = |paths: &[&str]| Some(paths.iter().map(|path| (*path).to_owned()).collect());
+        plan.linux_mut().set_masked_paths(owned(&MASKED)).set_readonly_paths(owned(&READ_ONLY));
+        Ok(())
+    }
+}
+
+fn kernel_mounts(context: &Context<'_>, plan: &mut LaunchPlan) {
+    let options = ["nosuid", "nodev", "noexec"];
+    plan.add_mount(mount("/proc", "proc", "proc".into(), &options));
+    plan.add_mount(mount("/sys", "sysfs", "sysfs".into(), &KERNEL_RO));
+    match context.facts.cgroups {
+        CgroupMode::Unified => {
+            plan.add_mount(mount("/sys/fs/cgroup", "cgroup", "cgroup".into(), &KERNEL_RO));
+        }
+        // Not done: showing version 1 hierarchies costs a mount for each of them. The directory
+        // is empty.
+        CgroupMode::Hybrid => {}
+    }
+}
+
+fn scratch_mounts(context: &Context<'_>, plan: &mut LaunchPlan) {
+    for (path, mode) in [("/tmp", "mode=1777"), ("/run", "mode=0755")] {
+        let access = if context.container.read_only_root { "ro" } else { "rw" };
+        plan.add_mount(mount(path, "tmpfs", "tmpfs".into(), &[access, "nosuid", "nodev", mode]));
+    }
+}
+
+fn needs_mask(dir: &Path) -> bool {
+    !REPLACED.iter().any(|replaced| dir.starts_with(replaced))
+}
+
+fn sandbox(context: &Context<'_>, plan: &mut LaunchPlan) {
+    let path = context.facts.paths.sandbox(&context.container.name);
+    plan.add_mount(mount(
+        SANDBOX,
+        "bind",
+        path.clone(),
+        &["bind", "rprivate", "rw", "nosuid", "nodev"],
+    ));
+    plan.effects.push(HostEffect::Directory {
+        path,
+        mode: SANDBOX_MODE,
+        uid: context.container.user,
+        gid: context.container.group,
+    });
+}

@@ -1,0 +1,111 @@
+//! The program: arguments, environment, directory, user, limits and its rank for the
+//! out-of-memory killer.
+//!
+//! HOME is the sandbox, the one place every user can write to: of the host's root file system,
+//! `/root` is read-only, and programs would take up the keys and settings in it.
+
+use oci_spec::runtime::{PosixRlimitBuilder, PosixRlimitType, User};
+
+use super::filesystem::SANDBOX;
+use crate::containerizer::native::plan::{Context, Isolator, LaunchPlan, PlanError};
+use crate::manifest::pod::{PodSpec, Resources};
+
+/// Search path of a container whose manifest has none.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Open files: what systemd gives services. More than 1024 would break programs on select(2).
+const NOFILE_SOFT: u64 = 1024;
+/// What a program may raise it to.
+const NOFILE_HARD: u64 = 524_288;
+const UMASK: u32 = 0o022;
+
+/// `oom_score_adj` by quality of service, as the kubelet sets it.
+const OOM_GUARANTEED: i32 = -997;
+const OOM_BEST_EFFORT: i32 = 1000;
+const OOM_BURSTABLE: std::ops::RangeInclusive<i64> = 3..=999;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct ProcessSettings;
+
+impl Isolator for ProcessSettings {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    fn prepare(&self, context: &Context<'_>, plan: &mut LaunchPlan) -> Result<(), PlanError> {
+        let container = context.container;
+        let mut user = User::default();
+        user.set_uid(container.user)
+            .set_gid(container.group)
+            .set_umask(Some(UMASK))
+            .set_additional_gids(None);
+        let nofile = PosixRlimitBuilder::default()
+            .typ(PosixRlimitType::RlimitNofile)
+            .soft(NOFILE_SOFT)
+            .hard(NOFILE_HARD)
+            .build()
+            .expect("every field has a default");
+        let cwd = container.working_dir.as_ref().map_or(SANDBOX, |path| path.as_str());
+        plan.process_mut()
+            .set_terminal(None)
+            .set_user(user)
+            .set_args(Some(container.argv.clone()))
+            .set_env(Some(environment(context)))
+            .set_cwd(cwd.into())
+            .set_rlimits(Some(vec![nofile]))
+            .set_no_new_privileges(Some(true))
+            .set_oom_score_adj(Some(oom_score_adj(context)));
+        Ok(())
+    }
+}
+
+/// `NAME=value`, each name once: defaults first, of the manifest's the later ones win.
+fn environment(context: &Context<'_>) -> Vec<String> {
+    let hostname =
+        if context.pod.host.network { &context.facts.hostname } else { &context.pod.hostname };
+    let defaults =
+        [("PATH", PATH), ("HOSTNAME", hostname), ("HOME", SANDBOX), ("MESOS_SANDBOX", SANDBOX)];
+    let own = context.container.env.iter().map(|var| (var.name.as_str(), var.value.as_str()));
+    let mut all: Vec<(&str, &str)> = Vec::new();
+    for (name, value) in defaults.into_iter().chain(own) {
+        match all.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => all.push((name, value)),
+        }
+    }
+    all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+fn oom_score_adj(context: &Context<'_>) -> i32 {
+    if is_guaranteed(context.pod) {
+        return OOM_GUARANTEED;
+    }
+    if context.pod.containers.iter().all(|container| asks_nothing(&container.resources)) {
+        return OOM_BEST_EFFORT;
+    }
+    // The more of the machine's memory it asked for, the later it is killed.
+    let resources = &context.container.resources;
+    let asked = resources.memory_request_bytes.or(resources.memory_limit_bytes).unwrap_or(0);
+    let share = 1000 * u128::from(asked) / u128::from(context.facts.memory_bytes.max(1));
+    let score = 1000 - i64::try_from(share).unwrap_or(i64::MAX);
+    let score = score.clamp(*OOM_BURSTABLE.start(), *OOM_BURSTABLE.end());
+    i32::try_from(score).expect("the range fits")
+}
+
+/// Every container has limits for processor and memory, and asks for exactly these.
+fn is_guaranteed(pod: &PodSpec) -> bool {
+    pod.containers.iter().all(|container| {
+        let of = &container.resources;
+        let fixed = |request: Option<u64>, limit: Option<u64>| {
+            limit.is_some_and(|limit| limit > 0 && request.is_none_or(|request| request == limit))
+        };
+        fixed(of.cpu_request_milli, of.cpu_limit_milli)
+            && fixed(of.memory_request_bytes, of.memory_limit_bytes)
+    })
+}
+
+fn asks_nothing(of: &Resources) -> bool {
+    let all = [of.cpu_request_milli, of.cpu_limit_milli];
+    let memory = [of.memory_request_bytes, of.memory_limit_bytes];
+    all.into_iter().chain(memory).flatten().all(|amount| amount == 0)
+}

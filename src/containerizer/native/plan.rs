@@ -1,0 +1,166 @@
+//! [`LaunchPlan`]: everything about one container's process, as data. PURE.
+//!
+//! It is an OCI runtime specification, to which isolators contribute in a fixed order, and the few
+//! things of the host it needs. Written out as a bundle, another OCI runtime could launch it when
+//! called from within the pod's namespaces. Not here: doing any of it (`launcher`, `child`).
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Linux, Mount, Process, Spec};
+use serde::{Deserialize, Serialize};
+
+use super::facts::HostFacts;
+use super::isolators;
+use crate::ids::VolumeName;
+use crate::manifest::pod::{AbsolutePath, ContainerSpec, PodSpec};
+
+/// How one container is launched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaunchPlan {
+    /// Mounts, process, namespaces, seccomp. A namespace that is not listed is the executor's.
+    pub spec: Spec,
+    /// Where the root file system comes from.
+    pub rootfs: RootPlan,
+    /// What must be there on the host before the launch.
+    pub effects: Vec<HostEffect>,
+}
+
+/// Where a root file system comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootPlan {
+    /// The host's own, read-only.
+    Host,
+}
+
+/// What must be there on the host before a launch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostEffect {
+    /// A directory with that owner; parents are made for root alone.
+    Directory {
+        /// On the host.
+        path: PathBuf,
+        /// Its permissions, when it is made.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+}
+
+/// Why a container can't be planned. Manifests are validated before, so these name what a
+/// validator can't know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A mount of a volume that the pod does not have.
+    #[error("volume `{volume}`, to be mounted at {path}, is not a volume of the pod")]
+    UnknownVolume {
+        /// The mount's volume.
+        volume: VolumeName,
+        /// The mount's path.
+        path: AbsolutePath,
+    },
+    /// A mount over what the isolation of the container rests on.
+    #[error("volume `{volume}` can't be mounted at {path}: {below} is the container's own")]
+    MountPathReserved {
+        /// The mount's volume.
+        volume: VolumeName,
+        /// The mount's path.
+        path: AbsolutePath,
+        /// The reserved directory.
+        below: &'static str,
+    },
+}
+
+/// What isolators read.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The container's pod.
+    pub pod: &'a PodSpec,
+    /// The container.
+    pub container: &'a ContainerSpec,
+    /// The host.
+    pub facts: &'a HostFacts,
+}
+
+/// A contributor to launch plans: one kind of isolation. Pure.
+pub trait Isolator {
+    /// Its name in reports.
+    fn name(&self) -> &'static str;
+
+    /// Adds its part to the plan.
+    ///
+    /// # Errors
+    /// If the container asks for what can't be done.
+    fn prepare(&self, context: &Context<'_>, plan: &mut LaunchPlan) -> Result<(), PlanError>;
+}
+
+/// Plans the launch of one container.
+///
+/// # Errors
+/// What the isolators refuse.
+pub fn plan(
+    pod: &PodSpec,
+    container: &ContainerSpec,
+    facts: &HostFacts,
+) -> Result<LaunchPlan, PlanError> {
+    let context = Context { pod, container, facts };
+    let mut plan = LaunchPlan::empty();
+    for isolator in isolators::all() {
+        isolator.prepare(&context, &mut plan)?;
+    }
+    Ok(plan)
+}
+
+/// The version of the OCI runtime specification that plans are written in.
+const OCI_VERSION: &str = "1.2.0";
+
+impl LaunchPlan {
+    /// A plan without the defaults of `oci_spec`, which are another runtime's.
+    fn empty() -> Self {
+        let mut spec = Spec::default();
+        spec.set_version(OCI_VERSION.to_owned())
+            .set_root(None)
+            .set_mounts(Some(Vec::new()))
+            .set_process(None)
+            .set_hostname(None)
+            .set_domainname(None)
+            .set_hooks(None)
+            .set_annotations(None)
+            .set_linux(None);
+        let mut plan = Self { spec, rootfs: RootPlan::Host, effects: Vec::new() };
+        plan.linux_mut()
+            .set_namespaces(None)
+            .set_resources(None)
+            .set_masked_paths(None)
+            .set_readonly_paths(None);
+        plan.process_mut().set_args(None).set_env(None).set_rlimits(None).set_capabilities(None);
+        plan
+    }
+
+    pub(super) fn add_mount(&mut self, mount: Mount) {
+        self.spec.mounts_mut().get_or_insert_default().push(mount);
+    }
+
+    pub(super) fn process_mut(&mut self) -> &mut Process {
+        self.spec.process_mut().get_or_insert_default()
+    }
+
+    pub(super) fn linux_mut(&mut self) -> &mut Linux {
+        self.spec.linux_mut().get_or_insert_default()
+    }
+}
+
+/// A mount in the form of OCI: options as in fstab.
+pub(super) fn mount(destination: &str, kind: &str, source: PathBuf, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_destination(PathBuf::from(destination))
+        .set_typ(Some(kind.to_owned()))
+        .set_source(Some(source))
+        .set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
+    mount
+}
+
+#[cfg(test)]
+mod tests;

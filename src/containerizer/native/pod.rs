@@ -1,0 +1,262 @@
+//! What the containers of a pod share: namespaces, volumes, shared memory, and PID 1.
+//!
+//! The executor enters all of it itself, once, so that a container gets it by being cloned.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::Native;
+use super::reaper::Reaper;
+use super::seccomp::FilterCache;
+use crate::ids::VolumeName;
+use crate::manifest::pod::{HostPathType, PodSpec, VolumeSource};
+use crate::state::paths::PodPaths;
+use crate::sys;
+
+/// Size of a pod's `/dev/shm`, as container engines have it. A `Memory` volume mounted there has
+/// its own.
+const SHM_SIZE: &str = "size=65536k,mode=1777";
+/// Every user of the pod may write to its volumes, as in Kubernetes.
+const VOLUME_MODE: u32 = 0o777;
+/// Directories that lead to volumes.
+const PARENT_MODE: u32 = 0o711;
+/// What hostPath makes, as the kubelet does.
+const HOST_DIRECTORY_MODE: u32 = 0o755;
+const HOST_FILE_MODE: u32 = 0o644;
+
+/// Why a pod's namespaces and volumes could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerizerError {
+    /// unshare(2) was refused.
+    #[error("making the pod's namespaces ({namespaces}) failed")]
+    Unshare {
+        /// Which.
+        namespaces: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A step inside the new namespaces failed.
+    #[error("{what} failed")]
+    Step {
+        /// What was attempted.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A volume of the pod's own could not be made.
+    #[error("making volume `{volume}` at {path} failed")]
+    Volume {
+        /// Its name.
+        volume: VolumeName,
+        /// On the host.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A hostPath can't be looked at or made.
+    #[error("volume `{volume}`: hostPath {path} can't be used")]
+    HostPath {
+        /// The volume.
+        volume: VolumeName,
+        /// On the host.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A hostPath is not what its type says.
+    #[error("volume `{volume}`: hostPath {path} is {found}, but its type is `{wanted:?}`")]
+    HostPathType {
+        /// The volume.
+        volume: VolumeName,
+        /// On the host.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+        /// `hostPath.type`.
+        wanted: HostPathType,
+    },
+    /// The pod's PID 1 could not be started or taken over.
+    #[error("starting PID 1 of the pod failed")]
+    Reaper {
+        /// Why.
+        source: io::Error,
+    },
+    /// The pod's process namespace could not be entered or left.
+    #[error("changing between the executor's process namespace and that of process {pid} failed")]
+    Join {
+        /// PID 1 of the pod.
+        pid: i32,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Where the shared memory of a pod is mounted, in the executor's mount namespace.
+pub(super) fn shm_dir(paths: &PodPaths) -> PathBuf {
+    paths.data.join("shm")
+}
+
+/// Enters the namespaces of the pod and makes its volumes. Once, at the start of an executor,
+/// which must have one thread.
+///
+/// # Errors
+/// What could not be made. The process is to be given up then: it may be in half of them.
+pub fn enter_pod(spec: &PodSpec, paths: &PodPaths) -> Result<Native, ContainerizerError> {
+    let flags = namespaces(spec);
+    unshare(flags).map_err(|error| ContainerizerError::Unshare {
+        namespaces: format!("{flags:?}"),
+        source: error.into(),
+    })?;
+    let none = None::<&str>;
+    // What is mounted and unmounted on the host appears here, but not the other way round.
+    step("making the mount namespace a slave of the host's", || {
+        Ok(mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)?)
+    })?;
+    if flags.contains(CloneFlags::CLONE_NEWNET) {
+        step("setting the loopback interface up", || sys::set_interface_up("lo"))?;
+    }
+    if flags.contains(CloneFlags::CLONE_NEWUTS) {
+        step("setting the pod's host name", || Ok(nix::unistd::sethostname(&spec.hostname)?))?;
+    }
+    if flags.contains(CloneFlags::CLONE_NEWIPC) {
+        step("mounting the pod's shared memory", || {
+            let path = shm_dir(paths);
+            directory(&path, PARENT_MODE)?;
+            mount_tmpfs(&path, SHM_SIZE)
+        })?;
+    }
+    for volume in &spec.volumes {
+        make_volume(&volume.name, &volume.source, paths)?;
+    }
+    let reaper = spec.share_process_namespace.then(Reaper::start).transpose()?;
+    Ok(Native { reaper, filters: FilterCache::default() })
+}
+
+fn namespaces(spec: &PodSpec) -> CloneFlags {
+    let mut flags = CloneFlags::CLONE_NEWNS;
+    if !spec.host.network {
+        // A pod in the host's network has the host's name too: names are looked up there.
+        flags |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
+    }
+    if !spec.host.ipc {
+        flags |= CloneFlags::CLONE_NEWIPC;
+    }
+    flags
+}
+
+fn step(
+    what: &'static str,
+    run: impl FnOnce() -> io::Result<()>,
+) -> Result<(), ContainerizerError> {
+    run().map_err(|source| ContainerizerError::Step { what, source })
+}
+
+fn make_volume(
+    name: &VolumeName,
+    source: &VolumeSource,
+    paths: &PodPaths,
+) -> Result<(), ContainerizerError> {
+    let path = paths.volume(name);
+    let failed =
+        |source| ContainerizerError::Volume { volume: name.clone(), path: path.clone(), source };
+    match source {
+        VolumeSource::EmptyDir {} => directory(&path, VOLUME_MODE).map_err(failed),
+        VolumeSource::Memory { size_limit } => {
+            let size = size_limit.map_or_else(String::new, |bytes| format!(",size={bytes}"));
+            let options = format!("mode={VOLUME_MODE:o}{size}");
+            directory(&path, PARENT_MODE)
+                .and_then(|()| mount_tmpfs(&path, &options))
+                .map_err(failed)
+        }
+        VolumeSource::HostPath { path, kind } => {
+            let path = Path::new(path.as_str());
+            let failed = |source| ContainerizerError::HostPath {
+                volume: name.clone(),
+                path: path.to_owned(),
+                source,
+            };
+            match mismatch(path, *kind).map_err(failed)? {
+                None => Ok(()),
+                Some(found) => Err(ContainerizerError::HostPathType {
+                    volume: name.clone(),
+                    path: path.to_owned(),
+                    found,
+                    wanted: *kind,
+                }),
+            }
+        }
+    }
+}
+
+fn directory(path: &Path, mode: u32) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(PARENT_MODE).create(parent)?;
+    }
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        // Whatever the umask left.
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
+        // An executor before this one made it; its mode is the containers' affair.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn mount_tmpfs(path: &Path, options: &str) -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options))?)
+}
+
+/// What is there, if it is not of the type asked for. Makes what is to be made.
+fn mismatch(path: &Path, wanted: HostPathType) -> io::Result<Option<&'static str>> {
+    match wanted {
+        HostPathType::Unchecked => return Ok(None),
+        HostPathType::DirectoryOrCreate => {
+            if !path.try_exists()? {
+                fs::DirBuilder::new().recursive(true).mode(HOST_DIRECTORY_MODE).create(path)?;
+            }
+        }
+        HostPathType::FileOrCreate => {
+            let mut options = fs::OpenOptions::new();
+            match options.write(true).create_new(true).mode(HOST_FILE_MODE).open(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        HostPathType::Directory
+        | HostPathType::File
+        | HostPathType::Socket
+        | HostPathType::CharDevice
+        | HostPathType::BlockDevice => {}
+    }
+    let kind = fs::metadata(path)?.file_type();
+    let fits = match wanted {
+        HostPathType::Unchecked => true,
+        HostPathType::DirectoryOrCreate | HostPathType::Directory => kind.is_dir(),
+        HostPathType::FileOrCreate | HostPathType::File => kind.is_file(),
+        HostPathType::Socket => kind.is_socket(),
+        HostPathType::CharDevice => kind.is_char_device(),
+        HostPathType::BlockDevice => kind.is_block_device(),
+    };
+    Ok((!fits).then(|| describe(kind)))
+}
+
+fn describe(kind: fs::FileType) -> &'static str {
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_file() {
+        "a regular file"
+    } else if kind.is_socket() {
+        "a socket"
+    } else if kind.is_char_device() {
+        "a character device"
+    } else if kind.is_block_device() {
+        "a block device"
+    } else {
+        "a FIFO"
+    }
+}

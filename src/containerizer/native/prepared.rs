@@ -1,0 +1,205 @@
+//! [`Prepared`]: a launch plan in the terms of system calls, made before the clone so that the
+//! child has little left to do that can fail.
+
+use std::ffi::CString;
+use std::path::Path;
+use std::rc::Rc;
+
+use oci_spec::runtime::{
+    Capabilities, LinuxCapabilities, LinuxNamespaceType, Mount, PosixRlimitType, Process,
+};
+use rustix::thread::CapabilitySet;
+use seccompiler::sock_filter;
+
+use super::launcher::LaunchError;
+use super::plan::LaunchPlan;
+use super::seccomp::FilterCache;
+use crate::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// Whether the container has processes of its own.
+    pub(super) own_pids: bool,
+    pub(super) own_cgroups: bool,
+    pub(super) mounts: Vec<MountStep>,
+    pub(super) masked: Vec<String>,
+    pub(super) read_only: Vec<String>,
+    pub(super) program: Program,
+    pub(super) user: User,
+    /// Soft and hard limit of open files.
+    pub(super) nofile: Option<(u64, u64)>,
+    pub(super) bounding: CapabilitySet,
+    pub(super) permitted: CapabilitySet,
+    pub(super) oom_score_adj: Option<i32>,
+    pub(super) no_new_privs: bool,
+    pub(super) seccomp: Option<Rc<[sock_filter]>>,
+}
+
+/// What is executed.
+#[derive(Debug)]
+pub(super) struct Program {
+    /// Never empty.
+    pub(super) argv: Vec<CString>,
+    pub(super) env: Vec<CString>,
+    /// The value of PATH.
+    pub(super) search: String,
+    pub(super) cwd: String,
+}
+
+/// Who executes it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct User {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) umask: u32,
+}
+
+/// One mount.
+#[derive(Debug)]
+pub(super) struct MountStep {
+    /// In the container.
+    pub(super) target: String,
+    pub(super) source: Source,
+    /// `MOUNT_ATTR_*` of the mount, and of all below it if it is a recursive bind.
+    pub(super) attributes: u64,
+}
+
+/// What is mounted.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A file or directory of the executor's.
+    Bind { path: String, recursive: bool },
+    /// A new file system with its parameters.
+    New { kind: &'static str, parameters: Vec<(String, Option<String>)> },
+}
+
+impl Prepared {
+    pub(super) fn new(plan: &LaunchPlan, filters: &mut FilterCache) -> Result<Self, LaunchError> {
+        let invalid = |what: &str| LaunchError::Plan { what: what.to_owned() };
+        let linux = plan.spec.linux().as_ref().ok_or_else(|| invalid("it has no `linux`"))?;
+        let process = plan.spec.process().as_ref().ok_or_else(|| invalid("it has no process"))?;
+        let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+        let has = |kind| namespaces.iter().any(|namespace| namespace.typ() == kind);
+        if !has(LinuxNamespaceType::Mount) {
+            return Err(invalid("it has no mount namespace"));
+        }
+        let mounts =
+            plan.spec.mounts().iter().flatten().map(mount_step).collect::<Result<_, _>>()?;
+        let seccomp = linux.seccomp().as_ref().map(|list| filters.get(list)).transpose();
+        let capabilities = process.capabilities().as_ref();
+        let set = |of: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
+            capabilities.map_or(Ok(CapabilitySet::empty()), |all| capability_set(of(all).as_ref()))
+        };
+        let user = process.user();
+        Ok(Self {
+            own_pids: has(LinuxNamespaceType::Pid),
+            own_cgroups: has(LinuxNamespaceType::Cgroup),
+            mounts,
+            masked: linux.masked_paths().clone().unwrap_or_default(),
+            read_only: linux.readonly_paths().clone().unwrap_or_default(),
+            program: program(process)?,
+            user: User { uid: user.uid(), gid: user.gid(), umask: user.umask().unwrap_or(0o022) },
+            nofile: nofile(process),
+            bounding: set(LinuxCapabilities::bounding)?,
+            permitted: set(LinuxCapabilities::permitted)?,
+            oom_score_adj: process.oom_score_adj(),
+            no_new_privs: process.no_new_privileges().unwrap_or(false),
+            seccomp: seccomp.map_err(|source| LaunchError::Filter { source })?,
+        })
+    }
+}
+
+fn program(process: &Process) -> Result<Program, LaunchError> {
+    let strings = |texts: &Option<Vec<String>>| {
+        let texts = texts.iter().flatten();
+        texts
+            .map(|text| {
+                CString::new(text.as_str()).map_err(|_| LaunchError::Plan {
+                    what: format!("there is a null character in {text:?}"),
+                })
+            })
+            .collect::<Result<Vec<CString>, _>>()
+    };
+    let argv = strings(process.args())?;
+    if argv.is_empty() {
+        return Err(LaunchError::Plan { what: "it names no program".to_owned() });
+    }
+    let search = process.env().iter().flatten().rev().find_map(|var| var.strip_prefix("PATH="));
+    Ok(Program {
+        argv,
+        env: strings(process.env())?,
+        search: search.unwrap_or_default().to_owned(),
+        cwd: text(process.cwd())?,
+    })
+}
+
+fn nofile(process: &Process) -> Option<(u64, u64)> {
+    let limits = process.rlimits().iter().flatten();
+    let mut nofile = limits.filter(|limit| limit.typ() == PosixRlimitType::RlimitNofile);
+    nofile.next().map(|limit| (limit.soft(), limit.hard()))
+}
+
+fn capability_set(names: Option<&Capabilities>) -> Result<CapabilitySet, LaunchError> {
+    let mut set = CapabilitySet::empty();
+    for name in names.into_iter().flatten() {
+        let name = name.to_string();
+        set |= CapabilitySet::from_name(&name)
+            .ok_or_else(|| LaunchError::Plan { what: format!("capability {name} is unknown") })?;
+    }
+    Ok(set)
+}
+
+fn text(path: &Path) -> Result<String, LaunchError> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| LaunchError::Plan { what: format!("path {path:?} is not UTF-8") })
+}
+
+fn mount_step(mount: &Mount) -> Result<MountStep, LaunchError> {
+    let target = text(mount.destination())?;
+    let mut bind = None;
+    let mut attributes = 0;
+    let mut parameters = Vec::new();
+    for option in mount.options().iter().flatten() {
+        match option.as_str() {
+            "bind" => bind = Some(false),
+            "rbind" => bind = Some(true),
+            // Everything is private: see the child.
+            "private" | "rprivate" | "rw" => {}
+            "ro" | "rro" => attributes |= MOUNT_ATTR_RDONLY,
+            "nosuid" | "rnosuid" => attributes |= MOUNT_ATTR_NOSUID,
+            "nodev" | "rnodev" => attributes |= MOUNT_ATTR_NODEV,
+            "noexec" | "rnoexec" => attributes |= MOUNT_ATTR_NOEXEC,
+            other => parameters.push(match other.split_once('=') {
+                Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                None => (other.to_owned(), None),
+            }),
+        }
+    }
+    let source = match (bind, mount.source()) {
+        (Some(recursive), Some(path)) => Source::Bind { path: text(path)?, recursive },
+        (Some(_), None) => {
+            return Err(LaunchError::Plan { what: format!("{target} is bound to nothing") });
+        }
+        (None, _) => {
+            let kind = kind(mount.typ().as_deref().unwrap_or_default(), &target)?;
+            Source::New { kind, parameters }
+        }
+    };
+    Ok(MountStep { target, source, attributes })
+}
+
+fn kind(name: &str, target: &str) -> Result<&'static str, LaunchError> {
+    match name {
+        "proc" => Ok("proc"),
+        "sysfs" => Ok("sysfs"),
+        "tmpfs" => Ok("tmpfs"),
+        "devpts" => Ok("devpts"),
+        "mqueue" => Ok("mqueue"),
+        // OCI names both versions so; ours is used for version 2 alone.
+        "cgroup" => Ok("cgroup2"),
+        other => Err(LaunchError::Plan {
+            what: format!("file system `{other}` of {target} is not supported"),
+        }),
+    }
+}
