@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -33,7 +33,7 @@ const CONTAINER_DIR_MODE: u32 = 0o711;
 
 /// A checkpoint to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Checkpoint {
+pub(super) enum Checkpoint {
     /// A run is about to begin.
     Attempt(AttemptFile),
     /// A run has ended.
@@ -51,13 +51,13 @@ impl Checkpoint {
 
 /// What became of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub(super) struct Written {
     /// Whose.
-    pub container: ContainerName,
+    pub(super) container: ContainerName,
     /// Which.
-    pub checkpoint: Checkpoint,
+    pub(super) checkpoint: Checkpoint,
     /// Whether it is durable; the text says why not.
-    pub result: Result<(), String>,
+    pub(super) result: Result<(), String>,
 }
 
 #[derive(Debug)]
@@ -70,7 +70,7 @@ struct Job {
 
 /// The children that write.
 #[derive(Debug)]
-pub struct Writers {
+pub(super) struct Writers {
     paths: PodPaths,
     poller: Rc<Poller>,
     token: fn(u32) -> u64,
@@ -91,7 +91,7 @@ struct Writer {
 impl Writers {
     /// None yet. `token` makes the token by which the poller tells that a child has ended.
     #[must_use]
-    pub fn new(paths: PodPaths, poller: &Rc<Poller>, token: fn(u32) -> u64) -> Self {
+    pub(super) fn new(paths: PodPaths, poller: &Rc<Poller>, token: fn(u32) -> u64) -> Self {
         let poller = Rc::clone(poller);
         let (writers, waiting, failed) = Default::default();
         Self { paths, poller, token, writers, next: 0, waiting, failed }
@@ -99,12 +99,12 @@ impl Writers {
 
     /// Whether nothing is being written or waits for it.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.writers.is_empty() && self.waiting.is_empty() && self.failed.is_empty()
     }
 
     /// Has a checkpoint written; [`Self::ended`] or [`Self::failed`] tells when that is done.
-    pub fn submit(&mut self, container: ContainerName, checkpoint: Checkpoint) {
+    pub(super) fn submit(&mut self, container: ContainerName, checkpoint: Checkpoint) {
         // Made here, because a launch that goes on meanwhile makes directories below it.
         let directory = self.paths.container(&container);
         let new_directory = !directory.is_dir();
@@ -122,12 +122,12 @@ impl Writers {
     }
 
     /// Checkpoints that failed before a child was made for them.
-    pub fn failed(&mut self) -> Vec<Written> {
+    pub(super) fn failed(&mut self) -> Vec<Written> {
         std::mem::take(&mut self.failed)
     }
 
     /// A child has ended: what became of its checkpoints.
-    pub fn ended(&mut self, writer: u32) -> Vec<Written> {
+    pub(super) fn ended(&mut self, writer: u32) -> Vec<Written> {
         let Some(Writer { pidfd, failures, jobs }) = self.writers.remove(&writer) else {
             return Vec::new();
         };

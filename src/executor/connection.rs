@@ -15,27 +15,27 @@ use super::wire::{Inbox, Outbox, Received, WireError};
 
 /// The executor's end of a connection.
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     socket: Watched,
     inbox: Inbox,
     outbox: Outbox,
     /// Whether the poller tells when the socket takes more.
     waits_to_send: bool,
     /// What is to be said as soon as everything before it was taken.
-    pub due: Due,
+    pub(super) due: Due,
 }
 
 /// What is to be said.
 #[derive(Debug, Default)]
-pub struct Due {
+pub(super) struct Due {
     /// Who the executor is.
-    pub welcome: bool,
+    pub(super) welcome: bool,
     /// Why it could not be continued as another build.
-    pub refusal: Option<String>,
+    pub(super) refusal: Option<String>,
     /// Where the pod stands, even if that was said before.
-    pub report: bool,
+    pub(super) report: bool,
     /// What was said last.
-    pub reported: Option<PodReport>,
+    pub(super) reported: Option<PodReport>,
 }
 
 impl Connection {
@@ -43,7 +43,7 @@ impl Connection {
     ///
     /// # Errors
     /// If it can't be waited for.
-    pub fn new(socket: OwnedFd, poller: &Rc<Poller>) -> io::Result<Self> {
+    pub(super) fn new(socket: OwnedFd, poller: &Rc<Poller>) -> io::Result<Self> {
         Self::resume(socket, Inbox::default(), Outbox::default(), poller)
     }
 
@@ -51,7 +51,7 @@ impl Connection {
     ///
     /// # Errors
     /// If it can't be waited for.
-    pub fn resume(
+    pub(super) fn resume(
         socket: OwnedFd,
         inbox: Inbox,
         outbox: Outbox,
@@ -65,7 +65,7 @@ impl Connection {
     /// What another program needs to go on with it; none in the middle of a message that has
     /// descriptors.
     #[must_use]
-    pub fn state(&self) -> Option<(&Watched, &[u8], Vec<u8>)> {
+    pub(super) fn state(&self) -> Option<(&Watched, &[u8], Vec<u8>)> {
         Some((&self.socket, self.inbox.unfinished()?, self.outbox.unsent()))
     }
 
@@ -73,7 +73,7 @@ impl Connection {
     ///
     /// # Errors
     /// If the connection is not to be used any further; `None` when the agent has closed it.
-    pub fn read(&mut self) -> Result<Received, WireError> {
+    pub(super) fn read(&mut self) -> Result<Received, WireError> {
         self.inbox.read(self.socket.as_fd())
     }
 
@@ -81,15 +81,15 @@ impl Connection {
     ///
     /// # Errors
     /// If the connection is not to be used any further.
-    pub fn next(&mut self) -> Result<Option<(ToExecutor, Vec<OwnedFd>)>, WireError> {
-        self.inbox.next()
+    pub(super) fn take(&mut self) -> Result<Option<(ToExecutor, Vec<OwnedFd>)>, WireError> {
+        self.inbox.take()
     }
 
     /// Says what is due, as far as the agent listens. `report` is where the pod stands now.
     ///
     /// # Errors
     /// If the connection is not to be used any further.
-    pub fn send(
+    pub(super) fn send(
         &mut self,
         welcome: impl FnOnce() -> ToAgent,
         report: impl FnOnce() -> Option<PodReport>,
@@ -121,7 +121,7 @@ impl Connection {
 
     /// Whether the agent's kernel has taken all that was to be said.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         let Due { welcome, refusal, report, reported: _ } = &self.due;
         self.outbox.is_empty() && !welcome && refusal.is_none() && !report
     }

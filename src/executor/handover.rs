@@ -20,62 +20,62 @@ use crate::ids::{Attempt, ContainerName};
 use crate::state::record::Exit;
 
 /// The newest format, which is written.
-pub const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// All that an executor knows. Descriptors are numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Handover {
+pub(super) struct Handover {
     /// [`FORMAT`].
-    pub format: u32,
+    pub(super) format: u32,
     /// What it was born with.
-    pub boot: Boot,
+    pub(super) boot: Boot,
     /// What it has decided.
-    pub machine: PodMachine,
+    pub(super) machine: PodMachine,
     /// The pod's namespaces, if it has entered them.
-    pub native: Option<NativeState>,
+    pub(super) native: Option<NativeState>,
     /// The listening socket.
-    pub listener: i32,
+    pub(super) listener: i32,
     /// The connection to the agent, if there is one.
-    pub connection: Option<ConnectionState>,
+    pub(super) connection: Option<ConnectionState>,
     /// What runs.
-    pub runs: Vec<RunState>,
+    pub(super) runs: Vec<RunState>,
 }
 
 /// A connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ConnectionState {
+pub(super) struct ConnectionState {
     /// Its socket.
-    pub socket: i32,
+    pub(super) socket: i32,
     /// The beginning of a message from the agent.
-    pub received: Vec<u8>,
+    pub(super) received: Vec<u8>,
     /// The rest of a message to the agent.
-    pub unsent: Vec<u8>,
+    pub(super) unsent: Vec<u8>,
 }
 
 /// One run of a container that has not ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RunState {
+pub(super) struct RunState {
     /// Which container.
-    pub container: ContainerName,
+    pub(super) container: ContainerName,
     /// Which run.
-    pub attempt: Attempt,
+    pub(super) attempt: Attempt,
     /// Its first process.
-    pub process: ProcessState,
+    pub(super) process: ProcessState,
     /// The end of its standard output, unless that was closed.
-    pub stdout: Option<i32>,
+    pub(super) stdout: Option<i32>,
     /// The end of its standard error, unless that was closed.
-    pub stderr: Option<i32>,
+    pub(super) stderr: Option<i32>,
     /// Where its log stands.
-    pub log: LogState,
+    pub(super) log: LogState,
 }
 
 /// The first process of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub enum ProcessState {
+pub(super) enum ProcessState {
     /// It was not reaped.
     Alive {
         /// Its id in the executor's PID namespace.
@@ -89,7 +89,7 @@ pub enum ProcessState {
 
 /// Why a handover can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum HandoverError {
+pub(super) enum HandoverError {
     /// The memory file can't be made, written or read.
     #[error("the memory file of the handover failed")]
     File(#[source] io::Error),
@@ -115,7 +115,7 @@ impl Handover {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn write(&self) -> Result<OwnedFd, HandoverError> {
+    pub(super) fn write(&self) -> Result<OwnedFd, HandoverError> {
         let json = serde_json::to_vec(self).map_err(HandoverError::Garbage)?;
         memory_file(&json).map_err(HandoverError::File)
     }
@@ -124,7 +124,7 @@ impl Handover {
     ///
     /// # Errors
     /// If this program can't go on from it.
-    pub fn read(file: OwnedFd) -> Result<Self, HandoverError> {
+    pub(super) fn read(file: OwnedFd) -> Result<Self, HandoverError> {
         let mut json = Vec::new();
         File::from(file).read_to_end(&mut json).map_err(HandoverError::File)?;
         Self::parse(&json)
@@ -143,7 +143,7 @@ impl Handover {
 ///
 /// # Errors
 /// If the kernel refuses.
-pub fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
     let file = rustix::fs::memfd_create("roost-executor", MemfdFlags::CLOEXEC)?;
     let mut file = File::from(file);
     file.write_all(content)?;

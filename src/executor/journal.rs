@@ -14,7 +14,7 @@ const FILE_LEN_MAX: u64 = 1 << 20;
 const LINE_LEN_MAX: usize = 4 << 10;
 
 /// Writes one line. Never fails: there is nobody left to be told.
-pub fn note(text: fmt::Arguments<'_>) {
+pub(super) fn note(text: fmt::Arguments<'_>) {
     let mut line = format!("{} {text}", WallTime::now().rfc3339_nanos()).replace('\n', " | ");
     while line.len() > LINE_LEN_MAX {
         line.pop();
@@ -33,7 +33,7 @@ pub fn note(text: fmt::Arguments<'_>) {
 }
 
 /// An error with all that caused it, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -45,7 +45,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// A panic is written down, and ends the process at once: the agent starts the pod anew.
-pub fn abort_on_panic() {
+pub(super) fn abort_on_panic() {
     std::panic::set_hook(Box::new(|info| {
         note(format_args!("{info}"));
         std::process::abort();

@@ -26,10 +26,10 @@ use crate::ids::{Attempt, ContainerName};
 use crate::state::paths::PodPaths;
 
 /// Longer lines are split: the limit of containerd's CRI plugin.
-pub const LINE_LEN_MAX: usize = 16 << 10;
+pub(super) const LINE_LEN_MAX: usize = 16 << 10;
 /// Runs of a container whose logs are kept, the current one counted: `roost logs -p` shows the
 /// one before.
-pub const RUNS_KEPT: u32 = 2;
+pub(super) const RUNS_KEPT: u32 = 2;
 /// Formatted output is written when it is as much as this, so that short lines don't need memory
 /// many times their own.
 const WRITE_LEN: usize = 32 << 10;
@@ -38,7 +38,7 @@ const NAMES_MAX: u32 = 1000;
 
 /// Where a line comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub(super) enum Stream {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -56,7 +56,7 @@ impl Stream {
 
 /// The log of one run.
 #[derive(Debug)]
-pub struct ContainerLog {
+pub(super) struct ContainerLog {
     directory: PathBuf,
     attempt: Attempt,
     limits: LogLimits,
@@ -74,7 +74,7 @@ struct Open {
 /// What must survive when another program takes the log over.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LogState {
+pub(super) struct LogState {
     /// Standard output after its last line end; less than [`LINE_LEN_MAX`].
     stdout_rest: Vec<u8>,
     /// The same of standard error.
@@ -88,7 +88,7 @@ pub struct LogState {
 impl ContainerLog {
     /// The log of a run that begins. Logs of runs before the last [`RUNS_KEPT`] are removed.
     #[must_use]
-    pub fn begin(
+    pub(super) fn begin(
         paths: &PodPaths,
         container: &ContainerName,
         attempt: Attempt,
@@ -101,7 +101,7 @@ impl ContainerLog {
 
     /// The log of a run that another program has written so far.
     #[must_use]
-    pub fn resume(
+    pub(super) fn resume(
         paths: &PodPaths,
         container: &ContainerName,
         attempt: Attempt,
@@ -114,12 +114,12 @@ impl ContainerLog {
 
     /// What another program needs to go on.
     #[must_use]
-    pub fn state(&self) -> &LogState {
+    pub(super) fn state(&self) -> &LogState {
         &self.state
     }
 
     /// Makes the file, so that the log of a silent container is there and empty.
-    pub fn create(&mut self) {
+    pub(super) fn create(&mut self) {
         if let Err(error) = self.open() {
             let path = self.directory.join(self.name());
             journal::note(format_args!("can't open log {}: {error}", path.display()));
@@ -127,7 +127,7 @@ impl ContainerLog {
     }
 
     /// Takes in output. What comes after the last line end waits for more.
-    pub fn write(&mut self, stream: Stream, chunk: &[u8], now: WallTime) {
+    pub(super) fn write(&mut self, stream: Stream, chunk: &[u8], now: WallTime) {
         let stamp = now.rfc3339_nanos();
         let mut rest = std::mem::take(self.rest(stream));
         let mut formatted = Vec::new();
@@ -168,7 +168,7 @@ impl ContainerLog {
     }
 
     /// The run is over: writes what did not end with a line end.
-    pub fn finish(&mut self, now: WallTime) {
+    pub(super) fn finish(&mut self, now: WallTime) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let rest = std::mem::take(self.rest(stream));
             if !rest.is_empty() {
@@ -269,7 +269,8 @@ impl ContainerLog {
             now.rfc3339().chars().filter(|c| c.is_ascii_digit() || *c == 'T').collect();
         let stamp = digits.replace('T', "-");
         let base = format!("{}.{stamp}", self.name());
-        let names = (0..NAMES_MAX).map(|n| if n == 0 { base.clone() } else { format!("{base}-{n}") });
+        let names =
+            (0..NAMES_MAX).map(|n| if n == 0 { base.clone() } else { format!("{base}-{n}") });
         for name in names {
             match fs::symlink_metadata(self.directory.join(&name)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(name),
@@ -376,10 +377,8 @@ mod tests {
         log.write(Stream::Stdout, &[line.as_slice(), b"\n"].concat(), NOW);
         let text = fs::read_to_string(root.path().join("l/c/0.log")).unwrap();
         let prefix = STAMP.len() + " stdout F ".len();
-        let parts: Vec<(&str, usize)> = text
-            .lines()
-            .map(|line| (&line[prefix - 2..prefix - 1], line.len() - prefix))
-            .collect();
+        let parts: Vec<(&str, usize)> =
+            text.lines().map(|line| (&line[prefix - 2..prefix - 1], line.len() - prefix)).collect();
         let one = [("P", LINE_LEN_MAX), ("P", LINE_LEN_MAX), ("F", 5)];
         assert_eq!(parts, [one, one].concat());
     }

@@ -20,7 +20,7 @@ use crate::state::paths::PodPaths;
 
 /// The pod's namespaces, and what launches depend on.
 #[derive(Debug)]
-pub struct Pod {
+pub(super) struct Pod {
     paths: PodPaths,
     masked: Vec<PathBuf>,
     poller: Rc<Poller>,
@@ -38,7 +38,7 @@ struct Entered {
 impl Pod {
     /// A pod that was not entered yet.
     #[must_use]
-    pub fn new(paths: PodPaths, masked: Vec<PathBuf>, poller: &Rc<Poller>) -> Self {
+    pub(super) fn new(paths: PodPaths, masked: Vec<PathBuf>, poller: &Rc<Poller>) -> Self {
         Self { paths, masked, poller: Rc::clone(poller), entered: None }
     }
 
@@ -46,7 +46,7 @@ impl Pod {
     ///
     /// # Errors
     /// If the handles are not what `state` says.
-    pub fn resume(&mut self, state: &NativeState) -> Result<(), String> {
+    pub(super) fn resume(&mut self, state: &NativeState) -> Result<(), String> {
         let native = Native::resume(state).map_err(|error| chain(&error))?;
         let facts = self.facts().map_err(|error| error.to_string())?;
         self.entered = Some(self.watched(native, facts).map_err(|error| error.to_string())?);
@@ -58,7 +58,7 @@ impl Pod {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn hand_over(&self) -> Result<Option<NativeState>, ContainerizerError> {
+    pub(super) fn hand_over(&self) -> Result<Option<NativeState>, ContainerizerError> {
         self.entered.as_ref().map(|entered| entered.native.hand_over()).transpose()
     }
 
@@ -66,7 +66,7 @@ impl Pod {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn keep(&self) -> io::Result<()> {
+    pub(super) fn keep(&self) -> io::Result<()> {
         let reaper = self.entered.as_ref().and_then(|entered| entered.native.reaper_pidfd());
         let close = rustix::io::FdFlags::CLOEXEC;
         Ok(reaper.map_or(Ok(()), |pidfd| rustix::io::fcntl_setfd(pidfd, close))?)
@@ -76,7 +76,7 @@ impl Pod {
     ///
     /// # Errors
     /// Why there is no process, in words.
-    pub fn launch(
+    pub(super) fn launch(
         &mut self,
         spec: &PodSpec,
         container: &ContainerSpec,
@@ -96,7 +96,7 @@ impl Pod {
     }
 
     /// The pod's PID 1 has ended, and with it every container. The next launch begins anew.
-    pub fn reaper_ended(&mut self) {
+    pub(super) fn reaper_ended(&mut self) {
         if let Some(Entered { reaper: Some(reaper), .. }) = &self.entered {
             let id = rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(reaper));
             rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED).ok();

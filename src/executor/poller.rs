@@ -18,14 +18,14 @@ use rustix::time::{
 
 use crate::clock::BootTime;
 
-pub use rustix::event::epoll::EventFlags;
+pub(super) use rustix::event::epoll::EventFlags;
 
 /// Events taken from the kernel at once.
 const BATCH_LEN: usize = 32;
 
 /// One epoll instance.
 #[derive(Debug)]
-pub struct Poller {
+pub(super) struct Poller {
     epoll: OwnedFd,
 }
 
@@ -35,7 +35,7 @@ pub struct Poller {
 /// may have a copy of it (epoll(7), questions and answers). For the same reason a forked child
 /// must end without dropping it: both share the epoll instance.
 #[derive(Debug)]
-pub struct Watched<F: AsFd = OwnedFd> {
+pub(super) struct Watched<F: AsFd = OwnedFd> {
     fd: F,
     poller: Rc<Poller>,
 }
@@ -45,7 +45,7 @@ impl Poller {
     ///
     /// # Errors
     /// If the kernel gives none.
-    pub fn new() -> io::Result<Rc<Self>> {
+    pub(super) fn new() -> io::Result<Rc<Self>> {
         Ok(Rc::new(Self { epoll: epoll::create(CreateFlags::CLOEXEC)? }))
     }
 
@@ -53,7 +53,7 @@ impl Poller {
     ///
     /// # Errors
     /// If the descriptor can't be waited for.
-    pub fn watch<F: AsFd>(
+    pub(super) fn watch<F: AsFd>(
         self: &Rc<Self>,
         fd: F,
         token: u64,
@@ -67,7 +67,7 @@ impl Poller {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn wait(&self, ready: &mut Vec<u64>) -> io::Result<()> {
+    pub(super) fn wait(&self, ready: &mut Vec<u64>) -> io::Result<()> {
         ready.clear();
         let none = Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
         let mut events = [none; BATCH_LEN];
@@ -84,7 +84,7 @@ impl Poller {
 
 impl<F: AsFd> Watched<F> {
     /// What is waited for.
-    pub fn get(&self) -> &F {
+    pub(super) fn get(&self) -> &F {
         &self.fd
     }
 
@@ -92,7 +92,7 @@ impl<F: AsFd> Watched<F> {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn change(&self, token: u64, events: EventFlags) -> io::Result<()> {
+    pub(super) fn change(&self, token: u64, events: EventFlags) -> io::Result<()> {
         Ok(epoll::modify(&self.poller.epoll, &self.fd, EventData::new_u64(token), events)?)
     }
 }
@@ -112,7 +112,7 @@ impl<F: AsFd> Drop for Watched<F> {
 
 /// A timer on the clock of [`BootTime`], which counts on through suspend.
 #[derive(Debug)]
-pub struct Timer {
+pub(super) struct Timer {
     fd: Watched,
     set: Option<BootTime>,
 }
@@ -122,7 +122,7 @@ impl Timer {
     ///
     /// # Errors
     /// If the kernel gives none.
-    pub fn new(poller: &Rc<Poller>, token: u64) -> io::Result<Self> {
+    pub(super) fn new(poller: &Rc<Poller>, token: u64) -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let fd = timerfd_create(TimerfdClockId::Boottime, flags)?;
         Ok(Self { fd: poller.watch(fd, token, EventFlags::IN)?, set: None })
@@ -132,7 +132,7 @@ impl Timer {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn set(&mut self, at: Option<BootTime>) -> io::Result<()> {
+    pub(super) fn set(&mut self, at: Option<BootTime>) -> io::Result<()> {
         if self.set == at {
             return Ok(());
         }
@@ -150,7 +150,7 @@ impl Timer {
     }
 
     /// Takes note that it went off.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         let mut count = [0; 8];
         // Nothing to read means that it was set anew meanwhile.
         if rustix::io::read(&self.fd, &mut count).is_ok() {

@@ -92,9 +92,7 @@ fn handover(fd: i32) -> Result<Handover, ProgramError> {
 
 /// Nothing but the agent's protocol and SIGKILL ends an executor, and nobody reads its memory.
 fn prepare() -> Result<(), ProgramError> {
-    let failed = |what| {
-        move |source: std::io::Error| ProgramError::Prepare { what, source }
-    };
+    let failed = |what| move |source: std::io::Error| ProgramError::Prepare { what, source };
     // Blocked, which exec and clone keep; containers begin with an empty mask. SIGPIPE is ignored
     // by the runtime of Rust.
     let blocked: SigSet = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
@@ -143,7 +141,8 @@ mod tests {
         check("--pod a/b --build 1", Some(("1", Mode::Start)));
         check("--pod a/b --build 2 --resume 7", Some(("2", Mode::Resume(7))));
         check("--pod a/b --build 2 --check-handover 9", Some(("2", Mode::Check(9))));
-        for wrong in ["", "--help", "--pod a/b", "--pod a --build", "--pod a --build 1 --resume x"] {
+        for wrong in ["", "--help", "--pod a/b", "--pod a --build", "--pod a --build 1 --resume x"]
+        {
             check(wrong, None);
         }
     }

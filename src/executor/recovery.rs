@@ -21,7 +21,7 @@ use crate::state::record::{Exit, LastRun};
 
 /// Why an executor can't know what ran before it. It must not start anything then.
 #[derive(Debug, thiserror::Error)]
-pub enum RecoveryError {
+pub(super) enum RecoveryError {
     /// A directory can't be read.
     #[error("listing {} failed", path.display())]
     List {
@@ -44,7 +44,7 @@ pub enum RecoveryError {
 ///
 /// # Errors
 /// If it can't be known what ran, or an end could not be recorded.
-pub fn recover(
+pub(super) fn recover(
     paths: &PodPaths,
     boot: &BootId,
     now: WallTime,

@@ -30,22 +30,22 @@ use crate::ids::{Attempt, ContainerName};
 use crate::state::record::Exit;
 
 /// Output is read in pieces as large as this, so that no container keeps others waiting.
-pub const READ_LEN: usize = 16 << 10;
+pub(super) const READ_LEN: usize = 16 << 10;
 /// Most output that is still read when a run is over: the largest pipe of an unprivileged user
 /// (`/proc/sys/fs/pipe-max-size`).
 const DRAIN_LEN_MAX: usize = 1 << 20;
 
 /// One run of a container.
 #[derive(Debug)]
-pub struct Run {
+pub(super) struct Run {
     /// Which container.
-    pub container: ContainerName,
+    pub(super) container: ContainerName,
     /// Which run.
-    pub attempt: Attempt,
+    pub(super) attempt: Attempt,
     /// Its output.
-    pub log: ContainerLog,
+    pub(super) log: ContainerLog,
     /// Its cgroup.
-    pub cgroup: ContainerCgroup,
+    pub(super) cgroup: ContainerCgroup,
     announced: Announced,
     stage: Stage,
     stdout: Option<Watched>,
@@ -80,16 +80,16 @@ enum Stage {
 
 /// The first process.
 #[derive(Debug)]
-pub struct Process {
+pub(super) struct Process {
     /// Its id in the executor's PID namespace.
-    pub pid: u32,
+    pub(super) pid: u32,
     /// It.
-    pub pidfd: Watched,
+    pub(super) pidfd: Watched,
 }
 
 /// A process that sets itself up, with everything of it waited for.
 #[derive(Debug)]
-pub struct Setup {
+pub(super) struct Setup {
     process: Process,
     gate: Gate,
     status: Watched,
@@ -102,7 +102,7 @@ impl Setup {
     ///
     /// # Errors
     /// If that is not possible; its program is never executed then, because the gate is gone.
-    pub fn watch(launched: Launched, poller: &Rc<Poller>, id: u32) -> io::Result<Self> {
+    pub(super) fn watch(launched: Launched, poller: &Rc<Poller>, id: u32) -> io::Result<Self> {
         let Launched { pid, pidfd, stdout, stderr, gate, status } = launched;
         let watch = |fd: OwnedFd, token: Token| poller.watch(fd, token.encode(), EventFlags::IN);
         let pid = pid.as_raw_nonzero().get().unsigned_abs();
@@ -119,21 +119,21 @@ impl Setup {
 
 /// What a [`Run`] consists of when another program takes it over.
 #[derive(Debug)]
-pub struct Handles<'a> {
+pub(super) struct Handles<'a> {
     /// The first process; none if it is gone.
-    pub process: Option<&'a Process>,
+    pub(super) process: Option<&'a Process>,
     /// How it ended, if it is gone.
-    pub exit: Option<&'a Exit>,
+    pub(super) exit: Option<&'a Exit>,
     /// Standard output, unless it has ended.
-    pub stdout: Option<&'a Watched>,
+    pub(super) stdout: Option<&'a Watched>,
     /// Standard error, unless it has ended.
-    pub stderr: Option<&'a Watched>,
+    pub(super) stderr: Option<&'a Watched>,
 }
 
 impl Run {
     /// A run that begins, or could not: there is no process then, and `setup` says why.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         (container, attempt): (ContainerName, Attempt),
         log: ContainerLog,
         cgroup: ContainerCgroup,
@@ -153,7 +153,7 @@ impl Run {
 
     /// A run that another program has launched.
     #[must_use]
-    pub fn resume(
+    pub(super) fn resume(
         (container, attempt): (ContainerName, Attempt),
         log: ContainerLog,
         cgroup: ContainerCgroup,
@@ -170,7 +170,7 @@ impl Run {
 
     /// What has to be handed over; none while it is being launched.
     #[must_use]
-    pub fn handles(&self) -> Option<Handles<'_>> {
+    pub(super) fn handles(&self) -> Option<Handles<'_>> {
         if self.announced == Announced::Pending {
             return None;
         }
@@ -183,7 +183,7 @@ impl Run {
     }
 
     /// The attempt is durable, or could not be made so; its program begins, or never will.
-    pub fn announced(&mut self, result: Result<(), String>) {
+    pub(super) fn announced(&mut self, result: Result<(), String>) {
         let failed = result.is_err();
         self.announced = result.map_or_else(Announced::Failed, |()| Announced::Done);
         if let Stage::Setup { gate, .. } = &mut self.stage {
@@ -198,7 +198,7 @@ impl Run {
     }
 
     /// Takes in what the set-up says; the pid if the program has just been executed.
-    pub fn read_status(&mut self) -> Option<u32> {
+    pub(super) fn read_status(&mut self) -> Option<u32> {
         let Stage::Setup { status, text, gate, .. } = &mut self.stage else { return None };
         let end = status.as_ref()?;
         let mut buffer = [0; STATUS_LEN_MAX];
@@ -233,7 +233,7 @@ impl Run {
 
     /// Reaps the first process, which has ended, and kills what it left behind. Anything that
     /// [`Self::read_status`] has not taken in is lost: call that before.
-    pub fn reap(&mut self, poller: &Rc<Poller>, id: u32) {
+    pub(super) fn reap(&mut self, poller: &Rc<Poller>, id: u32) {
         let process = match &self.stage {
             Stage::Setup { process, .. } | Stage::Running { process } => process,
             Stage::Over { .. } => return,
@@ -281,7 +281,7 @@ impl Run {
 
     /// Kills what is left in the cgroup, and waits for its end. To be called when the first
     /// process is gone, and whenever the cgroup tells of a change.
-    pub fn kill_others(&mut self, poller: &Rc<Poller>, id: u32) {
+    pub(super) fn kill_others(&mut self, poller: &Rc<Poller>, id: u32) {
         if !matches!(self.stage, Stage::Over { .. }) || !self.is_populated() {
             return;
         }
@@ -299,7 +299,7 @@ impl Run {
 
     /// Whether it is over, no process of it is left, and its attempt is written or given up.
     #[must_use]
-    pub fn is_through(&self) -> bool {
+    pub(super) fn is_through(&self) -> bool {
         let Stage::Over { .. } = &self.stage else { return false };
         self.announced != Announced::Pending && !self.is_populated()
     }
@@ -319,7 +319,7 @@ impl Run {
     }
 
     /// Sends the stop signal to the first process.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         let (Stage::Setup { process, .. } | Stage::Running { process }) = &self.stage else {
             return;
         };
@@ -330,7 +330,7 @@ impl Run {
     }
 
     /// Kills every process.
-    pub fn kill(&self) {
+    pub(super) fn kill(&self) {
         if let Stage::Setup { process, .. } | Stage::Running { process } = &self.stage {
             // Also where the cgroup can't: it was not entered yet.
             pidfd_send_signal(&process.pidfd, Signal::KILL).ok();
@@ -341,7 +341,12 @@ impl Run {
     }
 
     /// Carries one piece of output to the log; how much, 0 if there is nothing at the moment.
-    pub fn read_output(&mut self, stream: Stream, buffer: &mut [u8], now: WallTime) -> usize {
+    pub(super) fn read_output(
+        &mut self,
+        stream: Stream,
+        buffer: &mut [u8],
+        now: WallTime,
+    ) -> usize {
         let end = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
@@ -368,7 +373,7 @@ impl Run {
     /// Ends it, once it [is through](Self::is_through): what is left in the pipes goes to the
     /// log, the cgroup is removed, and how it ended is the answer.
     #[must_use]
-    pub fn finish(mut self, buffer: &mut [u8], now: WallTime) -> Exit {
+    pub(super) fn finish(mut self, buffer: &mut [u8], now: WallTime) -> Exit {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let mut drained = 0;
             while drained < DRAIN_LEN_MAX {

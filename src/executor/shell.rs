@@ -57,7 +57,7 @@ const BACKLOG: i32 = 4;
 
 /// Why an executor could not begin or go on.
 #[derive(Debug, thiserror::Error)]
-pub enum ShellError {
+pub(super) enum ShellError {
     /// A system call without which nothing goes.
     #[error("{what} failed")]
     System {
@@ -90,7 +90,7 @@ fn system<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> ShellError {
 
 /// The executor of one pod.
 #[derive(Debug)]
-pub struct Shell {
+pub(super) struct Shell {
     boot: Boot,
     build: String,
     boot_id: BootId,
@@ -119,7 +119,7 @@ impl Shell {
     ///
     /// # Errors
     /// If it is not safe to start anything.
-    pub fn start(boot: Boot, build: String, listener: OwnedFd) -> Result<Self, ShellError> {
+    pub(super) fn start(boot: Boot, build: String, listener: OwnedFd) -> Result<Self, ShellError> {
         let boot_id = BootId::current().map_err(system("reading the id of this boot"))?;
         let cgroup = boot.cgroups.pod(boot.id);
         remove_leftovers(&cgroup)?;
@@ -178,7 +178,7 @@ impl Shell {
     ///
     /// # Errors
     /// If the loop can't go on; the kernel kills the containers then, and the agent starts anew.
-    pub fn run(mut self) -> Result<(), ShellError> {
+    pub(super) fn run(mut self) -> Result<(), ShellError> {
         let mut ready = Vec::new();
         loop {
             self.settle();
@@ -307,11 +307,7 @@ impl Shell {
         }
     }
 
-    fn find_run(
-        &mut self,
-        container: &ContainerName,
-        attempt: Attempt,
-    ) -> Option<(u32, &mut Run)> {
+    fn find_run(&mut self, container: &ContainerName, attempt: Attempt) -> Option<(u32, &mut Run)> {
         self.runs
             .iter_mut()
             .find(|(_, run)| run.container == *container && run.attempt == attempt)
@@ -355,8 +351,7 @@ impl Shell {
             backoff_count: streak,
         };
         self.writers.submit(container.clone(), Checkpoint::Attempt(file));
-        let mut log =
-            ContainerLog::begin(&self.boot.paths, &container, attempt, self.boot.logs);
+        let mut log = ContainerLog::begin(&self.boot.paths, &container, attempt, self.boot.logs);
         log.create();
         let cgroup = self.cgroup.container(&container, attempt);
         let launched = match spec.container(&container) {
@@ -444,7 +439,7 @@ impl Shell {
     /// Takes in whole messages; an error if the connection is not to be used any further.
     fn take_messages(&mut self) -> Result<(), WireError> {
         while let Some(connection) = &mut self.connection {
-            let next = connection.next();
+            let next = connection.take();
             if let Err(error) = &next {
                 journal::note(format_args!("the connection is given up: {}", chain(error)));
             }

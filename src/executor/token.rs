@@ -2,7 +2,7 @@
 
 /// What is ready. The numbers count runs and writers; those that are gone are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Token {
+pub(super) enum Token {
     /// Somebody connects.
     Listener,
     /// The agent said something, hung up, or can be told more.
@@ -30,7 +30,7 @@ pub enum Token {
 impl Token {
     /// As epoll carries it.
     #[must_use]
-    pub fn encode(self) -> u64 {
+    pub(super) fn encode(self) -> u64 {
         let (kind, id) = match self {
             Self::Listener => (0, 0),
             Self::Connection => (1, 0),
@@ -49,7 +49,7 @@ impl Token {
 
     /// The reverse; none for what [`Self::encode`] does not make.
     #[must_use]
-    pub fn decode(number: u64) -> Option<Self> {
+    pub(super) fn decode(number: u64) -> Option<Self> {
         let id = u32::try_from(number & u64::from(u32::MAX)).ok()?;
         Some(match number >> 32 {
             0 => Self::Listener,

@@ -25,15 +25,15 @@ use crate::ids::PodName;
 use crate::sys::{self, CloneRequest, Cloned};
 
 /// How long the new program may look at the handover.
-pub const CHECK_TIME_MAX: Millis = Millis::from_secs(10);
+pub(super) const CHECK_TIME_MAX: Millis = Millis::from_secs(10);
 /// The program's name among its arguments.
-pub const PROGRAM: &str = "roost-executor";
+pub(super) const PROGRAM: &str = "roost-executor";
 
 /// An upgrade that was asked for.
 #[derive(Debug)]
-pub struct Upgrade {
+pub(super) struct Upgrade {
     /// The build to continue as.
-    pub build: String,
+    pub(super) build: String,
     exe: OwnedFd,
     check: Option<Check>,
 }
@@ -51,7 +51,7 @@ impl Upgrade {
     ///
     /// # Errors
     /// If it can't be started.
-    pub fn check(
+    pub(super) fn check(
         build: String,
         exe: OwnedFd,
         name: &PodName,
@@ -80,7 +80,7 @@ impl Upgrade {
 
     /// When the check is given up; none if it was passed.
     #[must_use]
-    pub fn give_up_at(&self) -> Option<BootTime> {
+    pub(super) fn give_up_at(&self) -> Option<BootTime> {
         self.check.as_ref().map(|check| check.give_up_at)
     }
 
@@ -88,7 +88,7 @@ impl Upgrade {
     ///
     /// # Errors
     /// Why the upgrade is given up.
-    pub fn look(&mut self, now: BootTime) -> Result<(), String> {
+    pub(super) fn look(&mut self, now: BootTime) -> Result<(), String> {
         let Some(check) = &self.check else { return Ok(()) };
         let id = WaitId::PidFd(check.pidfd.as_fd());
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -112,7 +112,7 @@ impl Upgrade {
     }
 
     /// Gives the upgrade up.
-    pub fn cancel(self) {
+    pub(super) fn cancel(self) {
         if let Some(check) = &self.check {
             check.kill();
         }
@@ -120,7 +120,7 @@ impl Upgrade {
 
     /// Whether the new program said that it can go on.
     #[must_use]
-    pub fn is_checked(&self) -> bool {
+    pub(super) fn is_checked(&self) -> bool {
         self.check.is_none()
     }
 
@@ -128,7 +128,7 @@ impl Upgrade {
     ///
     /// # Errors
     /// Why that did not happen; all is as before then.
-    pub fn execute(
+    pub(super) fn execute(
         &self,
         name: &PodName,
         handover: &OwnedFd,
@@ -164,7 +164,7 @@ const NOT_EXECUTED: i32 = 127;
 ///
 /// # Errors
 /// If one has a NUL in it.
-pub fn argv(
+pub(super) fn argv(
     name: &PodName,
     build: &str,
     more: impl IntoIterator<Item = String>,

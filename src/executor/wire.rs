@@ -98,9 +98,8 @@ impl Inbox {
         let mut control = [MaybeUninit::uninit(); CONTROL_LEN];
         let mut control = RecvAncillaryBuffer::new(&mut control);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let result = retry(|| {
-            recvmsg(socket, &mut [IoSliceMut::new(&mut chunk)], &mut control, flags)
-        });
+        let result =
+            retry(|| recvmsg(socket, &mut [IoSliceMut::new(&mut chunk)], &mut control, flags));
         let message = match result {
             Ok(message) => message,
             Err(Errno::AGAIN) => return Ok(Received::Nothing),
@@ -128,7 +127,7 @@ impl Inbox {
     ///
     /// # Errors
     /// If the connection can't be used any further.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<(T, Vec<OwnedFd>)>, WireError> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<(T, Vec<OwnedFd>)>, WireError> {
         let Some((len, fds)) = self.header()? else { return Ok(None) };
         let Some(json) = self.bytes.get(HEADER_LEN..HEADER_LEN + len) else { return Ok(None) };
         if self.fds.len() < fds {
@@ -284,14 +283,14 @@ mod tests {
         let mut inbox = Inbox::default();
         assert_eq!(inbox.read(b.as_fd()).unwrap(), Received::Nothing);
         for byte in frame("one") {
-            assert!(inbox.next::<String>().unwrap().is_none());
+            assert!(inbox.take::<String>().unwrap().is_none());
             a.write_all(&[byte]).unwrap();
             assert_eq!(inbox.read(b.as_fd()).unwrap(), Received::Some);
         }
         a.write_all(&[frame("two"), frame("three")].concat()).unwrap();
         inbox.read(b.as_fd()).unwrap();
         for expected in ["one", "two", "three"] {
-            assert_eq!(inbox.next::<String>().unwrap().unwrap().0, expected);
+            assert_eq!(inbox.take::<String>().unwrap().unwrap().0, expected);
         }
         drop(a);
         assert_eq!(inbox.read(b.as_fd()).unwrap(), Received::End);
@@ -310,7 +309,7 @@ mod tests {
         let mut inbox = Inbox::default();
         let mut seen = Vec::new();
         while inbox.read(b.as_fd()).unwrap() == Received::Some {
-            while let Some((text, fds)) = inbox.next::<String>().unwrap() {
+            while let Some((text, fds)) = inbox.take::<String>().unwrap() {
                 seen.push((text, fds));
             }
         }
@@ -334,7 +333,7 @@ mod tests {
             let mut inbox = Inbox::default();
             loop {
                 match inbox.read(b.as_fd())? {
-                    Received::Some => drop(inbox.next::<String>()?),
+                    Received::Some => drop(inbox.take::<String>()?),
                     Received::Nothing | Received::End => return Ok::<_, WireError>(()),
                 }
             }
@@ -343,11 +342,11 @@ mod tests {
         let long = u32::try_from(MESSAGE_LEN_MAX + 1).unwrap().to_le_bytes();
         assert!(matches!(read(&[long, [0; 4]].concat()), Err(WireError::TooLong { .. })));
         assert!(matches!(read(&frame("cut")[..10]), Err(WireError::Truncated)));
-        assert!(matches!(read(&[4, 0, 0, 0, 0, 0, 0, 0, b'{', b'{', 0, 0]), Err(WireError::Garbage(_))));
         assert!(matches!(
-            read(&[2, 0, 0, 0, 1, 0, 0, 0, b'"', b'"']),
-            Err(WireError::Descriptors)
+            read(&[4, 0, 0, 0, 0, 0, 0, 0, b'{', b'{', 0, 0]),
+            Err(WireError::Garbage(_))
         ));
+        assert!(matches!(read(&[2, 0, 0, 0, 1, 0, 0, 0, b'"', b'"']), Err(WireError::Descriptors)));
         assert!(matches!(read(&[2, 0, 0, 0, 9, 0, 0, 0]), Err(WireError::Descriptors)));
         let five = (0..=MESSAGE_FDS_MAX).map(|_| null()).collect();
         assert!(matches!(Outbox::default().push(&"", five), Err(WireError::Descriptors)));
@@ -367,7 +366,7 @@ mod tests {
             outbox.flush(a.as_fd()).unwrap();
             inbox.read(b.as_fd()).unwrap();
             inbox = Inbox::resume(inbox.unfinished().unwrap().to_vec());
-            if let Some((received, _)) = inbox.next::<String>().unwrap() {
+            if let Some((received, _)) = inbox.take::<String>().unwrap() {
                 break received;
             }
         };

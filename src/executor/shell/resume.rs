@@ -22,7 +22,10 @@ impl Shell {
     ///
     /// # Errors
     /// If it can't; the kernel kills the containers then, and the agent starts the pod anew.
-    pub fn resume(handover: Handover, build: String) -> Result<Self, ShellError> {
+    pub(in crate::executor) fn resume(
+        handover: Handover,
+        build: String,
+    ) -> Result<Self, ShellError> {
         let Handover { format: _, boot, machine, native, listener, connection, runs } = handover;
         let failed = |why: String| ShellError::Resume { why };
         let boot_id = BootId::current().map_err(system("reading the id of this boot"))?;
@@ -122,7 +125,7 @@ impl Shell {
         let Some(upgrade) = self.upgrade.take_if(|upgrade| quiet && upgrade.is_checked()) else {
             return;
         };
-        let Err(why) = self.execute(&upgrade) else { unreachable!("another program runs") };
+        let Err(why) = self.execute(&upgrade);
         self.pod.keep().ok();
         self.refuse_upgrade(why);
         self.publish();
@@ -162,11 +165,9 @@ impl Shell {
             fds.extend(all.into_iter().flatten().map(AsFd::as_fd));
         }
         let connection = self.connection.as_ref().and_then(Connection::state);
-        fds.extend(connection.iter().map(|(socket, ..)| socket.as_fd()));
-        let connection = connection.map(|(socket, received, unsent)| ConnectionState {
-            socket: number(socket),
-            received: received.to_vec(),
-            unsent,
+        let connection = connection.map(|(socket, received, unsent)| {
+            fds.push(socket.as_fd());
+            ConnectionState { socket: number(socket), received: received.to_vec(), unsent }
         });
         fds.push(self.listener.as_fd());
         let handover = Handover {
