@@ -4,5 +4,21 @@
 //! container is made (`containerizer`).
 
 pub mod boot;
+pub mod client;
 pub mod machine;
+pub mod program;
 pub mod protocol;
+pub mod wire;
+
+mod checkpoints;
+mod connection;
+mod handover;
+mod journal;
+mod logs;
+mod pod;
+mod poller;
+mod recovery;
+mod run;
+mod shell;
+mod token;
+mod upgrade;

@@ -18,7 +18,7 @@ pub const LISTENER_FD: i32 = 3;
 pub const BOOT_FD: i32 = 4;
 
 /// What an executor is born with.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Boot {
     /// Whose executor it is.

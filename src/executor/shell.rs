@@ -1,0 +1,514 @@
+//! The shell around [`PodMachine`]: it waits, tells the machine what happened, and does what it
+//! says. One thread, one loop.
+//!
+//! ```text
+//!   poller ─► handle(token) ─► events ─► PodMachine::step ─► effects ─► runs, writers, pod
+//!                                                    └────► report ─► connection
+//! ```
+//!
+//! Between two rounds of the loop everything is in plain fields, so that it can be handed over to
+//! another build at any of them that is quiet. Not here: decisions (`machine`), and what each
+//! part does (`run`, `checkpoints`, `pod`, `connection`, `upgrade`).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+
+use super::boot::Boot;
+use super::checkpoints::{Checkpoint, Writers, Written};
+use super::connection::Connection;
+use super::journal::{self, chain};
+use super::logs::{ContainerLog, Stream};
+use super::machine::{Effect, Event, PodMachine};
+use super::pod::Pod;
+use super::poller::{EventFlags, Poller, Timer, Watched};
+use super::protocol::{PROTOCOL, ToAgent, ToExecutor, WantedPod};
+use super::recovery::{self, RecoveryError};
+use super::run::{READ_LEN, Run, Setup};
+use super::token::Token;
+use super::upgrade::Upgrade;
+use super::wire::{Received, WireError};
+use crate::cgroup::{CgroupError, PodCgroup, PodLimits};
+use crate::clock::{BootId, BootTime, Millis, WallTime};
+use crate::ids::{Attempt, ContainerName};
+use crate::manifest::pod::Resources;
+use crate::manifest::revision::Hash;
+use crate::state::checkpoint::{AttemptFile, ExitFile, Format};
+use crate::state::paths::EXECUTOR_SOCKET;
+use crate::state::record::{Exit, LastRun};
+
+mod resume;
+
+/// How long an executor waits to be told for the first time what it is for. An agent that dies
+/// before that has recorded nothing which could not be started again.
+const FIRST_WORD_TIME_MAX: Millis = Millis::from_secs(60);
+/// How long the last report may take to be sent when everything has stopped.
+const FAREWELL_TIME_MAX: Millis = Millis::from_secs(5);
+/// How long processes that an earlier executor left may take to die.
+const LEFTOVERS_TIME_MAX: Duration = Duration::from_secs(30);
+/// Connections that wait to be accepted; there is one agent.
+const BACKLOG: i32 = 4;
+
+/// Why an executor could not begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ShellError {
+    /// A system call without which nothing goes.
+    #[error("{what} failed")]
+    System {
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// What ran before can't be known.
+    #[error("recovering the pod's checkpoints failed")]
+    Recovery(#[source] RecoveryError),
+    /// What an earlier executor left can't be cleaned up.
+    #[error("cleaning up what an earlier executor left failed")]
+    Leftovers(#[source] CgroupError),
+    /// What an earlier executor left does not die.
+    #[error("processes that an earlier executor left can't be killed")]
+    Undead,
+    /// A handover that was checked could not be taken over.
+    #[error("taking over from the build before failed: {why}")]
+    Resume {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Wraps an error of the system, saying what was attempted.
+fn system<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> ShellError {
+    move |error| ShellError::System { what, source: error.into() }
+}
+
+/// The executor of one pod.
+#[derive(Debug)]
+pub(super) struct Shell {
+    boot: Boot,
+    build: String,
+    boot_id: BootId,
+    cgroup: PodCgroup,
+    poller: Rc<Poller>,
+    timer: Timer,
+    listener: Watched,
+    connection: Option<Connection>,
+    machine: PodMachine,
+    pod: Pod,
+    runs: BTreeMap<u32, Run>,
+    next_run: u32,
+    writers: Writers,
+    events: VecDeque<Event>,
+    /// Whether the machine has taken a step since the agent was last told.
+    changed: bool,
+    upgrade: Option<Upgrade>,
+    /// When it ends by itself: nobody said what it is for, or the last report is not taken.
+    end_at: Option<BootTime>,
+    /// Whether it will end as soon as it can: nothing is left to be done.
+    ended: bool,
+}
+
+impl Shell {
+    /// An executor that was just started.
+    ///
+    /// # Errors
+    /// If it is not safe to start anything.
+    pub(super) fn start(boot: Boot, build: String, listener: OwnedFd) -> Result<Self, ShellError> {
+        let boot_id = BootId::current().map_err(system("reading the id of this boot"))?;
+        let cgroup = boot.cgroups.pod(boot.id);
+        remove_leftovers(&cgroup)?;
+        let recovered = recovery::recover(&boot.paths, &boot_id, WallTime::now())
+            .map_err(ShellError::Recovery)?;
+        let now = BootTime::now();
+        let machine = PodMachine::new(recovered, now);
+        let mut shell = Self::new(boot, build, boot_id, machine, listener)?;
+        shell.end_at = Some(now.plus(FIRST_WORD_TIME_MAX));
+        Ok(shell)
+    }
+
+    fn new(
+        boot: Boot,
+        build: String,
+        boot_id: BootId,
+        machine: PodMachine,
+        listener: OwnedFd,
+    ) -> Result<Self, ShellError> {
+        let poller = Poller::new().map_err(system("making an epoll instance"))?;
+        let timer = Timer::new(&poller, Token::Timer.encode()).map_err(system("making a timer"))?;
+        rustix::io::ioctl_fionbio(&listener, true).map_err(system("using the listening socket"))?;
+        // Again, so that SO_PEERCRED names this process and not the one that bound it (unix(7)).
+        rustix::net::listen(&listener, BACKLOG).map_err(system("listening"))?;
+        let listener = poller
+            .watch(listener, Token::Listener.encode(), EventFlags::IN)
+            .map_err(system("waiting for connections"))?;
+        let pod = Pod::new(boot.paths.clone(), boot.masked.clone(), &poller);
+        let writers = Writers::new(boot.paths.clone(), &poller, |id| Token::Writer(id).encode());
+        let cgroup = boot.cgroups.pod(boot.id);
+        let (connection, runs, events, upgrade) = Default::default();
+        let (next_run, changed, end_at, ended) = (0, false, None, false);
+        Ok(Self {
+            boot,
+            build,
+            boot_id,
+            cgroup,
+            poller,
+            timer,
+            listener,
+            connection,
+            machine,
+            pod,
+            runs,
+            next_run,
+            writers,
+            events,
+            changed,
+            upgrade,
+            end_at,
+            ended,
+        })
+    }
+
+    /// Runs until nothing is left to be done. Does not return if another build takes over.
+    ///
+    /// # Errors
+    /// If the loop can't go on; the kernel kills the containers then, and the agent starts anew.
+    pub(super) fn run(mut self) -> Result<(), ShellError> {
+        let mut ready = Vec::new();
+        loop {
+            self.settle();
+            if self.ended {
+                self.remove_socket();
+                return Ok(());
+            }
+            self.upgrade_if_quiet();
+            let upgrade = self.upgrade.as_ref().and_then(Upgrade::give_up_at);
+            let wake_at = [self.machine.wake_at(), self.end_at, upgrade];
+            self.timer
+                .set(wake_at.into_iter().flatten().min())
+                .map_err(system("setting the timer"))?;
+            self.poller.wait(&mut ready).map_err(system("waiting for events"))?;
+            for token in ready.iter().copied().filter_map(Token::decode) {
+                self.handle(token);
+            }
+        }
+    }
+
+    /// Tells the machine everything that happened, does what it says, and reports.
+    fn settle(&mut self) {
+        loop {
+            for written in self.writers.failed() {
+                self.written(written);
+            }
+            self.finish_runs();
+            let Some(event) = self.events.pop_front() else { break };
+            self.changed = true;
+            for effect in self.machine.step(event, BootTime::now()) {
+                self.perform(effect);
+            }
+        }
+        self.publish();
+        let idle = self.connection.as_ref().is_none_or(Connection::is_idle);
+        if self.machine.is_stopped() && self.runs.is_empty() && self.writers.is_idle() {
+            let now = BootTime::now();
+            let end_at = *self.end_at.get_or_insert(now.plus(FAREWELL_TIME_MAX));
+            self.ended |= idle || end_at <= now;
+        } else if self.machine.spec().is_some() {
+            self.end_at = None;
+        } else {
+            self.ended |= self.end_at.is_some_and(|at| at <= BootTime::now());
+        }
+    }
+
+    fn handle(&mut self, token: Token) {
+        match token {
+            Token::Listener => self.accept(),
+            Token::Connection => self.receive(),
+            Token::Timer => {
+                self.timer.clear();
+                self.events.push_back(Event::Tick);
+                self.look_at_upgrade();
+            }
+            Token::Reaper => {
+                journal::note(format_args!("PID 1 of the pod has ended"));
+                self.pod.reaper_ended();
+            }
+            Token::Check => self.look_at_upgrade(),
+            Token::Writer(id) => {
+                for written in self.writers.ended(id) {
+                    self.written(written);
+                }
+            }
+            Token::Process(id) => {
+                self.read_status(id);
+                if let Some(run) = self.runs.get_mut(&id) {
+                    run.reap(&self.poller, id);
+                }
+            }
+            Token::Status(id) => self.read_status(id),
+            Token::Stdout(id) => self.read_output(id, Stream::Stdout),
+            Token::Stderr(id) => self.read_output(id, Stream::Stderr),
+            Token::Cgroup(id) => {
+                if let Some(run) = self.runs.get_mut(&id) {
+                    run.kill_others(&self.poller, id);
+                }
+            }
+        }
+    }
+
+    fn read_status(&mut self, id: u32) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if let Some(pid) = run.read_status() {
+            let (container, attempt) = (run.container.clone(), run.attempt);
+            let at = WallTime::now();
+            self.events.push_back(Event::Started { container, attempt, pid, at });
+        }
+    }
+
+    fn read_output(&mut self, id: u32, stream: Stream) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.read_output(stream, &mut [0; READ_LEN], WallTime::now());
+        }
+    }
+
+    /// Runs of which nothing is left: their ends become events.
+    fn finish_runs(&mut self) {
+        let through: Vec<u32> =
+            self.runs.iter().filter(|(_, run)| run.is_through()).map(|(id, _)| *id).collect();
+        for run in through.iter().filter_map(|id| self.runs.remove(id)) {
+            let (container, attempt, at) = (run.container.clone(), run.attempt, WallTime::now());
+            let exit = run.finish(&mut [0; READ_LEN], at);
+            self.events.push_back(Event::Exited { container, attempt, exit, at });
+        }
+    }
+
+    fn written(&mut self, written: Written) {
+        let Written { container, checkpoint, result } = written;
+        if let Err(why) = &result {
+            journal::note(format_args!("{container}: a checkpoint is not written: {why}"));
+        }
+        match checkpoint {
+            Checkpoint::Attempt(file) => {
+                if let Some((id, run)) = self.find_run(&container, file.attempt) {
+                    run.announced(result);
+                    // The set-up may have ended before, and been waiting for this.
+                    self.read_status(id);
+                }
+            }
+            Checkpoint::Exit(file) => {
+                let attempt = file.attempt;
+                self.events.push_back(Event::Recorded { container, attempt, result });
+            }
+        }
+    }
+
+    fn find_run(&mut self, container: &ContainerName, attempt: Attempt) -> Option<(u32, &mut Run)> {
+        self.runs
+            .iter_mut()
+            .find(|(_, run)| run.container == *container && run.attempt == attempt)
+            .map(|(id, run)| (*id, run))
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Launch { container, attempt, hash, streak } => {
+                self.launch(container, attempt, hash, streak);
+            }
+            Effect::Stop { container, attempt } => {
+                if let Some((_, run)) = self.find_run(&container, attempt) {
+                    run.stop();
+                }
+            }
+            Effect::Kill { container, attempt } => {
+                if let Some((_, run)) = self.find_run(&container, attempt) {
+                    run.kill();
+                }
+            }
+            Effect::Record { container, run } => self.record(container, run),
+            Effect::Update { container, attempt, resources } => {
+                self.update(container, attempt, &resources);
+            }
+            Effect::UpdatePod { pids_limit: _ } => self.update_pod(),
+        }
+    }
+
+    fn launch(&mut self, container: ContainerName, attempt: Attempt, hash: Hash, streak: u32) {
+        let Some(spec) = self.machine.spec().cloned() else { return };
+        // First, because the disk takes longer than the set-up.
+        let announced_at = WallTime::now();
+        let file = AttemptFile {
+            format: Format,
+            attempt,
+            container_hash: hash,
+            boot: self.boot_id.clone(),
+            announced: BootTime::now(),
+            announced_at,
+            backoff_count: streak,
+        };
+        self.writers.submit(container.clone(), Checkpoint::Attempt(file));
+        let mut log = ContainerLog::begin(&self.boot.paths, &container, attempt, self.boot.logs);
+        log.create();
+        let cgroup = self.cgroup.container(&container, attempt);
+        let launched = match spec.container(&container) {
+            Some(wanted) => self.pod.launch(&spec, wanted, &cgroup),
+            None => Err("it is not in the specification".to_owned()),
+        };
+        let id = self.next_run;
+        self.next_run = self.next_run.wrapping_add(1);
+        let key = (container, attempt);
+        let setup = launched.and_then(|launched| {
+            let why = |error| format!("waiting for its process failed: {error}");
+            Setup::watch(launched, &self.poller, id).map_err(why)
+        });
+        self.runs.insert(id, Run::new(key, log, cgroup, setup));
+    }
+
+    fn record(&mut self, container: ContainerName, run: LastRun) {
+        let LastRun { attempt, exit, .. } = &run;
+        match exit {
+            Exit::Code(0) => {}
+            Exit::NotStarted(why) => {
+                journal::note(format_args!("{container} run {attempt}: not started: {why}"));
+            }
+            Exit::Code(_) | Exit::Signal(_) | Exit::OutOfMemory | Exit::Unknown => {
+                journal::note(format_args!("{container} run {attempt} ended: {exit:?}"));
+            }
+        }
+        self.writers.submit(container, Checkpoint::Exit(ExitFile::of(run)));
+    }
+
+    fn update(&mut self, container: ContainerName, attempt: Attempt, resources: &Resources) {
+        // The sum of the requests may have changed with it.
+        self.update_pod();
+        let cgroup = self.cgroup.container(&container, attempt);
+        if let Err(error) = cgroup.update(&resources.into()) {
+            let why = chain(&error);
+            self.events.push_back(Event::NotUpdated { container, why });
+        }
+    }
+
+    fn update_pod(&mut self) {
+        let Some(spec) = self.machine.spec() else { return };
+        if let Err(error) = self.cgroup.set_limits(&PodLimits::from(spec.as_ref())) {
+            journal::note(format_args!("limits of the pod: {}", chain(&error)));
+        }
+    }
+
+    /// Accepts a connection; it replaces the one before.
+    fn accept(&mut self) {
+        let socket = match rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            Ok(socket) => socket,
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return,
+            Err(error) => {
+                return journal::note(format_args!("accepting a connection failed: {error}"));
+            }
+        };
+        // The directory of the socket is root's alone; this holds when somebody opens it up.
+        if !rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.is_root()) {
+            return journal::note(format_args!("refused a connection from another user"));
+        }
+        match Connection::new(socket, &self.poller) {
+            Ok(connection) => self.connection = Some(connection),
+            Err(error) => journal::note(format_args!("a connection can't be used: {error}")),
+        }
+    }
+
+    fn receive(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        let result = connection.read();
+        let ended = match result {
+            Ok(Received::End) => true,
+            Ok(Received::Some | Received::Nothing) => self.take_messages().is_err(),
+            Err(error) => {
+                journal::note(format_args!("the connection is given up: {}", chain(&error)));
+                true
+            }
+        };
+        if ended {
+            self.connection = None;
+            // Who was never told what it is for has nothing to go on with.
+            self.ended |= self.machine.spec().is_none() && self.events.is_empty();
+        }
+    }
+
+    /// Takes in whole messages; an error if the connection is not to be used any further.
+    fn take_messages(&mut self) -> Result<(), WireError> {
+        while let Some(connection) = &mut self.connection {
+            let next = connection.take();
+            if let Err(error) = &next {
+                journal::note(format_args!("the connection is given up: {}", chain(error)));
+            }
+            let Some((message, fds)) = next? else { return Ok(()) };
+            match message {
+                ToExecutor::Hello { protocol } => {
+                    if protocol == 0 {
+                        journal::note(format_args!("the agent speaks no version of the protocol"));
+                    }
+                    connection.due.welcome = true;
+                }
+                ToExecutor::SetSpec(wanted) => {
+                    connection.due.report = true;
+                    self.events.push_back(Event::Wanted(wanted));
+                    // Each takes effect before the next is looked at.
+                    self.settle();
+                }
+                ToExecutor::Upgrade { build } => self.begin_upgrade(build, fds),
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what the agent does not know yet.
+    fn publish(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        if std::mem::take(&mut self.changed) && connection.due.reported.is_some() {
+            connection.due.report |= connection.due.reported != self.machine.report();
+        }
+        let (boot, build, machine) = (&self.boot, &self.build, &self.machine);
+        let welcome = || ToAgent::Welcome {
+            protocol: PROTOCOL,
+            build: build.clone(),
+            pod: boot.id,
+            pid: std::process::id(),
+            wanted: machine.report().zip(machine.spec()).map(|(report, spec)| WantedPod {
+                number: report.number,
+                goal: report.goal,
+                spec: spec.clone(),
+            }),
+        };
+        if let Err(error) = connection.send(welcome, || machine.report()) {
+            // The next event on it says that it has ended.
+            journal::note(format_args!("the agent can't be told: {}", chain(&error)));
+            connection.due = Default::default();
+        }
+    }
+
+    fn remove_socket(&self) {
+        let path = self.boot.paths.runtime.join(EXECUTOR_SOCKET);
+        if let Err(error) = fs::remove_file(&path) {
+            journal::note(format_args!("can't remove {}: {error}", path.display()));
+        }
+    }
+}
+
+/// Kills and removes what containers of an earlier executor left. The agent has done that before;
+/// but starting a second time what still runs is the one thing that must never happen.
+fn remove_leftovers(cgroup: &PodCgroup) -> Result<(), ShellError> {
+    let runs = cgroup.containers().map_err(ShellError::Leftovers)?;
+    if runs.is_empty() {
+        return Ok(());
+    }
+    cgroup.kill_containers().map_err(ShellError::Leftovers)?;
+    if !cgroup.wait_containers_empty(LEFTOVERS_TIME_MAX).map_err(ShellError::Leftovers)? {
+        return Err(ShellError::Undead);
+    }
+    for (container, attempt) in runs {
+        cgroup.container(&container, attempt).remove().map_err(ShellError::Leftovers)?;
+    }
+    Ok(())
+}
