@@ -18,7 +18,9 @@ use crate::config::AgentConfig;
 use crate::executor::client::{ExecutorProgram, ProgramError};
 use crate::manifest::watcher::{WatchOptions, Watcher};
 use crate::state::paths::Paths;
-use crate::state::store::{Change, Contents, EventKind, EventRecord, Opening, StoreError, open_or_rebuild};
+use crate::state::store::{
+    Change, Contents, EventKind, EventRecord, Opening, StoreError, open_or_rebuild,
+};
 use crate::state::writer;
 
 mod core;
@@ -114,11 +116,10 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
     let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
     let saved_events = contents.events.clone();
     let build = program.build().to_owned();
-    let found = recover::find(contents, &paths, &cgroups, boot.clone(), build)
+    let found = recover::find(contents, &paths, &cgroups, boot, build)
         .map_err(AgentError::Recover)?;
 
-    let directories: Vec<String> =
-        pods.iter().map(|path| path.display().to_string()).collect();
+    let directories: Vec<String> = pods.iter().map(|path| path.display().to_string()).collect();
     let view = AgentView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: WallTime::now(),
@@ -131,7 +132,7 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
         paths: paths.clone(),
     };
     let (mut publisher, snapshots) = Publisher::new(view, saved_events, &found.actual);
-    note_oddities(&mut publisher, store_text, &found.oddities);
+    note_oddities(&mut publisher, store_text.as_ref(), &found.oddities);
 
     let (updates, updates_in) = mpsc::channel(UPDATES_MAX);
     let (link_events, links) = mpsc::channel(LINK_EVENTS_MAX);
@@ -145,7 +146,6 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
         store: store.clone(),
         cgroups,
         program,
-        boot,
         logs,
         masked,
         updates,
@@ -168,9 +168,10 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
     Ok(())
 }
 
-async fn run_loop(mut core: Core, mut inputs: Inputs, mut signals: Signals) {
+async fn run_loop(mut core: Core, mut inputs: Inputs, signals: Signals) {
     let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
     let mut ready = false;
+    let Signals { mut terminate, mut interrupt, mut child } = signals;
     loop {
         let idle = core.turn();
         if !ready && core.is_recovered() {
@@ -186,8 +187,9 @@ async fn run_loop(mut core: Core, mut inputs: Inputs, mut signals: Signals) {
         tokio::select! {
             // Cancel-safe: see `Core::listen`; signals are counted by tokio, not lost.
             () = core.listen(&mut inputs, idle) => {}
-            () = signals.end() => break,
-            _ = signals.child.recv() => reap(),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = child.recv() => reap(),
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -212,14 +214,6 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt())?,
             child: listen(SignalKind::child())?,
         })
-    }
-
-    async fn end(&mut self) {
-        tokio::select! {
-            // Cancel-safe: tokio's `Signal::recv` loses nothing when dropped.
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 
@@ -252,9 +246,9 @@ fn opened(opening: Opening) -> (Contents, Option<String>) {
     }
 }
 
-fn note_oddities(publisher: &mut Publisher, store: Option<String>, oddities: &[String]) {
+fn note_oddities(publisher: &mut Publisher, store: Option<&String>, oddities: &[String]) {
     let at = WallTime::now();
-    let rebuilt = store.iter().map(|text| ("StoreRebuilt", text));
+    let rebuilt = store.into_iter().map(|text| ("StoreRebuilt", text));
     for (reason, text) in rebuilt.chain(oddities.iter().map(|text| ("Damaged", text))) {
         tracing::warn!(reason, "{text}");
         let event = EventRecord::once(at, None, EventKind::Warning, reason, text);
@@ -304,4 +298,3 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
-

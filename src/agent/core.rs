@@ -7,7 +7,7 @@
 //! so a plan is never older than what was done for its pod. A worker that can't get rid of its
 //! updates waits for the loop, and the loop never waits for a worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,9 +30,7 @@ use crate::manifest::watcher::DirectoryObservation;
 use crate::reconciler::{
     Action, ActualPod, ActualState, ExecutorState, Key, Now, Plan, Step, StoredSpec, reconcile,
 };
-use crate::state::record::{
-    Accepted, Losses, ManifestFile, PodRecord, RecordPhase,
-};
+use crate::state::record::{Accepted, Losses, ManifestFile, PodRecord, RecordPhase};
 use crate::state::store::Change;
 
 /// Things that happened, taken in before the next decision.
@@ -69,6 +67,8 @@ pub(super) struct Core {
     busy: BTreeMap<Key, Busy>,
     /// Executors that are there and were silent: when to try again.
     silent: BTreeMap<PodId, BootTime>,
+    /// Executors that were found at the start and not tried yet.
+    unsought: BTreeSet<PodId>,
     flush_at: Option<BootTime>,
 }
 
@@ -94,12 +94,8 @@ impl Core {
         link_events: mpsc::Sender<(PodId, LinkEvent)>,
     ) -> Self {
         let now = BootTime::now();
-        let silent = actual
-            .pods
-            .iter()
-            .filter(|(_, pod)| pod.executor == ExecutorState::Silent)
-            .map(|(id, _)| (*id, now))
-            .collect();
+        let found = actual.pods.iter().filter(|(_, pod)| pod.executor == ExecutorState::Silent);
+        let silent: BTreeMap<PodId, BootTime> = found.map(|(id, _)| (*id, now)).collect();
         let desired = manifests.desired();
         Self {
             context,
@@ -110,6 +106,7 @@ impl Core {
             links: BTreeMap::new(),
             link_events,
             busy: BTreeMap::new(),
+            unsought: silent.keys().copied().collect(),
             silent,
             flush_at: None,
         }
@@ -248,6 +245,7 @@ impl Core {
             }
             Update::Linked { id, connection, welcome } => self.linked(id, *connection, *welcome),
             Update::Unlinked(id) => self.unlinked(id),
+            Update::Unreached(id) => self.unreached(id),
             Update::UpgradeRefused { id, why } => {
                 tracing::warn!(%id, why, "the executor goes on as the build it is");
                 if let Some(pod) = self.actual.pods.get_mut(&id)
@@ -278,6 +276,7 @@ impl Core {
             None
         });
         self.silent.remove(&id);
+        self.unsought.remove(&id);
         let events = self.link_events.clone();
         let handle = link::open(id, connection, build.clone(), process, events);
         self.links.insert(id, Link { handle, pid, since: BootTime::now() });
@@ -309,6 +308,7 @@ impl Core {
 
     fn unlinked(&mut self, id: PodId) {
         self.silent.remove(&id);
+        self.unsought.remove(&id);
         self.publisher.touch(id);
         let lived = self.links.remove(&id).map(|link| BootTime::now().since(link.since));
         if let Some(pod) = self.actual.pods.get_mut(&id) {
@@ -319,6 +319,21 @@ impl Core {
                 None => ExecutorState::Absent,
             };
         }
+    }
+
+    /// It is tried again later; starting it again would run its containers twice.
+    fn unreached(&mut self, id: PodId) {
+        self.unsought.remove(&id);
+        let pod = self.pod(id);
+        if matches!(pod.executor, ExecutorState::Absent | ExecutorState::Lost { .. }) {
+            pod.executor = ExecutorState::Silent;
+            self.silent.insert(id, BootTime::now().plus(SILENCE_RETRY));
+        }
+    }
+
+    /// Whether everything that was found at the start is known, and the manifests are read.
+    pub(super) fn is_recovered(&self) -> bool {
+        self.unsought.is_empty() && self.desired.is_read()
     }
 
     fn hear(&mut self, id: PodId, event: LinkEvent) {
@@ -371,10 +386,7 @@ impl Core {
         let delay = Millis(HOLD.0.saturating_mul(factor)).min(HOLD_MAX);
         let text = super::chain(&error);
         tracing::warn!(pod = %key, error = text, retry_in = %delay, "a step failed");
-        self.busy.insert(
-            key.clone(),
-            Busy::Held { failures, until: BootTime::now().plus(delay) },
-        );
+        self.busy.insert(key.clone(), Busy::Held { failures, until: BootTime::now().plus(delay) });
         self.publisher.set_failure(key, text, &self.actual, WallTime::now());
     }
 
@@ -398,7 +410,7 @@ impl Core {
     fn publish(&mut self, alarms: &[crate::reconciler::Alarm]) {
         let links = &self.links;
         let pid_of = |id: &PodId| links.get(id).map(|link| link.pid);
-        let recovered = self.silent.is_empty() && self.desired.is_read();
+        let recovered = self.is_recovered();
         self.publisher.publish(&self.actual, &self.desired, alarms, recovered, &pid_of);
     }
 

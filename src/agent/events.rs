@@ -65,7 +65,9 @@ fn of_container(
             Exit::NotStarted(why) => {
                 format!("container {name} could not be started: {why}")
             }
-            exit => format!("container {name} ended: {}, exit code {}", exit.reason(), exit.code()),
+            exit @ (Exit::Code(_) | Exit::Signal(_) | Exit::OutOfMemory | Exit::Unknown) => {
+                format!("container {name} ended: {}, exit code {}", exit.reason(), exit.code())
+            }
         };
         events.push(about(record, at, kind, last.exit.reason(), &message));
     }

@@ -6,8 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -19,7 +18,7 @@ use crate::manifest::revision::Hash;
 /// Messages waiting to be sent to one executor.
 const OUTGOING_MAX: usize = 8;
 /// How long the process may outlive its connection before it counts as alive but deaf.
-const EXIT_TIME_MAX: Duration = Duration::from_secs(1);
+const EXIT_TIME_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// How long an executor may take to accept a message.
 const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -197,7 +196,10 @@ fn hear(message: ToAgent, tell: &watch::Sender<Heard>) -> Option<LinkEvent> {
 /// connection a little before it is gone.
 async fn is_gone(process: Option<OwnedFd>) -> bool {
     let Some(pidfd) = process else { return true };
-    // Waited for only when it is about to happen, so that hundreds of idle links cost nothing.
-    let Ok(pidfd) = AsyncFd::with_interest(pidfd, Interest::READABLE) else { return false };
-    timeout(EXIT_TIME_MAX, pidfd.readable()).await.is_ok()
+    // Only when it is about to happen, so that hundreds of idle links cost nothing.
+    let waited = tokio::task::spawn_blocking(move || {
+        let mut process = [PollFd::new(&pidfd, PollFlags::IN)];
+        rustix::event::poll(&mut process, Some(&EXIT_TIME_MAX))
+    });
+    matches!(waited.await, Ok(Ok(ended)) if ended > 0)
 }

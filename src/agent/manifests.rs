@@ -24,21 +24,20 @@ enum File {
 impl Manifests {
     /// Nothing read yet.
     pub(super) fn unread(directories: &[String]) -> Self {
-        let views =
-            directories.iter().map(|name| (name.clone(), DirectoryView::Unread)).collect();
+        let views = directories.iter().map(|name| (name.clone(), DirectoryView::Unread)).collect();
         Self { views, files: BTreeMap::new() }
     }
 
     /// Takes in what the watcher saw. What can't be read any more asks for nothing; that it is
     /// not taken for a deletion is the reconciler's business.
     pub(super) fn observe(&mut self, observation: DirectoryObservation) {
-        let DirectoryObservation { directory, state, .. } = observation;
+        let DirectoryObservation { directory, state } = observation;
         let mut known = std::mem::take(&mut self.files);
         let (view, files) = match state {
             DirectoryState::Unavailable { fault } => {
-                (DirectoryView::Unavailable { fault }, BTreeMap::new())
+                (DirectoryView::Unavailable { fault: fault.to_string() }, BTreeMap::new())
             }
-            DirectoryState::Read { handle, files } => {
+            DirectoryState::Read { handle, files, ignored: _ } => {
                 (DirectoryView::Read { handle, empty: files.is_empty() }, files)
             }
         };

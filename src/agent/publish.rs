@@ -118,9 +118,8 @@ impl Publisher {
         let records: Vec<&PodRecord> =
             actual.pods.values().filter_map(|pod| pod.record.as_ref()).collect();
         for (source, texts) in &faults {
-            let is_new = |text: &&String| {
-                self.faults.get(source).is_none_or(|old| !old.contains(*text))
-            };
+            let is_new =
+                |text: &&String| self.faults.get(source).is_none_or(|old| !old.contains(*text));
             let new: Vec<&String> = texts.iter().filter(is_new).collect();
             let owners: Vec<&&PodRecord> =
                 records.iter().filter(|record| record.source == *source).collect();
@@ -189,7 +188,12 @@ impl Publisher {
         pid_of: &dyn Fn(&PodId) -> Option<u32>,
     ) {
         if self.alarms != alarms {
-            for alarm in alarms.iter().filter(|alarm| !self.alarms.contains(alarm)).cloned().collect::<Vec<_>>() {
+            for alarm in alarms
+                .iter()
+                .filter(|alarm| !self.alarms.contains(alarm))
+                .cloned()
+                .collect::<Vec<_>>()
+            {
                 let text = alarm.to_string();
                 tracing::error!(alarm = text, "alarm");
                 let now = WallTime::now();
@@ -215,8 +219,11 @@ impl Publisher {
         self.version += 1;
         let mut pods: Vec<Arc<PodView>> = self.views.values().cloned().collect();
         pods.sort_by(|a, b| {
-            (&a.record.name, a.record.created_at, a.record.id)
-                .cmp(&(&b.record.name, b.record.created_at, b.record.id))
+            (&a.record.name, a.record.created_at, a.record.id).cmp(&(
+                &b.record.name,
+                b.record.created_at,
+                b.record.id,
+            ))
         });
         self.sender.send_replace(Arc::new(Snapshot {
             version: self.version,

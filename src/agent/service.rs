@@ -149,10 +149,7 @@ pub struct AgentEnding;
 impl Service {
     /// A service on the two ends that the agent's loop holds the others of.
     #[must_use]
-    pub fn new(
-        snapshots: watch::Receiver<Arc<Snapshot>>,
-        requests: mpsc::Sender<Request>,
-    ) -> Self {
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, requests: mpsc::Sender<Request>) -> Self {
         Self { snapshots, requests }
     }
 

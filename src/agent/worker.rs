@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use super::events;
 use super::link::{LinkHandle, TellError};
 use crate::cgroup::{CgroupBase, CgroupError, PodCgroup};
-use crate::clock::{BootId, WallTime};
+use crate::clock::WallTime;
 use crate::executor::boot::{Boot, LogLimits};
 use crate::executor::client::{
     self, ConnectError, Connection, ExecutorProgram, HelloError, SpawnError, Welcome,
@@ -44,7 +44,6 @@ pub(super) struct Context {
     pub(super) store: StoreHandle,
     pub(super) cgroups: CgroupBase,
     pub(super) program: Arc<ExecutorProgram>,
-    pub(super) boot: BootId,
     pub(super) logs: LogLimits,
     /// Directories of the host that no container may see.
     pub(super) masked: Vec<std::path::PathBuf>,
@@ -68,6 +67,8 @@ pub(super) enum Update {
     Linked { id: PodId, connection: Box<Connection>, welcome: Box<Welcome> },
     /// There is no executor.
     Unlinked(PodId),
+    /// There may be an executor, and it could not be reached.
+    Unreached(PodId),
     /// The executor did not want to be upgraded.
     UpgradeRefused { id: PodId, why: String },
     /// The worker has ended.
@@ -200,12 +201,8 @@ impl Context {
         )?;
         let revision = Revision::of(&spec);
         let now = WallTime::now();
-        let accepted = Accepted {
-            number: 1,
-            digest: revision.digest(),
-            shared: revision.shared,
-            at: now,
-        };
+        let accepted =
+            Accepted { number: 1, digest: revision.digest(), shared: revision.shared, at: now };
         let record = PodRecord {
             id: PodId::from_random(u128::from_ne_bytes(bits)),
             name: spec.name.clone(),
@@ -243,7 +240,11 @@ impl Context {
         let paths = self.paths.pod(record.id, &record.name);
         let file = SpecFile::of(record, PodSpec::clone(spec));
         blocking(move || {
-            checkpoint::create_dir_durable(&paths.data).map_err(ActError::Checkpoint)?;
+            checkpoint::create_dir_durable(&paths.data).map_err(|source| ActError::Io {
+                attempted: "make the directory",
+                path: paths.data.clone(),
+                source,
+            })?;
             checkpoint::write(&paths.spec(), &file).map_err(ActError::Checkpoint)
         })
         .await
@@ -282,9 +283,8 @@ impl Context {
                 Ok(())
             }
             Err(error) => {
-                if matches!(error, ActError::Connect(ConnectError::Gone { .. })) {
-                    self.tell(Update::Unlinked(id)).await;
-                }
+                let is_gone = matches!(error, ActError::Connect(ConnectError::Gone { .. }));
+                self.tell(if is_gone { Update::Unlinked(id) } else { Update::Unreached(id) }).await;
                 Err(error)
             }
         }
@@ -334,6 +334,7 @@ impl Context {
             .find(|subject| subject.id == id)
             .and_then(|subject| subject.record.as_ref())
             .map(|record| record.name.clone());
+        let is_recorded = name.is_some();
         let cgroup = self.cgroups.pod(id);
         let paths = self.paths.clone();
         blocking(move || {
@@ -349,7 +350,7 @@ impl Context {
         })
         .await?;
         self.tell(Update::Runtime { id, present: false }).await;
-        if name.is_none() {
+        if !is_recorded {
             self.tell(Update::Forgotten(id)).await;
         }
         Ok(())
