@@ -82,6 +82,12 @@ struct Found {
 
 /// Why the file as a whole can't be read, if so.
 fn unreadable(text: &[u8]) -> Option<Diagnostic> {
+    if text.iter().all(u8::is_ascii_whitespace) {
+        // What a power cut leaves of a file that was not synced, or an editor of one it could not
+        // write; nobody deletes pods that way.
+        let fault = Diagnostic::error(Position::START, "", "the file is empty");
+        return Some(fault.with_help("remove the file to delete its pods"));
+    }
     if text.len() > FILE_LEN_MAX {
         let message = format!("the file is larger than {FILE_LEN_MAX} bytes");
         return Some(Diagnostic::error(Position::START, "", &message));

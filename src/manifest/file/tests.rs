@@ -178,10 +178,19 @@ fn line_ends_and_byte_order_marks_do_not_matter() {
 
 #[test]
 fn a_file_with_nothing_in_it_asks_for_nothing() {
-    for text in ["", "\n\n", "# a comment\n", "---\n---\n# x\n...\n", "\u{feff}", "--- # x\n"] {
+    for text in ["# a comment\n", "---\n---\n# x\n...\n", "--- # x\n"] {
         let parsed = parse(text.as_bytes());
         assert_eq!((parsed.complete, parsed.pods.len()), (true, 0), "{text:?}");
         assert_eq!(parsed.diagnostics, [], "{text:?}");
+    }
+}
+
+#[test]
+fn an_empty_file_deletes_nothing() {
+    for text in ["", "\n\n", " \r\n"] {
+        let parsed = parse(text.as_bytes());
+        assert_eq!((parsed.complete, parsed.pods.len()), (false, 0), "{text:?}");
+        assert_eq!(parsed.diagnostics.len(), 1);
     }
 }
 
