@@ -13,9 +13,23 @@ pub mod reconciler;
 // 3. What must not be forgotten.
 pub mod state;
 // 4. The shell of the daemon: observe, decide, act, publish.
-// pub mod agent;
+pub mod agent {
+    //! Stands in for the agent until it is joined.
+    pub mod service;
+    pub use service::AgentEnding as AgentError;
+    /// Stands in for `agent::run`.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn run(_config: crate::config::AgentConfig) -> Result<(), AgentError> {
+        Err(AgentError)
+    }
+}
 // 5. One pod: its executor.
 pub mod executor;
 // 6. One container: namespaces, cgroups, a root file system, and its program.
 // pub mod containerizer;
 pub mod cgroup;
+// 7. What is to be seen and asked from outside: the wire, and the terminal.
+pub mod api;
+pub mod cli;
