@@ -91,7 +91,7 @@ fn when_the_executor_is_killed_its_containers_die_and_run_once_pods_do_not_run_a
         let welcome = pod.welcome().await;
         assert_eq!(welcome.wanted, None);
         pod.set(spec).await;
-        let report = pod.report(|report| report.finished.is_some()).await;
+        let report = pod.finished().await;
         assert_eq!(report.finished, Some(Outcome::Failed));
         let lasts: Vec<_> = report.containers.iter().map(|c| c.last.clone().unwrap()).collect();
         assert_eq!([lasts[0].attempt.0, lasts[1].attempt.0], [0, 0]);
@@ -283,6 +283,8 @@ fn a_run_that_can_not_be_recorded_is_never_executed() {
         let mut pod = TestPod::start();
         let mut spec = spec(&[("a", "echo ran")]);
         spec.restart_policy = RestartPolicy::Never;
+        // It has looked at what is there by then.
+        pod.welcome().await;
         let attempt = pod.paths().attempt(&"a".parse().unwrap(), Default::default());
         fs::create_dir_all(attempt.join("in the way")).unwrap();
         pod.set(spec).await;
@@ -348,7 +350,7 @@ fn many_containers_that_exit_at_once_are_all_recorded() {
             spec.containers.push(container(&format!("c{n}"), &["/bin/sh", "-c", "echo x"]));
         }
         pod.set(spec).await;
-        let report = pod.report(|report| report.finished.is_some()).await;
+        let report = pod.finished().await;
         assert_eq!(report.finished, Some(Outcome::Succeeded));
         for n in 0..COUNT {
             assert_eq!(pod.log(&format!("c{n}"), 0), ["stdout F x"]);

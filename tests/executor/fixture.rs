@@ -216,8 +216,7 @@ impl TestPod {
         name: &str,
         wanted: impl Fn(&ContainerReport) -> bool,
     ) -> ContainerReport {
-        let told = self.welcome_again().await;
-        self.connection.send(&ToExecutor::SetSpec(told), Vec::new()).await.unwrap();
+        self.ask_again().await;
         let find = |report: &PodReport| {
             report.containers.iter().find(|c| c.name.as_str() == name && wanted(c)).cloned()
         };
@@ -225,14 +224,22 @@ impl TestPod {
         find(&report).unwrap()
     }
 
-    async fn welcome_again(&mut self) -> WantedPod {
+    /// Waits until every container is through.
+    pub async fn finished(&mut self) -> PodReport {
+        self.ask_again().await;
+        self.report(|report| report.finished.is_some()).await
+    }
+
+    /// Has the executor report, whatever it has reported.
+    async fn ask_again(&mut self) {
         let hello = ToExecutor::Hello { protocol: 1 };
         self.connection.send(&hello, Vec::new()).await.unwrap();
         let wanted = |message: &ToAgent| matches!(message, ToAgent::Welcome { .. });
-        match self.message(wanted).await {
+        let told = match self.message(wanted).await {
             ToAgent::Welcome { wanted, .. } => wanted.expect("it was told before"),
             other => panic!("{other:?}"),
-        }
+        };
+        self.connection.send(&ToExecutor::SetSpec(told), Vec::new()).await.unwrap();
     }
 
     /// Waits until a container runs; its process.
