@@ -294,9 +294,10 @@ impl Shell {
         }
     }
 
-    /// Removes the cgroups of runs that are over. In hierarchies of cgroup v1 the last process may
-    /// be there a moment longer than in that of cgroup2: those are tried again at the next event,
-    /// which comes, because the end of the run is to be recorded.
+    /// Removes the cgroups of runs that are over. In hierarchies of cgroup v1 a process is there
+    /// until it is reaped, which for orphans in the host's process namespace is up to the host's
+    /// PID 1. So they are tried again at each event; the end of the run, which is to be recorded,
+    /// brings the next one.
     fn remove_empty(&mut self) {
         self.empty.retain(|cgroup| match cgroup.remove() {
             Ok(()) => false,
