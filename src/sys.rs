@@ -660,6 +660,8 @@ fn birth_identity(directory: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
 pub(crate) mod testing {
     use std::os::fd::{AsFd, BorrowedFd};
     use std::panic::AssertUnwindSafe;
+    use std::sync::Once;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use rustix::process::{Pid, WaitId, WaitIdOptions};
 
@@ -667,19 +669,34 @@ pub(crate) mod testing {
     /// `body` returns, 101 if it panics. `body` may allocate (fork(2) of glibc sees to that), but
     /// must not print.
     pub(crate) fn in_one_thread(body: impl FnOnce() -> i32) -> i32 {
+        report_panics_of_forks();
         // SAFETY: the child leaves by `_exit`, and uses the heap only, which glibc makes usable.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            // Not the hook of the test runner: it locks what other threads may hold.
-            std::panic::set_hook(Box::new(|info| {
-                let text = format!("in the forked process: {info}\n");
-                rustix::io::write(stderr(), text.as_bytes()).ok();
-            }));
+            IS_FORK.store(true, Ordering::Relaxed);
             let status = std::panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or(101);
             exit(status);
         }
-        let id = WaitId::Pid(Pid::from_raw(pid).expect("fork failed"));
-        wait(id)
+        wait(WaitId::Pid(Pid::from_raw(pid).expect("fork failed")))
+    }
+
+    static IS_FORK: AtomicBool = AtomicBool::new(false);
+
+    /// A panic of a forked process writes a line. The hook of the test runner would lock what
+    /// another thread may have held at the fork. It is set before, because that locks as well.
+    fn report_panics_of_forks() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let usual = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                if IS_FORK.load(Ordering::Relaxed) {
+                    let text = format!("in the forked process: {info}\n");
+                    rustix::io::write(stderr(), text.as_bytes()).ok();
+                } else {
+                    usual(info);
+                }
+            }));
+        });
     }
 
     /// Waits for a child; 128+n if signal n killed it.

@@ -80,9 +80,8 @@ pub struct Setting {
 }
 
 impl Setting {
-    fn new(controller: Controller, file: &'static str, value: impl ToString) -> Self {
-        let value = value.to_string();
-        Self { controller, file, value, is_default: false, may_be_missing: false }
+    fn new(controller: Controller, file: &'static str, value: impl Into<String>) -> Self {
+        Self { controller, file, value: value.into(), is_default: false, may_be_missing: false }
     }
 
     fn default_if(self, is_default: bool) -> Self {
@@ -145,7 +144,8 @@ impl ContainerLimits {
         let text = |none: &str| quota.map_or_else(|| none.to_owned(), |us| us.to_string());
         match version {
             Version::V1 => vec![
-                Setting::new(Controller::Cpu, "cpu.cfs_period_us", CPU_PERIOD_US).default_if(true),
+                Setting::new(Controller::Cpu, "cpu.cfs_period_us", CPU_PERIOD_US.to_string())
+                    .default_if(true),
                 Setting::new(Controller::Cpu, "cpu.cfs_quota_us", text("-1"))
                     .default_if(quota.is_none()),
             ],
@@ -257,9 +257,9 @@ impl PodLimits {
 fn cpu_weight(version: Version, request_milli: Option<u64>) -> Setting {
     let shares = shares(request_milli);
     match version {
-        Version::V1 => Setting::new(Controller::Cpu, "cpu.shares", shares)
+        Version::V1 => Setting::new(Controller::Cpu, "cpu.shares", shares.to_string())
             .default_if(shares == CPU_SHARES_DEFAULT),
-        Version::V2 => Setting::new(Controller::Cpu, "cpu.weight", weight(shares))
+        Version::V2 => Setting::new(Controller::Cpu, "cpu.weight", weight(shares).to_string())
             .default_if(weight(shares) == CPU_WEIGHT_DEFAULT),
     }
 }

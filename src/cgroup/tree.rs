@@ -60,7 +60,8 @@ impl PodCgroup {
     /// # Errors
     /// If the pod's cgroups do not exist.
     pub fn executor_entry(&self) -> Result<Entry, CgroupError> {
-        open_entry(&self.base, |hierarchy| self.directory(hierarchy).join(EXECUTOR))
+        let legacy = self.base.legacy.iter().map(|h| self.directory(h).join(EXECUTOR));
+        open_entry(&self.unified().join(EXECUTOR), legacy)
     }
 
     /// Sets, changes or clears the limits of all containers together. What a missing controller
@@ -206,13 +207,15 @@ impl ContainerCgroup {
     /// # Errors
     /// If it does not exist.
     pub fn entry(&self) -> Result<Entry, CgroupError> {
-        open_entry(&self.pod.base, |hierarchy| {
-            if is_own(hierarchy) {
+        let base = &self.pod.base;
+        let legacy = base.legacy.iter().map(|hierarchy| {
+            if has_containers(hierarchy) {
                 self.directory(hierarchy)
             } else {
                 self.pod.directory(hierarchy).join(CONTAINERS)
             }
-        })
+        });
+        open_entry(&self.unified(), legacy)
     }
 
     /// Changes or clears its limits while it runs.
@@ -258,8 +261,8 @@ impl ContainerCgroup {
         files::wait_empty(&self.unified(), timeout)
     }
 
-    /// How many of its processes were killed because memory ran out; 0 without a memory
-    /// controller.
+    /// How often the kernel killed in it because memory ran out: only whether it grew is exact,
+    /// not by how many processes. 0 without a memory controller.
     ///
     /// # Errors
     /// If it does not exist.
@@ -316,7 +319,10 @@ impl ContainerCgroup {
 
     /// The hierarchies in which a container has a directory of its own.
     fn own_hierarchies(&self) -> impl Iterator<Item = (Version, &Hierarchy)> {
-        self.pod.base.hierarchies().filter(|(version, h)| *version == Version::V2 || is_own(h))
+        self.pod
+            .base
+            .hierarchies()
+            .filter(|(version, h)| *version == Version::V2 || has_containers(h))
     }
 
     /// Where a controller is.
@@ -327,9 +333,9 @@ impl ContainerCgroup {
     }
 }
 
-/// Whether containers need a directory of their own in a cgroup v1 hierarchy. Not if it limits
+/// Whether containers have directories of their own in a cgroup v1 hierarchy. Not if it limits
 /// processes only, which the pod does as a whole: each directory costs a start some 20 us.
-fn is_own(legacy: &Hierarchy) -> bool {
+fn has_containers(legacy: &Hierarchy) -> bool {
     legacy.controllers.iter().any(|controller| *controller != Controller::Pids)
 }
 
@@ -340,12 +346,9 @@ fn parse_run(directory: &str) -> Option<(ContainerName, Attempt)> {
     (format!("{}-{}", run.0, run.1) == directory).then_some(run)
 }
 
-fn open_entry(
-    base: &CgroupBase,
-    directory: impl Fn(&Hierarchy) -> PathBuf,
-) -> Result<Entry, CgroupError> {
-    let into = files::open_directory(&directory(&base.unified))?;
-    let tasks = base.legacy.iter().map(|hierarchy| files::open_tasks(&directory(hierarchy)));
+fn open_entry(unified: &Path, legacy: impl Iterator<Item = PathBuf>) -> Result<Entry, CgroupError> {
+    let into = files::open_directory(unified)?;
+    let tasks = legacy.map(|directory| files::open_tasks(&directory));
     Ok(Entry { into, tasks: tasks.collect::<Result<_, _>>()? })
 }
 
