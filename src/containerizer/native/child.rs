@@ -97,7 +97,10 @@ pub(super) fn run(prepared: &Prepared, ends: &ChildEnds, entry: &Entry) -> ! {
         Ok(Err(failure)) => failure.to_string(),
         Err(_) => "the set-up of the container panicked".to_owned(),
     };
-    let len = failure.floor_char_boundary(STATUS_LEN_MAX);
+    let mut len = failure.len().min(STATUS_LEN_MAX);
+    while !failure.is_char_boundary(len) {
+        len -= 1;
+    }
     // Nobody else can be told that nobody is there to be told.
     rustix::io::write(&ends.status, failure.as_bytes().get(..len).unwrap_or_default()).ok();
     sys::exit_now(EXIT_NOT_STARTED)
@@ -231,14 +234,14 @@ fn execute(program: &Program) -> Result<Infallible, Failure> {
     for directory in program.search.split(':') {
         let directory = if directory.is_empty() { "." } else { directory };
         let Ok(path) = CString::new(format!("{directory}/{shown}")) else { continue };
-        match exec(&path, program) {
-            nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR if !exists(&path) => {}
+        let error = exec(&path, program);
+        let absent = matches!(error, nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR);
+        if error == nix::errno::Errno::EACCES {
             // Another directory may have one that may be executed.
-            error @ nix::errno::Errno::EACCES => refused = Some((path, error)),
-            error => {
-                let found = path.to_string_lossy().into_owned();
-                return Err(error).to(|| explain(&found, &path, error));
-            }
+            refused = Some((path, error));
+        } else if !absent || exists(&path) {
+            let found = path.to_string_lossy().into_owned();
+            return Err(error).to(|| explain(&found, &path, error));
         }
     }
     match refused {

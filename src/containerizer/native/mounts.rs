@@ -224,7 +224,7 @@ impl Root {
             let what = || format!("make mount point {path}");
             match make(parent.as_fd(), part, directory) {
                 Err(Errno::ROFS) => {
-                    parent = self.mirror(parent).to(what)?;
+                    parent = self.mirror(&parent).to(what)?;
                     make(parent.as_fd(), part, directory).to(what)?;
                 }
                 Err(Errno::EXIST) => {
@@ -243,13 +243,13 @@ impl Root {
     }
 
     /// Puts a writable copy in a directory's place; see the module.
-    fn mirror(&mut self, directory: OwnedFd) -> Result<OwnedFd, Errno> {
+    fn mirror(&mut self, directory: &OwnedFd) -> Result<OwnedFd, Errno> {
         let is_top = is_same(directory.as_fd(), self.top.as_fd())?;
-        let stat = rustix::fs::fstat(&directory)?;
+        let stat = rustix::fs::fstat(directory)?;
         let mirror = tmpfs_like(&stat)?;
         attach(mirror.as_fd(), directory.as_fd())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let listing = rustix::fs::openat(&directory, ".", flags, Mode::empty())?;
+        let listing = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
         let entries = Dir::read_from(&listing)?;
         for (count, entry) in entries.enumerate() {
             let entry = entry?;

@@ -155,14 +155,11 @@ fn a_plan_survives_being_written_as_a_bundle() {
 #[test]
 fn proc_can_not_be_replaced_and_volumes_must_exist() {
     let mut main = container("main");
-    let mount = |path: &str| {
-        vec![VolumeMount {
-            volume: "v".parse().unwrap(),
-            path: path.parse().unwrap(),
-            read_only: false,
-        }]
-    };
-    main.mounts = mount("/proc/sys");
+    main.mounts = vec![VolumeMount {
+        volume: "v".parse().unwrap(),
+        path: "/proc/sys".parse().unwrap(),
+        read_only: false,
+    }];
     let mut pod = pod(vec![main]);
     let error = plan(&pod, &pod.containers[0], &facts()).unwrap_err();
     assert!(matches!(error, PlanError::UnknownVolume { .. }));

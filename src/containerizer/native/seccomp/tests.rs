@@ -12,7 +12,8 @@ fn verdict(program: &[sock_filter], audit: u32, number: u32, args: [u64; 6]) -> 
         ARCH_OFFSET => audit,
         _ => {
             let arg = args[((offset - ARGS_OFFSET) / ARG_SIZE) as usize];
-            if offset % ARG_SIZE == 0 { arg as u32 } else { (arg >> 32) as u32 }
+            let shift = if offset.is_multiple_of(ARG_SIZE) { 0 } else { 32 };
+            u32::try_from((arg >> shift) & 0xffff_ffff).unwrap()
         }
     };
     let (mut at, mut accumulator) = (0, 0);
@@ -24,7 +25,7 @@ fn verdict(program: &[sock_filter], audit: u32, number: u32, args: [u64; 6]) -> 
             AND => accumulator &= step.k,
             JUMP => at += step.k as usize,
             JUMP_IF_EQUAL => {
-                at += usize::from(if accumulator == step.k { step.jt } else { step.jf })
+                at += usize::from(if accumulator == step.k { step.jt } else { step.jf });
             }
             JUMP_IF_AT_LEAST => {
                 at += usize::from(if accumulator >= step.k { step.jt } else { step.jf });
