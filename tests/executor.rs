@@ -309,8 +309,8 @@ fn what_a_container_leaves_behind_is_killed_before_its_end_is_told() {
         pod.until("a", |a| a.status == ContainerStatus::Terminated).await;
         let cgroup = pod.cgroup().container(&"a".parse().unwrap(), Attempt(0));
         assert!(!cgroup.is_populated().unwrap());
-        // In cgroup v1 it can be removed when PID 1 has reaped what was left, and is at the next
-        // event after that.
+        // In cgroup v1 an orphan counts until the host's PID 1 has reaped it. The cgroup is removed
+        // at the next event after that.
         while !pod.cgroup().containers().unwrap().is_empty() {
             pod.finished().await;
         }
