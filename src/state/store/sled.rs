@@ -8,6 +8,8 @@
 //!        └  events         number, 8 bytes, big-endian → event
 //! <data>/state.seq         the side file: a commit that the store has reached (`side`)
 //! <data>/state.lock        locked as long as an agent uses the store
+//! <data>/state.reserve     room on the disk, given up when it is full: sled can't even be opened
+//!                          then, and the agent must be able to start, and to remove pods
 //! <data>/state.doubtful-1  a store that could not be believed
 //!
 //! commit:  one transaction over all trees ─► flush ─► fsync of new blobs ─► fdatasync of
@@ -15,7 +17,7 @@
 //! ```
 //!
 //! sled's own `flush` ends in sync_file_range(2), which is no promise that anything is on the disk
-//! (sled 0.34.7, `src/pagecache/iobuf.rs`), and its blobs are never synced; so [`Open::commit`]
+//! (sled 0.34.7, `src/pagecache/iobuf.rs`), and its blobs are never synced; so `Database::commit`
 //! does both, and nobody else flushes.
 //!
 //! sled does not reliably notice damage to its files either: it may come back older, empty,
@@ -26,12 +28,13 @@
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::Errno;
 
 use super::side::{self, Side, SideFile};
 use super::{Change, Contents, Store, StoreError, check};
@@ -46,8 +49,10 @@ pub(in crate::state) use database::Meta;
 pub const DOUBTFUL_KEPT_MAX: usize = 3;
 
 /// A rebuild needs that much room on the disk; with less, a store that could not be opened is
-/// blamed on the disk and left in peace.
-const ROOM_MIN: usize = 2 << 20;
+/// blamed on the disk and left in peace. sled takes a segment of 512 KiB at once.
+const ROOM_MIN: u64 = 2 << 20;
+/// Room on the disk that is kept for bad times.
+const RESERVE_LEN: u64 = 4 << 20;
 /// How a store was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opening {
@@ -75,27 +80,29 @@ pub fn open_or_rebuild(path: &Path) -> Result<(SledStore, Opening), StoreError> 
     let files = Files::beside(path);
     create_dir_durable(&files.parent).map_err(|e| io_error("make", &files.parent, e))?;
     let lock = Lock::take(&files)?;
-    match open_checked(&files, None) {
-        Ok((database, side, contents)) => {
-            let sequence = contents.sequence;
-            let opening = if sequence == 0 { Opening::Fresh } else { Opening::Loaded(contents) };
-            let database = Some(database);
-            let store =
-                SledStore { files, database, side, acked: sequence, rebuilt_at: None, _lock: lock };
-            Ok((store, opening))
+    let opened = match open_or_rebuild_files(&files) {
+        Err(error) if is_disk_full(&error) && files.give_up_reserve() => {
+            open_or_rebuild_files(&files)
         }
+        other => other,
+    };
+    let (database, side, opening) = opened?;
+    files.restore_reserve();
+    let acked = database.sequence();
+    let rebuilt_at = matches!(opening, Opening::Rebuilt { .. }).then_some(acked);
+    let database = Some(database);
+    Ok((SledStore { files, database, side, acked, rebuilt_at, _lock: lock }, opening))
+}
+
+fn open_or_rebuild_files(files: &Files) -> Result<(Database, SideFile, Opening), StoreError> {
+    match open_checked(files, None) {
+        Ok((database, side, contents)) if contents.sequence == 0 => {
+            Ok((database, side, Opening::Fresh))
+        }
+        Ok((database, side, contents)) => Ok((database, side, Opening::Loaded(contents))),
         Err(StoreError::Doubtful { path: _, why }) => {
-            let (database, side, moved_to) = rebuild(&files)?;
-            let acked = database.sequence();
-            let store = SledStore {
-                files,
-                database: Some(database),
-                side,
-                acked,
-                rebuilt_at: Some(acked),
-                _lock: lock,
-            };
-            Ok((store, Opening::Rebuilt { why, moved_to }))
+            let (database, side, moved_to) = rebuild(files)?;
+            Ok((database, side, Opening::Rebuilt { why, moved_to }))
         }
         Err(other) => Err(other),
     }
@@ -135,6 +142,15 @@ impl SledStore {
         self.side = side;
         Ok(database)
     }
+
+    fn try_commit(&mut self, batch: &[Change]) -> Result<(), StoreError> {
+        let mut database = self.take_database()?;
+        database.commit(&self.files, batch)?;
+        self.acked = database.sequence();
+        self.rebuilt_at = None;
+        self.database = Some(database);
+        Ok(())
+    }
 }
 
 impl Store for SledStore {
@@ -150,15 +166,16 @@ impl Store for SledStore {
             return Ok(());
         }
         check(batch)?;
-        let mut database = self.take_database()?;
-        database.commit(&self.files, batch)?;
-        self.acked = database.sequence();
-        self.rebuilt_at = None;
-        self.database = Some(database);
-        Ok(())
+        match self.try_commit(batch) {
+            Err(error) if is_disk_full(&error) && self.files.give_up_reserve() => {
+                self.try_commit(batch)
+            }
+            other => other,
+        }
     }
 
     fn settle(&mut self) -> Result<(), StoreError> {
+        self.files.restore_reserve();
         if self.acked > self.side.noted() {
             self.side.note(self.acked).map_err(|e| io_error("write", &self.files.side, e))?;
         }
@@ -178,14 +195,16 @@ fn open_checked(
         Side::Damaged => return Err(files.doubtful("its side file can't be read".into())),
         Side::Newer { found, known } => return Err(files.newer(found, known)),
     };
-    let there = fs::symlink_metadata(&files.store).is_ok();
-    if let (false, Some(sequence @ 1..)) = (there, reached) {
-        return Err(files.doubtful(format!("it is gone, though it has reached commit {sequence}")));
-    }
-    // The side file comes first: a store with commits must have one.
-    let created = match (there, reached) {
+    let there = is_something(&files.store).map_err(|e| io_error("read", &files.store, e))?;
+    let made = match (there, reached) {
+        // The side file is made first and never removed.
+        (true, None) => return Err(files.doubtful("its side file is gone".into())),
+        (false, Some(sequence @ 1..)) => {
+            let why = format!("it is gone, though it has reached commit {sequence}");
+            return Err(files.doubtful(why));
+        }
         (false, None) => Some(files.create_side(0)?),
-        (true, None) | (_, Some(_)) => None,
+        (_, Some(_)) => None,
     };
     let (mut database, mut contents) = Database::open(files)?;
     if contents.sequence == 0
@@ -194,23 +213,29 @@ fn open_checked(
         database.begin_at(base);
         contents.sequence = base;
     }
-    let side = match (created, reached) {
-        (Some(side), _) => side,
-        (None, None) if contents.sequence == 0 => files.create_side(0)?,
-        (None, None) => {
-            return Err(files.doubtful("its side file is gone".into()));
-        }
-        (None, Some(reached)) if contents.sequence < reached => {
-            return Err(files.doubtful(format!(
-                "it is at commit {}, and commit {reached} had been made",
-                contents.sequence
-            )));
-        }
-        (None, Some(_)) => {
-            SideFile::open(&files.side).map_err(|e| io_error("open", &files.side, e))?
-        }
+    if let Some(reached) = reached
+        && contents.sequence < reached
+    {
+        return Err(files.doubtful(format!(
+            "it is at commit {}, and commit {reached} had been made",
+            contents.sequence
+        )));
+    }
+    let side = match made {
+        Some(side) => side,
+        None => SideFile::open(&files.side).map_err(|e| io_error("open", &files.side, e))?,
     };
     Ok((database, side, contents))
+}
+
+/// Whether anything but an empty directory is there.
+fn is_something(path: &Path) -> io::Result<bool> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Moves a doubtful store aside and makes a new one, whose numbers go on where the old one's
@@ -237,6 +262,7 @@ struct Files {
     store: PathBuf,
     side: PathBuf,
     lock: PathBuf,
+    reserve: PathBuf,
 }
 
 impl Files {
@@ -252,6 +278,7 @@ impl Files {
             store: store.to_owned(),
             side: named(".seq"),
             lock: named(".lock"),
+            reserve: named(".reserve"),
         }
     }
 
@@ -313,18 +340,53 @@ impl Files {
     /// Fails if the disk is too full for a new store.
     fn check_room(&self) -> Result<(), StoreError> {
         let path = self.store.with_extension("room");
-        let tried = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| file.write_all(&vec![0; ROOM_MIN]).and_then(|()| file.sync_all()));
-        let removed = match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        };
-        tried.and(removed).map_err(|e| io_error("make room for a new store beside", &self.store, e))
+        let tried = allocate(&path, ROOM_MIN);
+        tried
+            .and_then(|()| fs::remove_file(&path))
+            .map_err(|e| io_error("make room for a new store beside", &self.store, e))
+    }
+
+    /// Gives up the room that was kept for bad times; false if there is none any more.
+    fn give_up_reserve(&self) -> bool {
+        fs::remove_file(&self.reserve).is_ok()
+    }
+
+    /// Keeps room for bad times, if there is some and none is kept.
+    fn restore_reserve(&self) {
+        if !self.reserve.exists()
+            && let Err(error) = allocate(&self.reserve, RESERVE_LEN)
+        {
+            // The disk is full, or its file system can't: it goes without, and is tried again.
+            tracing::debug!(%error, "no room can be kept in reserve");
+        }
+    }
+}
+
+/// Makes a file that takes room on the disk; none is left if it can't.
+fn allocate(path: &Path, len: u64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let allocated = fallocate(&file, FallocateFlags::empty(), 0, len);
+    if allocated.is_err() {
+        fs::remove_file(path)?;
+    }
+    match allocated {
+        // Not every file system can; then nothing is known of its room.
+        Err(Errno::OPNOTSUPP) => fs::write(path, ""),
+        other => Ok(other?),
+    }
+}
+
+fn is_disk_full(error: &StoreError) -> bool {
+    match error {
+        StoreError::Io { attempted: _, path: _, source } => {
+            matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        }
+        StoreError::InUse { .. }
+        | StoreError::Newer { .. }
+        | StoreError::Doubtful { .. }
+        | StoreError::Failed { .. }
+        | StoreError::Refused { .. }
+        | StoreError::Closed => false,
     }
 }
 
@@ -343,9 +405,7 @@ impl Lock {
             .map_err(|e| io_error("open", &files.lock, e))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(StoreError::InUse { path: files.store.clone() })
-            }
+            Err(Errno::WOULDBLOCK) => Err(StoreError::InUse { path: files.store.clone() }),
             Err(error) => Err(io_error("lock", &files.lock, error.into())),
         }
     }

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::{Command, Stdio};
 
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::state::codec::{self, Place};
 use crate::state::samples;
-use crate::state::store::contract;
+use crate::state::store::{MemoryStore, contract};
 
 fn dir() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -238,10 +238,12 @@ fn damage(files: &Files, numbers: &mut Numbers) -> String {
     targets.sort();
     // sled's data file as often as all others together.
     let db = files.store.join("db");
-    let target = match numbers.below(2) {
-        0 => &db,
-        _ => &targets[usize::try_from(numbers.below(targets.len() as u64)).unwrap()],
-    };
+    targets.extend(vec![db.clone(); if db.exists() { targets.len() } else { 0 }]);
+    targets.retain(|target| target.exists());
+    if targets.is_empty() {
+        return "nothing left to damage".into();
+    }
+    let target = &targets[usize::try_from(numbers.below(targets.len() as u64)).unwrap()];
     let len = fs::metadata(target).unwrap().len();
     let file = OpenOptions::new().read(true).write(true).open(target).unwrap();
     let at = numbers.below(len.max(1));
@@ -282,15 +284,21 @@ fn damage(files: &Files, numbers: &mut Numbers) -> String {
 
 /// `ROOST_SEEDS` asks for more.
 fn seeds() -> u64 {
-    std::env::var("ROOST_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(48)
+    std::env::var("ROOST_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(40)
 }
 
 #[test]
 fn a_damaged_store_is_complete_or_moved_aside_and_never_older() {
     let (dir, path) = dir();
     let mut store = open(&path);
-    commits(&mut store, 0..200);
-    let expected = store.load().unwrap();
+    let mut memory = MemoryStore::default();
+    let mut history = vec![Contents::default()];
+    for n in 0..200 {
+        store.commit(&batch(n)).unwrap();
+        store.settle().unwrap();
+        memory.commit(&batch(n)).unwrap();
+        history.push(memory.load().unwrap());
+    }
     // Copied while it is open: what a crash leaves.
     let image = dir.path().join("image");
     copy(path.parent().unwrap(), &image);
@@ -299,16 +307,21 @@ fn a_damaged_store_is_complete_or_moved_aside_and_never_older() {
     for seed in 0..seeds() {
         let case = dir.path().join("case");
         copy(&image, &case);
-        let path = case.join("state");
+        let files = Files::beside(&case.join("state"));
         let mut numbers = Numbers(seed);
-        let mut what = damage(&Files::beside(&path), &mut numbers);
-        if numbers.below(4) == 0 && path.join("db").exists() && Files::beside(&path).side.exists() {
-            what += &damage(&Files::beside(&path), &mut numbers);
+        let mut what = damage(&files, &mut numbers);
+        if numbers.below(4) == 0 {
+            what = format!("{what}, {}", damage(&files, &mut numbers));
         }
-        let (mut store, opening) = open_or_rebuild(&path).unwrap();
+        let told = side::read(&files.side).unwrap();
+        let (mut store, opening) = open_or_rebuild(&files.store).unwrap();
         match opening {
             Opening::Loaded(contents) => {
-                assert!(contents == expected, "seed {seed}: {what}");
+                // Older only if the side file has lost its newer half as well.
+                let Side::Reached(reached) = told else { panic!("seed {seed}: {what}") };
+                assert!(contents.sequence >= reached, "seed {seed}: {what}: older");
+                let then = &history[usize::try_from(contents.sequence).unwrap()];
+                assert!(contents == *then, "seed {seed}: {what}: never was");
                 intact += 1;
             }
             Opening::Rebuilt { .. } => {}
@@ -317,7 +330,7 @@ fn a_damaged_store_is_complete_or_moved_aside_and_never_older() {
         // Whatever it is, it is a store.
         commits(&mut store, 200..202);
         drop(store);
-        drop(open(&path));
+        drop(open(&files.store));
         fs::remove_dir_all(&case).unwrap();
     }
     assert!((1..seeds()).contains(&intact), "{intact} intact: the damage is too small or too big");
@@ -408,6 +421,7 @@ fn commits_fail_on_a_full_disk_and_go_on_when_there_is_room_again() {
     let ballast = disk.0.path().join("ballast");
     let mut store = open(&path);
     commits(&mut store, 0..10);
+    fs::remove_file(&store.files.reserve).unwrap();
     fill(&ballast);
     let mut acknowledged = 10;
     let failed = (10..5000).find_map(|n| match store.commit(&batch(n)) {
@@ -419,7 +433,6 @@ fn commits_fail_on_a_full_disk_and_go_on_when_there_is_room_again() {
     });
     let error = failed.expect("the disk is full");
     assert!(matches!(error, StoreError::Io { .. } | StoreError::Failed { .. }), "{error:?}");
-    eprintln!("{error:?}");
     fs::remove_file(&ballast).unwrap();
     let contents = store.load().unwrap();
     assert!(contents.sequence >= acknowledged);
@@ -431,15 +444,38 @@ fn commits_fail_on_a_full_disk_and_go_on_when_there_is_room_again() {
 }
 
 #[test]
-fn a_full_disk_at_the_start_moves_no_store_aside() {
+fn a_store_opens_and_takes_commits_on_a_full_disk_by_its_reserve() {
+    let disk = SmallDisk::new();
+    let path = disk.0.path().join("state");
+    let ballast = disk.0.path().join("ballast");
+    commits(&mut open(&path), 0..10);
+    fill(&ballast);
+    let mut store = open(&path);
+    commits(&mut store, 10..20);
+    let reserve = store.files.reserve.clone();
+    assert!(!reserve.exists());
+    fs::remove_file(&ballast).unwrap();
+    commits(&mut store, 20..21);
+    assert!(reserve.exists(), "there is room again");
+    assert_eq!(store.load().unwrap().sequence, 21);
+}
+
+#[test]
+fn a_disk_without_any_room_moves_no_store_aside() {
     let disk = SmallDisk::new();
     let path = disk.0.path().join("state");
     commits(&mut open(&path), 0..10);
+    fs::remove_file(Files::beside(&path).reserve).unwrap();
     fill(&disk.0.path().join("ballast"));
-    match dbg!(open_or_rebuild(&path)) {
-        Ok((_, opening)) => assert!(matches!(opening, Opening::Loaded(_)), "{opening:?}"),
-        Err(error) => assert!(matches!(error, StoreError::Io { .. }), "{error:?}"),
-    }
+    let error = open_or_rebuild(&path).unwrap_err();
+    assert!(is_disk_full(&error), "{error:?}");
+    // One that can't be believed stays where it is, too.
+    let side = fs::read(Files::beside(&path).side).unwrap();
+    fs::remove_file(Files::beside(&path).side).unwrap();
+    fill(&disk.0.path().join("more"));
+    let error = open_or_rebuild(&path).unwrap_err();
+    assert!(is_disk_full(&error), "{error:?}");
     fs::remove_file(disk.0.path().join("ballast")).unwrap();
+    fs::write(Files::beside(&path).side, side).unwrap();
     assert_eq!(open(&path).load().unwrap().sequence, 10);
 }
