@@ -3,4 +3,298 @@
 //! Not here: the decision itself (`reconciler`), what happens inside a pod (`executor`), how a
 //! container is made (`containerizer`), and any wire format (`api`).
 
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::cgroup::{CgroupBase, CgroupError, Holder};
+use crate::clock::{BootId, BootTime, WallTime};
+use crate::config::AgentConfig;
+use crate::executor::client::{ExecutorProgram, ProgramError};
+use crate::manifest::watcher::{WatchOptions, Watcher};
+use crate::state::paths::Paths;
+use crate::state::store::{
+    Change, Contents, EventKind, EventRecord, Opening, StoreError, open_or_rebuild,
+};
+use crate::state::writer;
+
+mod core;
+mod events;
+mod link;
+mod manifests;
+mod publish;
+mod recover;
 pub mod service;
+mod worker;
+
+pub use recover::RecoverError;
+
+use self::core::{Core, Inputs};
+use manifests::Manifests;
+use publish::{Publisher, Saved};
+use service::{AgentView, REQUESTS_MAX, Service};
+use worker::Context;
+
+/// Threads of the runtime.
+const RUNTIME_THREADS: usize = 2;
+/// Threads for what may block: file systems and waiting for processes to end.
+const BLOCKING_THREADS_MAX: usize = 16;
+/// Updates of workers waiting for the loop.
+const UPDATES_MAX: usize = 256;
+/// Events of executors waiting for the loop.
+const LINK_EVENTS_MAX: usize = 1024;
+
+/// Why the agent can't run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// A directory of its own can't be made.
+    #[error("can't make the directory {}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something of the operating system is missing.
+    #[error("can't {attempted}")]
+    System {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The store can't be used.
+    #[error("can't use the store")]
+    Store(#[source] StoreError),
+    /// The cgroups can't be used.
+    #[error("can't use cgroups")]
+    Cgroups(#[source] CgroupError),
+    /// The executor's program can't be used.
+    #[error("can't use the executor's program")]
+    Executor(#[source] ProgramError),
+    /// What is there can't be looked at.
+    #[error("can't find out what is there")]
+    Recover(#[source] RecoverError),
+    /// The API can't be served.
+    #[error("can't serve the API")]
+    Api(#[source] crate::api::ServeError),
+}
+
+/// Runs the agent until it is told to end by SIGTERM or SIGINT. Pods are left alone then.
+///
+/// # Errors
+/// When it can't start; nothing has been changed then but for what recovery itself does.
+pub fn run(config: AgentConfig) -> Result<(), AgentError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::System { attempted: "start the runtime", source })?;
+    let ended = runtime.block_on(Box::pin(serve(config)));
+    // Blocked threads hold nothing that the next start needs.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(config: AgentConfig) -> Result<(), AgentError> {
+    let signals = Signals::new()?;
+    let AgentConfig { pods, paths, relist, logs, cgroup, executor } = config;
+    make_directories(&paths)?;
+    let (store, opening) = open_or_rebuild(&paths.store()).map_err(AgentError::Store)?;
+    let (contents, store_text) = opened(opening);
+    let boot = BootId::current()
+        .map_err(|source| AgentError::System { attempted: "read the boot id", source })?;
+    let program = Arc::new(ExecutorProgram::open(&executor).map_err(AgentError::Executor)?);
+    let holder = Holder { exe: program.as_fd(), argv: &[c"roost-executor".into(), c"park".into()] };
+    let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
+    let saved_events = contents.events.clone();
+    let build = program.build().to_owned();
+    let found = recover::find(contents, &paths, &cgroups, boot, build)
+        .map_err(AgentError::Recover)?;
+
+    let directories: Vec<String> = pods.iter().map(|path| path.display().to_string()).collect();
+    let view = AgentView {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: WallTime::now(),
+        started: BootTime::now(),
+        store: store_text.clone().unwrap_or_else(|| "sound".to_owned()),
+        store_fault: None,
+        cgroups: describe(&cgroups),
+        cgroup,
+        directories: directories.clone(),
+        paths: paths.clone(),
+    };
+    let (mut publisher, snapshots) = Publisher::new(view, saved_events, &found.actual);
+    note_oddities(&mut publisher, store_text.as_ref(), &found.oddities);
+
+    let (updates, updates_in) = mpsc::channel(UPDATES_MAX);
+    let (link_events, links) = mpsc::channel(LINK_EVENTS_MAX);
+    let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
+    let (observed, observations) = mpsc::unbounded_channel();
+    let masked = vec![absolute(&paths.data), absolute(&paths.runtime), absolute(&paths.logs)];
+    let (store, _writer) = writer::start(store)
+        .map_err(|source| AgentError::System { attempted: "start the store's writer", source })?;
+    let context = Arc::new(Context {
+        paths: paths.clone(),
+        store: store.clone(),
+        cgroups,
+        program,
+        logs,
+        masked,
+        updates,
+    });
+    if !found.mended.is_empty() {
+        let changes = found.mended.into_iter().map(Change::PutPod).collect();
+        store.commit(changes).await.map_err(AgentError::Store)?;
+    }
+    let options = WatchOptions { relist, ..WatchOptions::new(directories.clone()) };
+    // The loop is gone only when the agent ends.
+    let _watcher = Watcher::start(options, move |observation| drop(observed.send(observation)))
+        .map_err(|source| AgentError::System { attempted: "watch the manifests", source })?;
+
+    let listener = crate::api::listen(&paths.api_socket()).map_err(AgentError::Api)?;
+    tokio::spawn(crate::api::serve(listener, Service::new(snapshots, requests)));
+    let manifests = Manifests::unread(&directories);
+    let core = Core::new(context, found.actual, manifests, publisher, link_events);
+    let inputs = Inputs { observations, updates: updates_in, links, requests: requests_in };
+    run_loop(core, inputs, signals).await;
+    Ok(())
+}
+
+async fn run_loop(mut core: Core, mut inputs: Inputs, signals: Signals) {
+    let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+    let mut ready = false;
+    let Signals { mut terminate, mut interrupt, mut child } = signals;
+    loop {
+        let idle = core.turn();
+        if !ready && core.is_recovered() {
+            ready = true;
+            notify(&[sd_notify::NotifyState::Ready]);
+            tracing::info!("ready");
+        }
+        if watchdog.is_some() {
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+        // Told by the loop itself, so that a loop that hangs is noticed.
+        let idle = [idle, watchdog].into_iter().flatten().min();
+        tokio::select! {
+            // Cancel-safe: see `Core::listen`; signals are counted by tokio, not lost.
+            () = core.listen(&mut inputs, idle) => {}
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = child.recv() => reap(),
+        }
+    }
+    notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("ending; pods go on");
+}
+
+/// Signals the agent listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    child: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, AgentError> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|source| AgentError::System { attempted: "listen to signals", source })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            child: listen(SignalKind::child())?,
+        })
+    }
+}
+
+/// Reaps executors that this agent started. That they ended is learned elsewhere.
+fn reap() {
+    while let Ok(Some(_)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    // Without systemd there is nobody to tell.
+    let _no_systemd = sd_notify::notify(states);
+}
+
+/// What was in the store, and, if that needs to be said, how it was found.
+fn opened(opening: Opening) -> (Contents, Option<String>) {
+    match opening {
+        Opening::Fresh => (Contents::default(), None),
+        Opening::Loaded(contents) => (contents, None),
+        Opening::Rebuilt { why, moved_to } => {
+            let aside = moved_to.map_or_else(
+                || "it was gone".to_owned(),
+                |path| format!("it was moved to {}", path.display()),
+            );
+            let text = format!(
+                "the store was doubtful ({why}); {aside}, and is rebuilt from the pod \
+                 directories, what runs, and the manifests"
+            );
+            (Contents::default(), Some(text))
+        }
+    }
+}
+
+fn note_oddities(publisher: &mut Publisher, store: Option<&String>, oddities: &[String]) {
+    let at = WallTime::now();
+    let rebuilt = store.into_iter().map(|text| ("StoreRebuilt", text));
+    for (reason, text) in rebuilt.chain(oddities.iter().map(|text| ("Damaged", text))) {
+        tracing::warn!(reason, "{text}");
+        let event = EventRecord::once(at, None, EventKind::Warning, reason, text);
+        publisher.add_event(event, Saved::No);
+    }
+}
+
+/// How the host limits and kills, in words.
+fn describe(cgroups: &CgroupBase) -> String {
+    let missing: Vec<&str> = cgroups.unsupported().iter().map(|c| c.purpose()).collect();
+    let kind = if cgroups.is_hybrid() { "hybrid (v1 controllers, v2 tree)" } else { "v2" };
+    if missing.is_empty() {
+        kind.to_owned()
+    } else {
+        format!("{kind}; not limited here: {}", missing.join(", "))
+    }
+}
+
+/// Makes the agent's directories. Data and runtime are for root alone.
+fn make_directories(paths: &Paths) -> Result<(), AgentError> {
+    let private = [paths.data.clone(), paths.pods(), paths.runtime_pods()];
+    let make = |path: &Path, mode: u32| {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)
+            .map_err(|source| AgentError::Directory { path: path.to_owned(), source })
+    };
+    // The API's socket has to be reachable for the group `roost`.
+    make(&paths.runtime, 0o755)?;
+    make(&paths.logs, 0o755)?;
+    private.iter().try_for_each(|path| make(path, 0o700))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// An error with everything that caused it, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

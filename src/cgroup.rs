@@ -166,6 +166,12 @@ impl CgroupBase {
         Controller::ALL.into_iter().filter(|controller| !used.contains(controller)).collect()
     }
 
+    /// Whether some controllers are those of cgroup v1.
+    #[must_use]
+    pub fn is_hybrid(&self) -> bool {
+        !self.legacy.is_empty()
+    }
+
     /// Removes the base itself; for uninstallation and tests. A systemd scope ends by itself when
     /// its holder does.
     ///

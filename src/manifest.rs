@@ -2,6 +2,12 @@
 //!
 //! Pure, but for its `watcher`. Not here: what to do about a pod (`reconciler`).
 
+mod decode;
 pub mod desired;
+pub mod diagnostic;
+pub mod file;
+mod node;
 pub mod pod;
+pub mod quantity;
 pub mod revision;
+pub mod watcher;

@@ -18,7 +18,7 @@
 //! Not here: performing the plan (`agent`), and what happens inside a pod
 //! (`executor::machine`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::{BootId, BootTime, Millis, WallTime};
@@ -26,6 +26,7 @@ use crate::executor::protocol::PodReport;
 use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DesiredState;
 use crate::manifest::pod::PodSpec;
+use crate::manifest::revision::Revision;
 use crate::state::record::PodRecord;
 
 pub mod directory;
@@ -58,12 +59,31 @@ pub struct ActualPod {
     pub record: Option<PodRecord>,
     /// A record made from its directory or its executor, for when the store has none.
     pub adoptable: Option<PodRecord>,
-    /// The accepted specification, from its directory.
-    pub spec: Option<Arc<PodSpec>>,
+    /// The specification in its directory.
+    pub spec: Option<StoredSpec>,
     /// Its executor.
     pub executor: ExecutorState,
     /// Whether a cgroup or a runtime directory of it may be there.
     pub has_runtime: bool,
+}
+
+/// A specification found in a pod's directory.
+///
+/// It is written before the record that accepts it, so it may be newer than the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSpec {
+    /// What was found.
+    pub spec: Arc<PodSpec>,
+    /// The hashes of it; computed once by the shell, because a decision needs them every time.
+    pub revision: Revision,
+}
+
+impl StoredSpec {
+    /// A specification with its hashes.
+    #[must_use]
+    pub fn new(spec: Arc<PodSpec>) -> Self {
+        Self { revision: Revision::of(&spec), spec }
+    }
 }
 
 /// What is known of a pod's executor.
@@ -103,15 +123,24 @@ pub struct Now {
 pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan {
     let mut plan = Plan::default();
     let trust = directory::judge(desired, actual, &mut plan);
+    let mut names: BTreeMap<&PodName, Vec<&ActualPod>> =
+        desired.claims.keys().map(|name| (name, Vec::new())).collect();
     for (id, pod) in &actual.pods {
-        if pod.name().is_none() {
-            plan.add(Key::Instance(*id), pod_plan::discard(*id));
+        match (pod.name(), &pod.executor) {
+            (Some(name), _) => names.entry(name).or_default().push(pod),
+            // Its executor may still tell what it is.
+            (None, ExecutorState::Silent) => {}
+            (
+                None,
+                ExecutorState::Absent
+                | ExecutorState::Lost { .. }
+                | ExecutorState::Connected { .. },
+            ) => plan.add(Key::Instance(*id), pod_plan::discard(*id)),
         }
     }
-    let names: BTreeSet<&PodName> =
-        desired.claims.keys().chain(actual.pods.values().filter_map(ActualPod::name)).collect();
-    for name in names {
-        let (steps, wake_at) = pod_plan::plan_pod(name, desired, actual, &trust, now);
+    for (name, instances) in names {
+        let claims = desired.claims.get(name).map_or(&[][..], Vec::as_slice);
+        let (steps, wake_at) = pod_plan::plan_pod(claims, &instances, actual, &trust, now);
         plan.add(Key::Pod(name.clone()), steps);
         plan.wake_at = [plan.wake_at, wake_at].into_iter().flatten().min();
     }

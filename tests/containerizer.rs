@@ -289,7 +289,7 @@ fn the_root_is_read_only_and_scratch_directories_are_private(scene: &Scene) {
         touch $MESOS_SANDBOX/roost-check /tmp/roost-check /run/roost-check && echo written
         pwd; stat -c %a /tmp";
     let pod = pod(shell(script));
-    let expected = "/run:\n\n/tmp:\nwritten\n/mnt/mesos/sandbox\n1777\n";
+    let expected = "/run:\nsandbox\n\n/tmp:\nwritten\n/run/sandbox\n1777\n";
     scene.run(&pod).expect(expected);
     let sandbox = scene.pod_paths(&pod).sandbox(&pod.containers[0].name);
     assert!(sandbox.join("roost-check").exists());
@@ -298,14 +298,14 @@ fn the_root_is_read_only_and_scratch_directories_are_private(scene: &Scene) {
 }
 
 fn a_read_only_root_leaves_the_sandbox_writable(scene: &Scene) {
-    let script = "for d in /tmp /run /mnt /mnt/mesos $HOME /dev/shm; do
+    let script = "for d in /tmp /run /mnt $HOME /dev/shm; do
             touch $d/x 2>/dev/null && echo $d; done";
     let mut container = shell(script);
     container.read_only_root = true;
     let mut pod = pod(container);
     pod.containers[0].argv[2].push_str("; touch /tmp/v/x && echo volume");
     add_volume(&mut pod, "v", VolumeSource::EmptyDir {}, "/tmp/v", false);
-    scene.run(&pod).expect("/mnt/mesos/sandbox\n/dev/shm\nvolume\n");
+    scene.run(&pod).expect("/run/sandbox\n/dev/shm\nvolume\n");
 }
 
 fn a_user_has_no_groups_and_no_capabilities(scene: &Scene) {
@@ -349,7 +349,7 @@ fn the_environment_is_exactly_what_was_asked_for(scene: &Scene) {
         .into();
     scene.run(&pod(container)).expect(
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         HOSTNAME=pod-of-check\nHOME=/else\nMESOS_SANDBOX=/mnt/mesos/sandbox\nA=2\nEMPTY=\n",
+         HOSTNAME=pod-of-check\nHOME=/else\nMESOS_SANDBOX=/run/sandbox\nA=2\nEMPTY=\n",
     );
 }
 

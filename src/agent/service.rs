@@ -32,7 +32,7 @@ pub struct Snapshot {
     /// What is wrong in manifest files, in words (`file:line:column: …`).
     pub faults: BTreeMap<ManifestFile, Vec<String>>,
     /// Oldest first.
-    pub events: Arc<VecDeque<EventRecord>>,
+    pub events: Arc<VecDeque<Arc<EventRecord>>>,
     /// About the agent itself.
     pub agent: AgentView,
 }
@@ -85,6 +85,8 @@ pub struct AgentView {
     pub store_fault: Option<String>,
     /// How it limits and kills: which kind of cgroups, in words.
     pub cgroups: String,
+    /// The name of the cgroup of all pods.
+    pub cgroup: String,
     /// Manifest directories, as configured.
     pub directories: Vec<String>,
     /// Where everything lies.
@@ -147,10 +149,7 @@ pub struct AgentEnding;
 impl Service {
     /// A service on the two ends that the agent's loop holds the others of.
     #[must_use]
-    pub fn new(
-        snapshots: watch::Receiver<Arc<Snapshot>>,
-        requests: mpsc::Sender<Request>,
-    ) -> Self {
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, requests: mpsc::Sender<Request>) -> Self {
         Self { snapshots, requests }
     }
 

@@ -5,7 +5,7 @@
 use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,7 +26,7 @@ use super::upgrade;
 use super::wire::{Inbox, Outbox, Received, WireError};
 use crate::cgroup::CgroupError;
 use crate::ids::PodId;
-use crate::state::paths::{EXECUTOR_SOCKET, PodPaths};
+use crate::state::paths::EXECUTOR_SOCKET;
 use crate::sys::{self, SpawnRequest};
 
 /// Connections that wait to be accepted.
@@ -50,6 +50,13 @@ pub struct ProgramError {
     path: PathBuf,
     what: &'static str,
     source: io::Error,
+}
+
+impl AsFd for ExecutorProgram {
+    /// What can be executed.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.exe.as_fd()
+    }
 }
 
 impl ExecutorProgram {
@@ -212,14 +219,15 @@ pub enum ConnectError {
     },
 }
 
-/// Connects to the executor of a pod. Call it within a tokio runtime.
+/// Connects to the executor of a pod through its runtime directory (`PodPaths::runtime`). Call it
+/// within a tokio runtime.
 ///
 /// # Errors
 /// [`ConnectError::Gone`] if there certainly is none.
-pub fn connect(paths: &PodPaths) -> Result<Connection, ConnectError> {
-    let path = paths.runtime.join(EXECUTOR_SOCKET);
+pub fn connect(runtime: &Path) -> Result<Connection, ConnectError> {
+    let path = runtime.join(EXECUTOR_SOCKET);
     let attempt = || {
-        let directory = open_directory(&paths.runtime)?;
+        let directory = open_directory(runtime)?;
         let socket = socket()?;
         rustix::net::connect(&socket, &address(&directory)?)?;
         UnixStream::from_std(socket.into())

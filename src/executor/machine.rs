@@ -3,11 +3,11 @@
 //! ```text
 //!            launch                    started                  exited
 //!   Fresh ───────────► Starting ─────────────────► Running ───────────────┐
-//!     ▲                   │ not started               │ stop              ▼
-//!     │                   └───────────────────────────┼──────────► Recording
-//!     │ (the specification no longer                  ▼     exited     ▲  │ recorded
-//!     │  has it: forgotten)                        Stopping ───────────┘  ▼
-//!     └──────────────────────────── launch, after the back-off ──────── Ended
+//!                         ▲ │ not started               │ stop              ▼
+//!                         │ └───────────────────────────┼──────────► Recording
+//!                         │                             ▼     exited     ▲  │ recorded
+//!                         │                          Stopping ───────────┘  ▼
+//!                         └─────────────── launch, after the back-off ─── Ended
 //! ```
 //!
 //! It is level-triggered: [`PodMachine::step`] takes in one event and then compares what is wanted
@@ -177,8 +177,8 @@ struct Container {
     hash: Option<Hash>,
     /// Runs that ended early, in a row: the exponent of the back-off.
     streak: u32,
-    /// The limits that the newest run has.
-    resources: Resources,
+    /// The limits that the newest run has; none if they could not be applied.
+    resources: Option<Resources>,
     /// Why limits could not be changed in place.
     update_fault: Option<String>,
 }
@@ -188,11 +188,11 @@ enum State {
     /// It never ran.
     Fresh,
     /// Being set up.
-    Starting { attempt: Attempt, give_up_at: BootTime },
+    Starting { attempt: Attempt, force: Force },
     /// Its program runs.
     Running(Live),
     /// It was told to stop.
-    Stopping { live: Live, kill_at: BootTime },
+    Stopping { live: Live, force: Force },
     /// It ended; that is being made durable, or will be tried again.
     Recording { run: LastRun, since: BootTime, writing: Writing },
     /// It ended, and that is durable (`Container::last`).
@@ -212,6 +212,39 @@ struct Live {
 enum Writing {
     UnderWay,
     Failed { why: String, retry_at: BootTime },
+}
+
+/// When a container that has to end is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Force {
+    /// If it is still there then.
+    At(BootTime),
+    /// It was; if that did not end it, then again.
+    AgainAt(BootTime),
+}
+
+impl Force {
+    fn due(self) -> BootTime {
+        match self {
+            Self::At(at) | Self::AgainAt(at) => at,
+        }
+    }
+
+    /// A wish may shorten the time, never prolong it: the same wish may come again at any time.
+    fn by(&mut self, latest: BootTime) {
+        if let Self::At(at) = self {
+            *at = latest.min(*at);
+        }
+    }
+
+    /// Whether it is to be killed now.
+    fn strikes(&mut self, now: BootTime) -> bool {
+        let due = self.due() <= now;
+        if due {
+            *self = Self::AgainAt(now.plus(KILL_RETRY));
+        }
+        due
+    }
 }
 
 /// What is wanted of one container.
@@ -241,7 +274,7 @@ impl PodMachine {
                     last: Some(last),
                     hash: Some(hash),
                     streak,
-                    resources: Resources::default(),
+                    resources: None,
                     update_fault: None,
                 };
                 (name, container)
@@ -303,8 +336,11 @@ impl PodMachine {
         for container in &spec.containers {
             self.containers.entry(container.name.clone()).or_insert_with(Container::fresh);
         }
+        // What could not be applied is tried again whenever the agent speaks.
         for container in self.containers.values_mut() {
-            container.update_fault = None;
+            if container.update_fault.take().is_some() {
+                container.resources = None;
+            }
         }
         self.wanted = Some(Wanted { number, goal, revision: Revision::of(&spec), spec });
     }
@@ -392,7 +428,7 @@ impl Container {
             last: None,
             hash: None,
             streak: 0,
-            resources: Resources::default(),
+            resources: None,
             update_fault: None,
         }
     }
@@ -487,9 +523,12 @@ impl Container {
                 }
             }
             (State::Fresh | State::Ended { .. }, Want::Stop { .. }) => {}
-            (State::Starting { attempt, give_up_at }, _) => {
-                if *give_up_at <= now {
-                    *give_up_at = now.plus(KILL_RETRY);
+            (State::Starting { attempt, force }, want) => {
+                // A set-up that hangs may delay the end of the pod by its grace period only.
+                if let Want::Stop { grace } = want {
+                    force.by(now.plus(grace));
+                }
+                if force.strikes(now) {
                     effects.push(Effect::Kill { container: name.clone(), attempt: *attempt });
                 }
             }
@@ -497,8 +536,8 @@ impl Container {
                 let attempt = live.attempt;
                 if self.hash != Some(hash) {
                     self.stop(name, pod.termination_grace, now, effects);
-                } else if self.resources != spec.resources {
-                    self.resources = spec.resources;
+                } else if self.resources != Some(spec.resources) {
+                    self.resources = Some(spec.resources);
                     effects.push(Effect::Update {
                         container: name.clone(),
                         attempt,
@@ -507,14 +546,11 @@ impl Container {
                 }
             }
             (State::Running(_), Want::Stop { grace }) => self.stop(name, grace, now, effects),
-            (State::Stopping { live, kill_at }, want) => {
+            (State::Stopping { live, force }, want) => {
                 if let Want::Stop { grace } = want {
-                    // A later wish may shorten the grace period, never prolong it: the same
-                    // wish may come again at any time.
-                    *kill_at = now.plus(grace).min(*kill_at);
+                    force.by(now.plus(grace));
                 }
-                if *kill_at <= now {
-                    *kill_at = now.plus(KILL_RETRY);
+                if force.strikes(now) {
                     effects.push(Effect::Kill { container: name.clone(), attempt: live.attempt });
                 }
             }
@@ -540,8 +576,9 @@ impl Container {
         let attempt = self.next;
         self.next = attempt.next();
         self.hash = Some(hash);
-        self.resources = spec.resources;
-        self.state = State::Starting { attempt, give_up_at: now.plus(LAUNCH_TIME_MAX) };
+        self.resources = Some(spec.resources);
+        self.update_fault = None;
+        self.state = State::Starting { attempt, force: Force::At(now.plus(LAUNCH_TIME_MAX)) };
         Effect::Launch { container: name.clone(), attempt, hash, streak: self.streak }
     }
 
@@ -555,14 +592,14 @@ impl Container {
         let State::Running(live) = &self.state else { return };
         let attempt = live.attempt;
         let container = name.clone();
-        let kill_at = if grace == Millis(0) {
+        let force = if grace == Millis(0) {
             effects.push(Effect::Kill { container, attempt });
-            now.plus(KILL_RETRY)
+            Force::AgainAt(now.plus(KILL_RETRY))
         } else {
             effects.push(Effect::Stop { container, attempt });
-            now.plus(grace)
+            Force::At(now.plus(grace))
         };
-        self.state = State::Stopping { live: live.clone(), kill_at };
+        self.state = State::Stopping { live: live.clone(), force };
     }
 
     /// When a container that ended at `since` is started again.
@@ -581,8 +618,7 @@ impl Container {
 
     fn wake_at(&self, want: Want<'_>, pod: &PodSpec) -> Option<BootTime> {
         match (&self.state, want) {
-            (State::Starting { give_up_at, .. }, _) => Some(*give_up_at),
-            (State::Stopping { kill_at, .. }, _) => Some(*kill_at),
+            (State::Starting { force, .. } | State::Stopping { force, .. }, _) => Some(force.due()),
             (State::Recording { writing: Writing::Failed { retry_at, .. }, .. }, _) => {
                 Some(*retry_at)
             }

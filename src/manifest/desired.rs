@@ -22,6 +22,14 @@ pub struct DesiredState {
     pub faulty: BTreeSet<ManifestFile>,
 }
 
+impl DesiredState {
+    /// Whether every directory has been looked at.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.directories.values().all(|view| *view != DirectoryView::Unread)
+    }
+}
+
 /// What was seen of a manifest directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DirectoryView {

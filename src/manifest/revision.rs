@@ -62,6 +62,8 @@ pub struct Revision {
     pub containers: BTreeMap<ContainerName, Hash>,
     /// The rest: a change is applied to what runs.
     pub in_place: Hash,
+    /// One hash over all three kinds, kept because every decision compares it.
+    digest: Hash,
 }
 
 impl Revision {
@@ -86,20 +88,21 @@ impl Revision {
         let resources: BTreeMap<&ContainerName, &Resources> =
             containers.iter().map(|c| (&c.name, &c.resources)).collect();
         let order: Vec<&ContainerName> = containers.iter().map(|c| &c.name).collect();
-        Self {
-            shared: Hash::of(&(name, hostname, host, share_process_namespace, volumes)),
-            containers: containers.iter().map(|c| (c.name.clone(), container_hash(c))).collect(),
-            in_place: Hash::of(&(
-                (labels, annotations, restart_policy, termination_grace, backoff, pids_limit),
-                (order, resources),
-            )),
-        }
+        let shared = Hash::of(&(name, hostname, host, share_process_namespace, volumes));
+        let containers: BTreeMap<ContainerName, Hash> =
+            containers.iter().map(|c| (c.name.clone(), container_hash(c))).collect();
+        let in_place = Hash::of(&(
+            (labels, annotations, restart_policy, termination_grace, backoff, pids_limit),
+            (order, resources),
+        ));
+        let digest = Hash::of(&(shared, &containers, in_place));
+        Self { shared, containers, in_place, digest }
     }
 
     /// One hash over all three kinds: equal exactly when the revisions are.
     #[must_use]
     pub fn digest(&self) -> Hash {
-        Hash::of(self)
+        self.digest
     }
 }
 

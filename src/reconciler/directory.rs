@@ -47,14 +47,25 @@ impl fmt::Display for Alarm {
 pub(super) struct Trust<'a> {
     /// Configured directories whose content can't be trusted now.
     distrusted: BTreeSet<&'a str>,
-    faulty: &'a BTreeSet<ManifestFile>,
+    desired: &'a DesiredState,
 }
 
 impl Trust<'_> {
-    /// Whether a pod that `source` had, and that nothing asks for now, was deleted. A directory
-    /// that is not configured any more was taken away on purpose.
+    /// Whether a pod that `source` had, and that it does not ask for now, was deleted.
     pub(super) fn is_deleted(&self, source: &ManifestFile) -> bool {
-        !self.distrusted.contains(source.directory.as_str()) && !self.faulty.contains(source)
+        let directories = &self.desired.directories;
+        // It may have been moved to a directory that was not looked at yet.
+        if directories.values().any(|view| *view == DirectoryView::Unread) {
+            return false;
+        }
+        if directories.contains_key(&source.directory) {
+            !self.distrusted.contains(source.directory.as_str())
+                && !self.desired.faulty.contains(source)
+        } else {
+            // A directory that is not configured any more was taken away on purpose, or is spelt
+            // in another way: only when all the others are seen clearly is that known.
+            self.distrusted.is_empty()
+        }
     }
 }
 
@@ -71,6 +82,8 @@ pub(super) fn judge<'a>(
         .filter_map(|pod| pod.record.as_ref().or(pod.adoptable.as_ref()))
         .map(|record| record.source.directory.as_str())
         .collect();
+    // Perhaps one of the configured ones is meant to be the same.
+    let displaced = in_use.iter().any(|name| !desired.directories.contains_key(*name));
     for (directory, view) in &desired.directories {
         let mut alarm = |kind| {
             plan.alarms.push(Alarm { directory: directory.clone(), kind });
@@ -89,8 +102,9 @@ pub(super) fn judge<'a>(
                     continue;
                 }
                 // With the store lost there is no handle; then an empty directory proves nothing
-                // as long as there are pods that came from it.
-                if *empty && (known.is_some() || in_use.contains(directory.as_str())) {
+                // as long as there are pods that came from it, or may have.
+                let bereft = displaced || in_use.contains(directory.as_str());
+                if *empty && (known.is_some() || bereft) {
                     distrusted.insert(directory.as_str());
                     alarm(AlarmKind::ReplacedByEmpty);
                 } else {
@@ -99,7 +113,7 @@ pub(super) fn judge<'a>(
             }
         }
     }
-    Trust { distrusted, faulty: &desired.faulty }
+    Trust { distrusted, desired }
 }
 
 /// The handles that are remembered once `plan` is carried out.

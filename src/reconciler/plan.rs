@@ -115,6 +115,8 @@ pub enum Reason {
     FoundWithoutRecord,
     /// Its specification was found missing and is written again.
     SpecificationMissing,
+    /// Another specification was accepted, but its record was not made durable any more.
+    AcceptanceInterrupted,
     /// It shall run and has no executor.
     NoExecutor,
     /// Its executor ended.
@@ -146,6 +148,9 @@ impl fmt::Display for Reason {
             Self::MovedManifest(source) => write!(f, "it is in {source} now"),
             Self::FoundWithoutRecord => f.write_str("it was found without a record"),
             Self::SpecificationMissing => f.write_str("its stored specification was missing"),
+            Self::AcceptanceInterrupted => {
+                f.write_str("its stored specification is newer than its record")
+            }
             Self::NoExecutor => f.write_str("it shall run and has no executor"),
             Self::ExecutorLost { count, delay } => {
                 write!(f, "its executor ended ({count} in a row); next start in {delay}")

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::directory::Trust;
-use super::{Action, ActualPod, ActualState, ExecutorState, Now, Reason, Step};
+use super::{Action, ActualPod, ActualState, ExecutorState, Now, Reason, Step, StoredSpec};
 use crate::clock::{BootTime, Millis};
 use crate::executor::protocol::{Goal, PodReport};
-use crate::ids::{PodId, PodName};
-use crate::manifest::desired::{Claim, DesiredState};
+use crate::ids::PodId;
+use crate::manifest::desired::Claim;
 use crate::manifest::pod::{PodSpec, TERMINATION_GRACE_DEFAULT};
 use crate::manifest::revision::Revision;
 use crate::state::record::{
@@ -48,16 +48,17 @@ struct Instance<'a> {
     actual: &'a ActualPod,
 }
 
+/// Steps for one pod: what asks for it, and its instances.
 pub(super) fn plan_pod(
-    name: &PodName,
-    desired: &DesiredState,
+    claims: &[Claim],
+    instances: &[&ActualPod],
     actual: &ActualState,
     trust: &Trust<'_>,
     now: Now,
 ) -> Decision {
     let mut kept: Vec<Instance<'_>> = Vec::new();
     let mut going: Vec<Instance<'_>> = Vec::new();
-    for pod in actual.pods.values().filter(|pod| pod.name() == Some(name)) {
+    for pod in instances {
         match (&pod.record, &pod.adoptable) {
             (Some(record), _) => {
                 let instance = Instance { record, actual: pod };
@@ -80,7 +81,6 @@ pub(super) fn plan_pod(
     if let Some(instance) = going.first() {
         return instance.go(actual, now);
     }
-    let claims = desired.claims.get(name).map_or(&[][..], Vec::as_slice);
     kept.sort_by_key(|instance| instance.rank(claims));
     let Some(instance) = kept.pop() else {
         return now_only(create(claims));
@@ -120,16 +120,22 @@ fn choose<'a>(claims: &'a [Claim], instance: Instance<'_>, trust: &Trust<'_>) ->
 
 impl Instance<'_> {
     /// Of several instances the one that fits a claim is kept, then the one that runs, then the
-    /// youngest.
+    /// one with the most revisions. Not the youngest: the wall clock decides nothing.
     fn rank(&self, claims: &[Claim]) -> (bool, bool, u64, PodId) {
         let fits =
             claims.iter().any(|claim| claim.revision.digest() == self.record.accepted.digest);
         let runs = matches!(self.actual.executor, ExecutorState::Connected { .. });
-        (fits, runs, self.record.created_at.0, self.record.id)
+        (fits, runs, self.record.accepted.number, self.record.id)
     }
 
     fn grace(&self) -> Millis {
-        self.actual.spec.as_ref().map_or(TERMINATION_GRACE_DEFAULT, |spec| spec.termination_grace)
+        self.spec().map_or(TERMINATION_GRACE_DEFAULT, |stored| stored.spec.termination_grace)
+    }
+
+    /// The stored specification, if it can be one of this instance.
+    fn spec(&self) -> Option<&StoredSpec> {
+        let stored = self.actual.spec.as_ref()?;
+        (stored.revision.shared == self.record.accepted.shared).then_some(stored)
     }
 
     fn terminate(&self, cause: TerminationCause, actual: &ActualState, now: Now) -> Vec<Step> {
@@ -146,7 +152,7 @@ impl Instance<'_> {
         let record = self.record;
         let digest = claim.revision.digest();
         if record.accepted.digest == digest {
-            return if self.actual.spec.is_none() {
+            return if self.spec().is_none_or(|stored| stored.revision != claim.revision) {
                 let record = PodRecord { source: claim.source.clone(), ..record.clone() };
                 now_only(accept(record, claim, Reason::SpecificationMissing))
             } else if record.source != claim.source {
@@ -165,23 +171,33 @@ impl Instance<'_> {
         if !in_place {
             return now_only(self.terminate(TerminationCause::Replaced, actual, now));
         }
-        let record = revised(record, claim, now);
+        let record = revised(record, &claim.revision, now);
+        let record = PodRecord { source: claim.source.clone(), ..record };
         now_only(accept(record, claim, Reason::ChangedManifest(claim.source.clone())))
     }
 
     /// Whether a finished pod would end the same way by the new revision: only what does not run
     /// changed.
     fn is_rerun_needless(&self, claim: &Claim) -> bool {
-        self.actual.spec.as_ref().is_some_and(|old| {
-            Revision::of(old).containers == claim.revision.containers
-                && old.restart_policy == claim.spec.restart_policy
+        self.spec().is_some_and(|old| {
+            old.revision.containers == claim.revision.containers
+                && old.spec.restart_policy == claim.spec.restart_policy
         })
     }
 
     /// Towards the accepted revision.
     fn keep(&self, actual: &ActualState, now: Now) -> Decision {
         match &self.record.phase {
-            RecordPhase::Active => self.run(actual, now),
+            RecordPhase::Active => match self.spec() {
+                // The specification is written before the record: the last step of `Accept` was
+                // not taken, and what it replaced is gone.
+                Some(stored) if stored.revision.digest() != self.record.accepted.digest => {
+                    let record = revised(self.record, &stored.revision, now);
+                    let record = Action::Record(Box::new(record));
+                    now_only(step(record, Reason::AcceptanceInterrupted))
+                }
+                Some(_) | None => self.run(actual, now),
+            },
             RecordPhase::Finished { .. } => now_only(self.rest()),
             RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => now_only(vec![]),
         }
@@ -198,11 +214,15 @@ impl Instance<'_> {
                 }
                 // Without a specification there is nothing to tell an executor; a claim brings
                 // one, and until then there is no right way on.
-                Some(_) | None if self.actual.spec.is_none() => now_only(vec![]),
+                Some(_) | None if self.spec().is_none() => now_only(vec![]),
                 Some(_) | None => now_only(step(Action::Start(id), Reason::NoExecutor)),
             },
             ExecutorState::Lost { lived } => now_only(self.note_loss(*lived, actual, now)),
             ExecutorState::Connected { build, refused_upgrade, report } => {
+                // First of all, so that an executor is told only what its build understands.
+                if *build != actual.executor_build && !refused_upgrade {
+                    return now_only(step(Action::Upgrade(id), Reason::OtherBuild));
+                }
                 let told = report.as_ref().filter(|report| self.knows(report, Goal::Run));
                 let Some(report) = told else {
                     let tell = Action::SetSpec { id, goal: Goal::Run };
@@ -210,9 +230,6 @@ impl Instance<'_> {
                 };
                 if let Some(outcome) = report.finished {
                     return now_only(finish(record, report, outcome));
-                }
-                if *build != actual.executor_build && !refused_upgrade {
-                    return now_only(step(Action::Upgrade(id), Reason::OtherBuild));
                 }
                 now_only(vec![])
             }
@@ -308,8 +325,8 @@ fn accept(record: PodRecord, claim: &Claim, reason: Reason) -> Vec<Step> {
     step(Action::Accept { record: Box::new(record), spec }, reason)
 }
 
-/// The record with the claim's revision accepted.
-fn revised(record: &PodRecord, claim: &Claim, now: Now) -> PodRecord {
+/// The record with another revision accepted.
+fn revised(record: &PodRecord, revision: &Revision, now: Now) -> PodRecord {
     let mut history = record.history.clone();
     history.push(record.accepted.clone());
     if history.len() > HISTORY_LEN_MAX {
@@ -317,11 +334,11 @@ fn revised(record: &PodRecord, claim: &Claim, now: Now) -> PodRecord {
     }
     let accepted = Accepted {
         number: record.accepted.number + 1,
-        digest: claim.revision.digest(),
-        shared: claim.revision.shared,
+        digest: revision.digest(),
+        shared: revision.shared,
         at: now.wall,
     };
-    PodRecord { source: claim.source.clone(), accepted, history, ..record.clone() }
+    PodRecord { accepted, history, ..record.clone() }
 }
 
 fn finish(record: &PodRecord, report: &PodReport, outcome: Outcome) -> Vec<Step> {

@@ -8,7 +8,8 @@
 //!
 //! **Missing mount points** are made where that is possible. Where the file system is read-only,
 //! the directory is *mirrored*: a small tmpfs takes its place, with every entry bound into it, and
-//! the mount point is made there. The host is never written.
+//! the mount point is made there; but not in a volume, where that is an error. The host is never
+//! written.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -94,6 +95,8 @@ struct Root {
     moved: bool,
     /// Mirrors, writable until all mount points are made.
     mirrors: Vec<OwnedFd>,
+    /// Where something of the host or a volume was bound.
+    bound: Vec<String>,
     /// One empty directory for all that are masked: a file system less for each.
     empty: Option<OwnedFd>,
 }
@@ -107,7 +110,7 @@ impl Root {
         let top = rustix::fs::open("/", flags, Mode::empty()).to(what)?;
         let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID;
         sys::mount_setattr(top.as_fd(), true, set, 0, libc::MS_PRIVATE).to(what)?;
-        Ok(Self { top, moved: false, mirrors: Vec::new(), empty: None })
+        Ok(Self { top, moved: false, mirrors: Vec::new(), bound: Vec::new(), empty: None })
     }
 
     fn mount(&mut self, step: &MountStep, tree: Option<OwnedFd>) -> Result<(), Failure> {
@@ -133,7 +136,11 @@ impl Root {
             let (new, old) = if directory { ("directory", "file") } else { ("file", "directory") };
             return Err(Failure::new(format!("mount a {new} on {path}: a {old} is there")));
         }
-        attach(tree.as_fd(), target.as_fd()).to(what)
+        attach(tree.as_fd(), target.as_fd()).to(what)?;
+        if matches!(step.source, Source::Bind { .. }) {
+            self.bound.push(path.clone());
+        }
+        Ok(())
     }
 
     /// Hides what is there, if something is: a directory looks empty, a file is /dev/null.
@@ -224,6 +231,13 @@ impl Root {
             let what = || format!("make mount point {path}");
             match make(parent.as_fd(), part, directory) {
                 Err(Errno::ROFS) => {
+                    // A mirror would not show what others put into a volume later.
+                    if let Some(volume) = self.bound.iter().find(|at| is_below(path, at)) {
+                        return Err(Failure::new(format!(
+                            "make mount point {path}: it is missing in the volume that is mounted \
+                             read-only on {volume}"
+                        )));
+                    }
                     parent = self.mirror(&parent).to(what)?;
                     make(parent.as_fd(), part, directory).to(what)?;
                 }
@@ -268,6 +282,11 @@ impl Root {
         }
         Ok(mirror)
     }
+}
+
+/// Whether a path is below a directory, by their text.
+fn is_below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn mirror_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {

@@ -67,7 +67,8 @@ impl EventRecord {
     }
 
     /// Whether the other says the same of the same, at whatever time.
-    fn repeats(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn repeats(&self, other: &Self) -> bool {
         let Self { first_at: _, at: _, pod, id, kind, reason, message, count: _ } = self;
         *pod == other.pod
             && *id == other.id

@@ -16,7 +16,10 @@ use crate::containerizer::native::plan::{
 };
 
 /// Where a container finds its sandbox; the value of `$MESOS_SANDBOX`.
-pub(super) const SANDBOX: &str = "/mnt/mesos/sandbox";
+///
+/// Below `/run`, which is the container's own anyway, and not at Mesos' `/mnt/mesos/sandbox`: that
+/// would reach into a volume which a user mounts on `/mnt`.
+pub(super) const SANDBOX: &str = "/run/sandbox";
 /// Permissions of a sandbox, which belongs to the container's user.
 const SANDBOX_MODE: u32 = 0o750;
 

@@ -1,0 +1,519 @@
+//! The loop: takes in everything that happens, lets the reconciler decide, sends workers, and
+//! publishes what is to be seen.
+//!
+//! Concurrency is argued here and nowhere else. Only this loop changes [`ActualState`]. Workers
+//! and links tell it what became true through two bounded channels; for one pod at most one worker
+//! is out, and its last word is that it is done. While it is out nothing is planned for that pod,
+//! so a plan is never older than what was done for its pod. A worker that can't get rid of its
+//! updates waits for the loop, and the loop never waits for a worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::events;
+use super::link::{self, LinkEvent, LinkHandle};
+use super::manifests::Manifests;
+use super::publish::{Publisher, Saved};
+use super::service::Request;
+use super::worker::{self, ActError, Context, Subject, Update};
+use crate::clock::{BootTime, Millis, WallTime};
+use crate::executor::client::{Connection, Welcome};
+use crate::executor::protocol::PodReport;
+use crate::ids::PodId;
+use crate::manifest::desired::DesiredState;
+use crate::manifest::revision::Revision;
+use crate::manifest::watcher::DirectoryObservation;
+use crate::reconciler::{
+    Action, ActualPod, ActualState, ExecutorState, Key, Now, Plan, Step, StoredSpec, reconcile,
+};
+use crate::state::record::{Accepted, Losses, ManifestFile, PodRecord, RecordPhase};
+use crate::state::store::Change;
+
+/// Things that happened, taken in before the next decision.
+const BATCH_MAX: usize = 1024;
+/// First delay after a worker failed; doubled each time.
+const HOLD: Millis = Millis(500);
+/// Longest delay after a worker failed.
+const HOLD_MAX: Millis = Millis::from_secs(60);
+/// How long an executor that is there but does not answer is left alone before it is tried again.
+const SILENCE_RETRY: Millis = Millis::from_secs(5);
+/// How long events wait for a commit that has to be made anyway.
+const EVENTS_FLUSH: Millis = Millis::from_secs(30);
+
+/// What the loop listens to.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    pub(super) observations: mpsc::UnboundedReceiver<DirectoryObservation>,
+    pub(super) updates: mpsc::Receiver<Update>,
+    pub(super) links: mpsc::Receiver<(PodId, LinkEvent)>,
+    pub(super) requests: mpsc::Receiver<Request>,
+}
+
+/// The loop's own.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) context: Arc<Context>,
+    pub(super) actual: ActualState,
+    pub(super) manifests: Manifests,
+    pub(super) publisher: Publisher,
+    desired: DesiredState,
+    links: BTreeMap<PodId, Link>,
+    link_events: mpsc::Sender<(PodId, LinkEvent)>,
+    /// Keys with a worker out, or held after one failed.
+    busy: BTreeMap<Key, Busy>,
+    /// Executors that are there and were silent: when to try again.
+    silent: BTreeMap<PodId, BootTime>,
+    /// Executors that were found at the start and not tried yet.
+    unsought: BTreeSet<PodId>,
+    flush_at: Option<BootTime>,
+}
+
+#[derive(Debug)]
+struct Link {
+    handle: LinkHandle,
+    pid: u32,
+    since: BootTime,
+}
+
+#[derive(Debug)]
+enum Busy {
+    Working { failures: u32 },
+    Held { failures: u32, until: BootTime },
+}
+
+impl Core {
+    pub(super) fn new(
+        context: Arc<Context>,
+        actual: ActualState,
+        manifests: Manifests,
+        publisher: Publisher,
+        link_events: mpsc::Sender<(PodId, LinkEvent)>,
+    ) -> Self {
+        let now = BootTime::now();
+        let found = actual.pods.iter().filter(|(_, pod)| pod.executor == ExecutorState::Silent);
+        let silent: BTreeMap<PodId, BootTime> = found.map(|(id, _)| (*id, now)).collect();
+        let desired = manifests.desired();
+        Self {
+            context,
+            actual,
+            manifests,
+            publisher,
+            desired,
+            links: BTreeMap::new(),
+            link_events,
+            busy: BTreeMap::new(),
+            unsought: silent.keys().copied().collect(),
+            silent,
+            flush_at: None,
+        }
+    }
+
+    /// Decides, acts, publishes; returns how long nothing needs to be done unless something
+    /// happens.
+    pub(super) fn turn(&mut self) -> Option<Duration> {
+        let now = Now { boot: BootTime::now(), wall: WallTime::now() };
+        self.seek_silent(now.boot);
+        let plan = reconcile(&self.desired, &self.actual, now);
+        let mut wake_at = plan.wake_at;
+        self.remember(&plan);
+        for (key, steps) in plan.work {
+            let free_at = self.dispatch(key, steps, now.boot);
+            wake_at = [wake_at, free_at].into_iter().flatten().min();
+        }
+        self.publish(&plan.alarms);
+        self.flush_events(now.boot);
+        let wakes = [wake_at, self.silent.values().min().copied(), self.flush_at];
+        let wake_at = wakes.into_iter().flatten().min()?;
+        // A timer of tokio may be early by its resolution of a millisecond.
+        Some(Duration::from(wake_at.since(BootTime::now())) + Duration::from_millis(1))
+    }
+
+    /// Waits for something to happen and takes it in, with all that has happened since.
+    pub(super) async fn listen(&mut self, inputs: &mut Inputs, idle: Option<Duration>) {
+        let timer = async {
+            match idle {
+                Some(span) => sleep(span).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Cancel-safe: tokio's `recv` loses nothing when dropped, and neither does a timer.
+            Some(observation) = inputs.observations.recv() => self.observe(observation),
+            Some(update) = inputs.updates.recv() => self.take(update),
+            Some((id, event)) = inputs.links.recv() => self.hear(id, event),
+            Some(request) = inputs.requests.recv() => self.answer(request),
+            () = timer => {}
+        }
+        for _ in 0..BATCH_MAX {
+            if let Ok(update) = inputs.updates.try_recv() {
+                self.take(update);
+            } else if let Ok((id, event)) = inputs.links.try_recv() {
+                self.hear(id, event);
+            } else if let Ok(observation) = inputs.observations.try_recv() {
+                self.observe(observation);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn observe(&mut self, observation: DirectoryObservation) {
+        self.manifests.observe(observation);
+        self.desired = self.manifests.desired();
+        let faults = self.manifests.faults();
+        self.publisher.set_faults(faults, &self.actual, WallTime::now());
+        // A pod that could not be dealt with may be dealt with now.
+        self.busy.retain(|_, busy| matches!(busy, Busy::Working { .. }));
+    }
+
+    fn remember(&mut self, plan: &Plan) {
+        if plan.remember.is_empty() {
+            return;
+        }
+        self.actual.directories.extend(plan.remember.clone());
+        let changes = plan
+            .remember
+            .iter()
+            .map(|(directory, handle)| Change::PutDirectory {
+                directory: directory.clone(),
+                handle: handle.clone(),
+            })
+            .collect();
+        self.commit_apart(changes);
+    }
+
+    /// Commits what nothing waits for. If it fails it is made good by the next start: a handle is
+    /// then unknown, an event lost.
+    fn commit_apart(&self, changes: Vec<Change>) {
+        let store = self.context.store.clone();
+        tokio::spawn(async move {
+            if let Err(error) = store.commit(changes).await {
+                tracing::warn!(error = super::chain(&error), "can't record");
+            }
+        });
+    }
+
+    /// Sends a worker, unless one is out or the key is held; then says until when.
+    fn dispatch(&mut self, key: Key, steps: Vec<Step>, now: BootTime) -> Option<BootTime> {
+        let failures = match self.busy.get(&key) {
+            Some(Busy::Working { .. }) => return None,
+            Some(Busy::Held { until, .. }) if *until > now => return Some(*until),
+            Some(Busy::Held { failures, .. }) => *failures,
+            None => 0,
+        };
+        let subjects = subjects_of(&steps, &self.actual, &self.links);
+        self.busy.insert(key.clone(), Busy::Working { failures });
+        tokio::spawn(worker::work(self.context.clone(), key, steps, subjects));
+        None
+    }
+
+    fn take(&mut self, update: Update) {
+        match update {
+            Update::Accepted { record, spec, event } => {
+                self.publisher.add_event(event, Saved::Yes);
+                let pod = self.pod(record.id);
+                pod.adoptable = None;
+                pod.record = Some(record);
+                pod.spec = Some(StoredSpec::new(spec));
+            }
+            Update::Recorded { record, event } => {
+                self.publisher.add_event(event, Saved::Yes);
+                let pod = self.pod(record.id);
+                pod.adoptable = None;
+                pod.record = Some(record);
+            }
+            Update::LossNoted { record, event } => {
+                self.publisher.add_event(event, Saved::Yes);
+                let pod = self.pod(record.id);
+                pod.record = Some(record);
+                pod.executor = ExecutorState::Absent;
+            }
+            Update::Forgotten(id) => {
+                self.publisher.touch(id);
+                self.actual.pods.remove(&id);
+                self.links.remove(&id);
+                self.silent.remove(&id);
+            }
+            Update::Runtime { id, present } => {
+                if let Some(pod) = self.actual.pods.get_mut(&id) {
+                    pod.has_runtime = present;
+                }
+            }
+            Update::Linked { id, connection, welcome } => self.linked(id, *connection, *welcome),
+            Update::Unlinked(id) => self.unlinked(id),
+            Update::Unreached(id) => self.unreached(id),
+            Update::UpgradeRefused { id, why } => {
+                tracing::warn!(%id, why, "the executor goes on as the build it is");
+                if let Some(pod) = self.actual.pods.get_mut(&id)
+                    && let ExecutorState::Connected { refused_upgrade, .. } = &mut pod.executor
+                {
+                    *refused_upgrade = true;
+                }
+            }
+            Update::Done { key, result } => self.done(key, result),
+        }
+    }
+
+    fn pod(&mut self, id: PodId) -> &mut ActualPod {
+        self.publisher.touch(id);
+        self.actual.pods.entry(id).or_insert_with(|| ActualPod {
+            record: None,
+            adoptable: None,
+            spec: None,
+            executor: ExecutorState::Absent,
+            has_runtime: false,
+        })
+    }
+
+    fn linked(&mut self, id: PodId, connection: Connection, welcome: Welcome) {
+        let Welcome { build, pid, wanted, .. } = welcome;
+        let process = connection.pidfd(pid).unwrap_or_else(|error| {
+            tracing::warn!(%id, %error, "can't hold the executor's process");
+            None
+        });
+        self.silent.remove(&id);
+        self.unsought.remove(&id);
+        let events = self.link_events.clone();
+        let handle = link::open(id, connection, build.clone(), process, events);
+        self.links.insert(id, Link { handle, pid, since: BootTime::now() });
+        let pod = self.pod(id);
+        pod.executor = ExecutorState::Connected { build, refused_upgrade: false, report: None };
+        let Some(wanted) = wanted else { return };
+        // What the executor was told makes good what the disk has lost.
+        if pod.record.is_none() && pod.adoptable.is_none() {
+            let revision = Revision::of(&wanted.spec);
+            let at = WallTime::now();
+            pod.adoptable = Some(PodRecord {
+                id,
+                name: wanted.spec.name.clone(),
+                source: ManifestFile { directory: String::new(), file: String::new() },
+                accepted: Accepted {
+                    number: wanted.number,
+                    digest: revision.digest(),
+                    shared: revision.shared,
+                    at,
+                },
+                history: Vec::new(),
+                phase: RecordPhase::Active,
+                created_at: at,
+                losses: Losses::default(),
+            });
+        }
+        pod.spec.get_or_insert_with(|| StoredSpec::new(wanted.spec));
+    }
+
+    fn unlinked(&mut self, id: PodId) {
+        self.silent.remove(&id);
+        self.unsought.remove(&id);
+        self.publisher.touch(id);
+        let lived = self.links.remove(&id).map(|link| BootTime::now().since(link.since));
+        if let Some(pod) = self.actual.pods.get_mut(&id) {
+            // An executor that this agent never reached was lost before; that is not counted
+            // again.
+            pod.executor = match lived {
+                Some(lived) => ExecutorState::Lost { lived },
+                None => ExecutorState::Absent,
+            };
+        }
+    }
+
+    /// It is tried again later; starting it again would run its containers twice.
+    fn unreached(&mut self, id: PodId) {
+        self.unsought.remove(&id);
+        let pod = self.pod(id);
+        if matches!(pod.executor, ExecutorState::Absent | ExecutorState::Lost { .. }) {
+            pod.executor = ExecutorState::Silent;
+            self.silent.insert(id, BootTime::now().plus(SILENCE_RETRY));
+        }
+    }
+
+    /// Whether everything that was found at the start is known, and the manifests are read.
+    pub(super) fn is_recovered(&self) -> bool {
+        self.unsought.is_empty() && self.desired.is_read()
+    }
+
+    fn hear(&mut self, id: PodId, event: LinkEvent) {
+        self.publisher.touch(id);
+        match event {
+            LinkEvent::Report(report) => self.reported(id, report),
+            LinkEvent::Build(new) => {
+                if let Some(pod) = self.actual.pods.get_mut(&id)
+                    && let ExecutorState::Connected { build, .. } = &mut pod.executor
+                {
+                    *build = new;
+                }
+            }
+            LinkEvent::Ended { process_gone: true } => self.unlinked(id),
+            LinkEvent::Ended { process_gone: false } => {
+                self.silent.insert(id, BootTime::now());
+                if let Some(pod) = self.actual.pods.get_mut(&id) {
+                    pod.executor = ExecutorState::Silent;
+                }
+            }
+        }
+    }
+
+    fn reported(&mut self, id: PodId, new: PodReport) {
+        let Some(pod) = self.actual.pods.get_mut(&id) else { return };
+        let ExecutorState::Connected { report, .. } = &mut pod.executor else { return };
+        let at = WallTime::now();
+        let news = match (&pod.record, report.as_ref()) {
+            (Some(record), Some(old)) => events::between(record, old, &new, at),
+            (Some(_) | None, _) => Vec::new(),
+        };
+        *report = Some(new);
+        for event in news {
+            self.publisher.add_event(event, Saved::No);
+        }
+        self.publisher.touch(id);
+    }
+
+    fn done(&mut self, key: Key, result: Result<(), ActError>) {
+        let failures = match self.busy.remove(&key) {
+            Some(Busy::Working { failures } | Busy::Held { failures, .. }) => failures,
+            None => 0,
+        };
+        let Err(error) = result else {
+            self.publisher.clear_failure(&key, &self.actual);
+            return;
+        };
+        let failures = failures.saturating_add(1);
+        let factor = 1_u64.checked_shl(failures - 1).unwrap_or(u64::MAX);
+        let delay = Millis(HOLD.0.saturating_mul(factor)).min(HOLD_MAX);
+        let text = super::chain(&error);
+        tracing::warn!(pod = %key, error = text, retry_in = %delay, "a step failed");
+        self.busy.insert(key.clone(), Busy::Held { failures, until: BootTime::now().plus(delay) });
+        self.publisher.set_failure(key, text, &self.actual, WallTime::now());
+    }
+
+    /// Tries to reach executors that are there and did not answer.
+    fn seek_silent(&mut self, now: BootTime) {
+        let due: Vec<PodId> =
+            self.silent.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
+        for id in due {
+            self.silent.insert(id, now.plus(worker::ANSWER_TIME_MAX.into()).plus(SILENCE_RETRY));
+            let context = self.context.clone();
+            // The name is only in the path of the logs, which is not needed to connect.
+            let runtime = context.paths.runtime_pods().join(id.to_string());
+            tokio::spawn(async move {
+                if let Err(error) = context.link(id, &runtime).await {
+                    tracing::warn!(%id, error = super::chain(&error), "an executor is silent");
+                }
+            });
+        }
+    }
+
+    fn publish(&mut self, alarms: &[crate::reconciler::Alarm]) {
+        let links = &self.links;
+        let pid_of = |id: &PodId| links.get(id).map(|link| link.pid);
+        let recovered = self.is_recovered();
+        self.publisher.publish(&self.actual, &self.desired, alarms, recovered, &pid_of);
+    }
+
+    fn flush_events(&mut self, now: BootTime) {
+        match self.flush_at {
+            _ if !self.publisher.has_unsaved() => self.flush_at = None,
+            None => self.flush_at = Some(now.plus(EVENTS_FLUSH)),
+            Some(at) if at <= now => {
+                self.flush_at = None;
+                let unsaved = self.publisher.take_unsaved();
+                self.commit_apart(unsaved.into_iter().map(Change::PutEvent).collect());
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Delete { name, answer } => {
+                let result = self.delete(&name);
+                // The asker may have gone.
+                let _gone = answer.send(result);
+            }
+        }
+    }
+
+    fn delete(
+        &self,
+        name: &crate::ids::PodName,
+    ) -> Result<ManifestFile, super::service::DeleteRefused> {
+        use super::service::DeleteRefused;
+        let record = self.actual.pods.values().filter_map(|pod| pod.record.as_ref());
+        let owned = record.filter(|record| record.name == *name).map(|record| &record.source);
+        let claimed = self.desired.claims.get(name).into_iter().flatten().map(|c| &c.source);
+        let source_file = owned
+            .chain(claimed)
+            .find(|source| !source.file.is_empty())
+            .cloned()
+            .ok_or_else(|| DeleteRefused::NotFound(name.clone()))?;
+        let name = name.clone();
+        if !self.manifests.is_alone(&source_file) {
+            return Err(DeleteRefused::SharedFile { name, source_file });
+        }
+        let path = std::path::Path::new(&source_file.directory).join(&source_file.file);
+        match std::fs::remove_file(&path) {
+            Ok(()) => Ok(source_file),
+            Err(error) => {
+                Err(DeleteRefused::NotRemoved { name, source_file, why: error.to_string() })
+            }
+        }
+    }
+}
+
+/// What a worker needs to know of the instances it is to act on.
+fn subjects_of(
+    steps: &[Step],
+    actual: &ActualState,
+    links: &BTreeMap<PodId, Link>,
+) -> Vec<Subject> {
+    let mut ids: Vec<PodId> = steps.iter().filter_map(|step| step.action.subject()).collect();
+    ids.dedup();
+    ids.into_iter()
+        .filter_map(|id| {
+            let pod = actual.pods.get(&id)?;
+            Some(Subject {
+                id,
+                record: pod.record.clone(),
+                spec: pod.spec.as_ref().map(|stored| stored.spec.clone()),
+                link: links.get(&id).map(|link| link.handle.clone()),
+            })
+        })
+        .collect()
+}
+
+impl Action {
+    /// The instance that must be known to perform it.
+    fn subject(&self) -> Option<PodId> {
+        match self {
+            Self::Create { .. } | Self::Accept { .. } | Self::Record(_) | Self::NoteLoss(_) => None,
+            Self::Start(id)
+            | Self::SetSpec { id, .. }
+            | Self::Upgrade(id)
+            | Self::Kill(id)
+            | Self::Release(id)
+            | Self::Destroy(id)
+            | Self::Forget(id) => Some(*id),
+        }
+    }
+
+    /// Its name, for the log.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Accept { .. } => "accept",
+            Self::Record(_) => "record",
+            Self::NoteLoss(_) => "note loss",
+            Self::Start(_) => "start",
+            Self::SetSpec { .. } => "set spec",
+            Self::Upgrade(_) => "upgrade",
+            Self::Kill(_) => "kill",
+            Self::Release(_) => "release",
+            Self::Destroy(_) => "destroy",
+            Self::Forget(_) => "forget",
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The agent's end of the connection to one executor.
+//!
+//! A task owns the connection; the loop hears of everything that comes in, workers send through a
+//! [`LinkHandle`] and wait there for what they need to hear.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::executor::client::Connection;
+use crate::executor::protocol::{Goal, PodReport, ToAgent, ToExecutor};
+use crate::ids::PodId;
+use crate::manifest::revision::Hash;
+
+/// Messages waiting to be sent to one executor.
+const OUTGOING_MAX: usize = 8;
+/// How long the process may outlive its connection before it counts as alive but deaf.
+const EXIT_TIME_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// How long an executor may take to accept a message.
+const SEND_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What the loop hears.
+#[derive(Debug)]
+pub(super) enum LinkEvent {
+    /// It reports.
+    Report(PodReport),
+    /// It goes on as this build.
+    Build(String),
+    /// The connection ended; whether the executor did, too.
+    Ended { process_gone: bool },
+}
+
+/// A link to an executor. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct LinkHandle {
+    outgoing: mpsc::Sender<(ToExecutor, Vec<OwnedFd>)>,
+    heard: watch::Receiver<Heard>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Heard {
+    build: String,
+    report: Option<PodReport>,
+    refused_upgrade: Option<String>,
+}
+
+/// Why an executor could not be told something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TellError {
+    #[error("the connection to its executor ended")]
+    Closed,
+    #[error("its executor did not answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    #[error("its executor refused: {0}")]
+    Refused(String),
+}
+
+impl LinkHandle {
+    /// Hands a message over to be sent.
+    pub(super) async fn send(
+        &self,
+        message: ToExecutor,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), TellError> {
+        self.outgoing.send((message, fds)).await.map_err(|_| TellError::Closed)
+    }
+
+    /// Waits until the executor reports on that revision and goal.
+    pub(super) async fn told(
+        &self,
+        number: u64,
+        digest: Hash,
+        goal: Goal,
+        limit: Duration,
+    ) -> Result<(), TellError> {
+        self.wait(limit, |heard| {
+            heard
+                .report
+                .as_ref()
+                .filter(|r| r.number == number && r.digest == digest && r.goal == goal)
+                .map(|_| Ok(()))
+        })
+        .await
+    }
+
+    /// Waits until the executor goes on as that build, or says why not.
+    pub(super) async fn upgraded(&self, build: &str, limit: Duration) -> Result<(), TellError> {
+        self.wait(limit, |heard| match &heard.refused_upgrade {
+            Some(why) => Some(Err(TellError::Refused(why.clone()))),
+            None if heard.build == build => Some(Ok(())),
+            None => None,
+        })
+        .await
+    }
+
+    async fn wait(
+        &self,
+        limit: Duration,
+        answer: impl Fn(&Heard) -> Option<Result<(), TellError>>,
+    ) -> Result<(), TellError> {
+        let mut heard = self.heard.clone();
+        let waited = timeout(limit, heard.wait_for(|heard| answer(heard).is_some())).await;
+        match waited {
+            Ok(Ok(heard)) => answer(&heard).unwrap_or(Err(TellError::Closed)),
+            Ok(Err(_)) => Err(TellError::Closed),
+            Err(_) => Err(TellError::TimedOut(limit)),
+        }
+    }
+}
+
+/// Starts the task of a link. `hear` is called with everything that comes in, the end last.
+pub(super) fn open(
+    id: PodId,
+    connection: Connection,
+    build: String,
+    process: Option<OwnedFd>,
+    events: mpsc::Sender<(PodId, LinkEvent)>,
+) -> LinkHandle {
+    let (outgoing, to_send) = mpsc::channel(OUTGOING_MAX);
+    let (tell, heard) = watch::channel(Heard { build, ..Heard::default() });
+    tokio::spawn(async move {
+        relay(id, connection, to_send, &tell, &events).await;
+        // What waits for an answer must not wait on for one that can't come any more.
+        drop(tell);
+        let process_gone = is_gone(process).await;
+        let _agent_ending = events.send((id, LinkEvent::Ended { process_gone })).await;
+    });
+    LinkHandle { outgoing, heard }
+}
+
+async fn relay(
+    id: PodId,
+    mut connection: Connection,
+    mut to_send: mpsc::Receiver<(ToExecutor, Vec<OwnedFd>)>,
+    tell: &watch::Sender<Heard>,
+    events: &mpsc::Sender<(PodId, LinkEvent)>,
+) {
+    loop {
+        tokio::select! {
+            // Cancel-safe: `Connection::next` keeps a partly read message.
+            incoming = connection.next() => {
+                let event = match incoming {
+                    Ok(Some(message)) => hear(message, tell),
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::warn!(%id, error = %error, "the executor's connection broke");
+                        return;
+                    }
+                };
+                if let Some(event) = event
+                    && events.send((id, event)).await.is_err()
+                {
+                    return;
+                }
+            }
+            // Cancel-safe: a message is either received here or still queued (tokio's `recv`).
+            outgoing = to_send.recv() => {
+                let Some((message, fds)) = outgoing else { return };
+                match timeout(SEND_TIME_MAX, connection.send(&message, fds)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(%id, error = %error, "the executor's connection broke");
+                        return;
+                    }
+                    Err(_) => {
+                        tracing::warn!(%id, "the executor does not read what it is told");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn hear(message: ToAgent, tell: &watch::Sender<Heard>) -> Option<LinkEvent> {
+    match message {
+        ToAgent::Report(report) => {
+            tell.send_modify(|heard| heard.report = Some(report.clone()));
+            Some(LinkEvent::Report(report))
+        }
+        ToAgent::Welcome { build, .. } => {
+            tell.send_modify(|heard| heard.build.clone_from(&build));
+            Some(LinkEvent::Build(build))
+        }
+        ToAgent::NotUpgraded { why } => {
+            tell.send_modify(|heard| heard.refused_upgrade = Some(why));
+            None
+        }
+    }
+}
+
+/// Whether the process is gone, or goes within a moment: an executor that ends closes its
+/// connection a little before it is gone.
+async fn is_gone(process: Option<OwnedFd>) -> bool {
+    let Some(pidfd) = process else { return true };
+    // Only when it is about to happen, so that hundreds of idle links cost nothing.
+    let waited = tokio::task::spawn_blocking(move || {
+        let mut process = [PollFd::new(&pidfd, PollFlags::IN)];
+        rustix::event::poll(&mut process, Some(&EXIT_TIME_MAX))
+    });
+    matches!(waited.await, Ok(Ok(ended)) if ended > 0)
+}

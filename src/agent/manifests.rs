@@ -1,0 +1,114 @@
+//! What the manifest directories ask for: observations of the watcher, parsed once per content.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::manifest::desired::{Claim, DesiredState, DirectoryView};
+use crate::manifest::file::{ParsedFile, parse};
+use crate::manifest::watcher::{DirectoryObservation, DirectoryState};
+use crate::state::record::ManifestFile;
+
+/// The newest observation of every directory.
+#[derive(Debug)]
+pub(super) struct Manifests {
+    views: BTreeMap<String, DirectoryView>,
+    files: BTreeMap<ManifestFile, File>,
+}
+
+#[derive(Debug)]
+enum File {
+    Parsed { content: Arc<[u8]>, parsed: ParsedFile },
+    Unreadable { fault: String },
+}
+
+impl Manifests {
+    /// Nothing read yet.
+    pub(super) fn unread(directories: &[String]) -> Self {
+        let views = directories.iter().map(|name| (name.clone(), DirectoryView::Unread)).collect();
+        Self { views, files: BTreeMap::new() }
+    }
+
+    /// Takes in what the watcher saw. What can't be read any more asks for nothing; that it is
+    /// not taken for a deletion is the reconciler's business.
+    pub(super) fn observe(&mut self, observation: DirectoryObservation) {
+        let DirectoryObservation { directory, state } = observation;
+        let mut known = std::mem::take(&mut self.files);
+        let (view, files) = match state {
+            DirectoryState::Unavailable { fault } => {
+                (DirectoryView::Unavailable { fault: fault.to_string() }, BTreeMap::new())
+            }
+            DirectoryState::Read { handle, files, ignored: _ } => {
+                (DirectoryView::Read { handle, empty: files.is_empty() }, files)
+            }
+        };
+        for (name, content) in files {
+            let name = ManifestFile { directory: directory.clone(), file: name };
+            let file = match (content, known.remove(&name)) {
+                (Err(fault), _) => File::Unreadable { fault: fault.to_string() },
+                (Ok(new), Some(File::Parsed { content, parsed })) if content == new => {
+                    File::Parsed { content, parsed }
+                }
+                (Ok(content), _) => {
+                    let parsed = parse(&content);
+                    File::Parsed { content, parsed }
+                }
+            };
+            self.files.insert(name, file);
+        }
+        known.retain(|name, _| name.directory != directory);
+        self.files.append(&mut known);
+        self.views.insert(directory, view);
+    }
+
+    /// What all of them ask for together.
+    pub(super) fn desired(&self) -> DesiredState {
+        let mut desired =
+            DesiredState { directories: self.views.clone(), ..DesiredState::default() };
+        for (source, file) in &self.files {
+            match file {
+                File::Unreadable { .. } => {
+                    desired.faulty.insert(source.clone());
+                }
+                File::Parsed { parsed, .. } => {
+                    if !parsed.complete {
+                        desired.faulty.insert(source.clone());
+                    }
+                    for pod in &parsed.pods {
+                        desired.claims.entry(pod.name.clone()).or_default().push(Claim {
+                            source: source.clone(),
+                            spec: pod.spec.clone(),
+                            revision: pod.revision.clone(),
+                        });
+                    }
+                }
+            }
+        }
+        desired
+    }
+
+    /// What is wrong in each file, in words.
+    pub(super) fn faults(&self) -> BTreeMap<ManifestFile, Vec<String>> {
+        let mut faults = BTreeMap::new();
+        for (source, file) in &self.files {
+            let texts: Vec<String> = match file {
+                File::Unreadable { fault } => vec![format!("{source}: {fault}")],
+                File::Parsed { parsed, .. } => {
+                    let name = source.to_string();
+                    parsed.diagnostics.iter().map(|d| d.in_file(&name).to_string()).collect()
+                }
+            };
+            if !texts.is_empty() {
+                faults.insert(source.clone(), texts);
+            }
+        }
+        faults
+    }
+
+    /// Whether the file holds this pod and nothing else.
+    pub(super) fn is_alone(&self, source: &ManifestFile) -> bool {
+        match self.files.get(source) {
+            Some(File::Parsed { parsed, .. }) => parsed.complete && parsed.pods.len() == 1,
+            Some(File::Unreadable { .. }) | None => false,
+        }
+    }
+}

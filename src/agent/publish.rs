@@ -1,0 +1,290 @@
+//! What is to be seen from outside: [`Snapshot`]s, made anew only where something changed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::events;
+use super::service::{AgentView, ExecutorView, PodView, Snapshot};
+use crate::clock::WallTime;
+use crate::ids::{PodId, PodName};
+use crate::manifest::desired::DesiredState;
+use crate::reconciler::{ActualPod, ActualState, Alarm, ExecutorState, Key};
+use crate::state::record::{ManifestFile, PodRecord};
+use crate::state::store::{EVENTS_MAX, EventKind, EventRecord};
+
+/// Whether an event is in the store already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Saved {
+    Yes,
+    No,
+}
+
+/// Keeps the newest snapshot.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    sender: watch::Sender<Arc<Snapshot>>,
+    version: u64,
+    views: BTreeMap<PodId, Arc<PodView>>,
+    events: Arc<VecDeque<Arc<EventRecord>>>,
+    unsaved: Vec<EventRecord>,
+    faults: BTreeMap<ManifestFile, Vec<String>>,
+    failures: BTreeMap<Key, String>,
+    alarms: Vec<Alarm>,
+    recovered: bool,
+    agent: AgentView,
+    /// Pods whose view may be out of date.
+    touched: BTreeSet<PodId>,
+    /// Whether anything else is.
+    stale: bool,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        agent: AgentView,
+        saved_events: Vec<EventRecord>,
+        actual: &ActualState,
+    ) -> (Self, watch::Receiver<Arc<Snapshot>>) {
+        let events: Arc<VecDeque<_>> = Arc::new(saved_events.into_iter().map(Arc::new).collect());
+        let first = Snapshot {
+            version: 0,
+            recovered: false,
+            pods: Vec::new(),
+            alarms: Vec::new(),
+            faults: BTreeMap::new(),
+            events: events.clone(),
+            agent: agent.clone(),
+        };
+        let (sender, receiver) = watch::channel(Arc::new(first));
+        let publisher = Self {
+            sender,
+            version: 0,
+            views: BTreeMap::new(),
+            events,
+            unsaved: Vec::new(),
+            faults: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            alarms: Vec::new(),
+            recovered: false,
+            agent,
+            touched: actual.pods.keys().copied().collect(),
+            stale: true,
+        };
+        (publisher, receiver)
+    }
+
+    /// Something about that instance may have changed.
+    pub(super) fn touch(&mut self, id: PodId) {
+        self.touched.insert(id);
+    }
+
+    /// Adds an event; one that says the same as an earlier one replaces it.
+    pub(super) fn add_event(&mut self, mut event: EventRecord, saved: Saved) {
+        if saved == Saved::No {
+            self.unsaved.push(event.clone());
+        }
+        let events = Arc::make_mut(&mut self.events);
+        if let Some(at) = events.iter().rposition(|old| old.repeats(&event))
+            && let Some(old) = events.remove(at)
+        {
+            event.first_at = old.first_at;
+            event.count = old.count.saturating_add(1);
+        }
+        if events.len() >= EVENTS_MAX {
+            events.pop_front();
+        }
+        events.push_back(Arc::new(event));
+        self.stale = true;
+    }
+
+    /// Whether events are waiting for [`Publisher::take_unsaved`].
+    pub(super) fn has_unsaved(&self) -> bool {
+        !self.unsaved.is_empty()
+    }
+
+    /// Events that are not in the store yet.
+    pub(super) fn take_unsaved(&mut self) -> Vec<EventRecord> {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// What is wrong in manifest files, now.
+    pub(super) fn set_faults(
+        &mut self,
+        faults: BTreeMap<ManifestFile, Vec<String>>,
+        actual: &ActualState,
+        at: WallTime,
+    ) {
+        let records: Vec<&PodRecord> =
+            actual.pods.values().filter_map(|pod| pod.record.as_ref()).collect();
+        for (source, texts) in &faults {
+            let is_new =
+                |text: &&String| self.faults.get(source).is_none_or(|old| !old.contains(*text));
+            let new: Vec<&String> = texts.iter().filter(is_new).collect();
+            let owners: Vec<&&PodRecord> =
+                records.iter().filter(|record| record.source == *source).collect();
+            for text in new {
+                tracing::warn!(fault = text, "a manifest has a fault");
+                let reason = "ManifestInvalid";
+                if owners.is_empty() {
+                    let event = EventRecord::once(at, None, EventKind::Warning, reason, text);
+                    self.add_event(event, Saved::No);
+                }
+                for owner in &owners {
+                    let event = events::about(owner, at, EventKind::Warning, reason, text);
+                    self.add_event(event, Saved::No);
+                }
+            }
+        }
+        self.faults = faults;
+        self.touched.extend(actual.pods.keys());
+        self.stale = true;
+    }
+
+    /// Why a step for a key failed.
+    pub(super) fn set_failure(
+        &mut self,
+        key: Key,
+        text: String,
+        actual: &ActualState,
+        at: WallTime,
+    ) {
+        let name = match &key {
+            Key::Pod(name) => Some(name),
+            Key::Instance(_) => None,
+        };
+        let about = name.map(|name| (name, None));
+        let event = EventRecord::once(at, about, EventKind::Warning, "StepFailed", &text);
+        self.add_event(event, Saved::No);
+        self.touch_key(&key, actual);
+        self.failures.insert(key, text);
+    }
+
+    /// The key's last step did not fail.
+    pub(super) fn clear_failure(&mut self, key: &Key, actual: &ActualState) {
+        if self.failures.remove(key).is_some() {
+            self.touch_key(key, actual);
+            self.stale = true;
+        }
+    }
+
+    fn touch_key(&mut self, key: &Key, actual: &ActualState) {
+        match key {
+            Key::Instance(id) => self.touch(*id),
+            Key::Pod(name) => {
+                let of_pod = actual.pods.iter().filter(|(_, pod)| pod.name() == Some(name));
+                self.touched.extend(of_pod.map(|(id, _)| *id));
+            }
+        }
+    }
+
+    /// Publishes a new snapshot if anything in it is new.
+    pub(super) fn publish(
+        &mut self,
+        actual: &ActualState,
+        desired: &DesiredState,
+        alarms: &[Alarm],
+        recovered: bool,
+        pid_of: &dyn Fn(&PodId) -> Option<u32>,
+    ) {
+        if self.alarms != alarms {
+            for alarm in alarms
+                .iter()
+                .filter(|alarm| !self.alarms.contains(alarm))
+                .cloned()
+                .collect::<Vec<_>>()
+            {
+                let text = alarm.to_string();
+                tracing::error!(alarm = text, "alarm");
+                let now = WallTime::now();
+                let event =
+                    EventRecord::once(now, None, EventKind::Warning, "DirectoryAlarm", &text);
+                self.add_event(event, Saved::No);
+            }
+            self.alarms = alarms.to_vec();
+            self.stale = true;
+        }
+        if self.recovered != recovered {
+            self.recovered = recovered;
+            self.stale = true;
+        }
+        for id in std::mem::take(&mut self.touched) {
+            let view = actual.pods.get(&id).and_then(|pod| self.view(pod, desired, pid_of(&id)));
+            self.refresh(id, view);
+        }
+        if !self.stale {
+            return;
+        }
+        self.stale = false;
+        self.version += 1;
+        let mut pods: Vec<Arc<PodView>> = self.views.values().cloned().collect();
+        pods.sort_by(|a, b| {
+            (&a.record.name, a.record.created_at, a.record.id).cmp(&(
+                &b.record.name,
+                b.record.created_at,
+                b.record.id,
+            ))
+        });
+        self.sender.send_replace(Arc::new(Snapshot {
+            version: self.version,
+            recovered: self.recovered,
+            pods,
+            alarms: self.alarms.clone(),
+            faults: self.faults.clone(),
+            events: self.events.clone(),
+            agent: self.agent.clone(),
+        }));
+    }
+
+    fn refresh(&mut self, id: PodId, view: Option<PodView>) {
+        match view {
+            None => self.stale |= self.views.remove(&id).is_some(),
+            Some(mut view) => {
+                if let Some(old) = self.views.get(&id) {
+                    view.version = old.version;
+                    if **old == view {
+                        return;
+                    }
+                }
+                view.version = self.version + 1;
+                self.views.insert(id, Arc::new(view));
+                self.stale = true;
+            }
+        }
+    }
+
+    fn view(&self, pod: &ActualPod, desired: &DesiredState, pid: Option<u32>) -> Option<PodView> {
+        let record = pod.record.clone()?;
+        let mut problems = self.faults.get(&record.source).cloned().unwrap_or_default();
+        problems.extend(contested(&record, desired));
+        problems.extend(self.failures.get(&Key::Pod(record.name.clone())).cloned());
+        let (executor, report) = match &pod.executor {
+            ExecutorState::Absent | ExecutorState::Lost { .. } => (ExecutorView::Absent, None),
+            ExecutorState::Silent => (ExecutorView::Silent, None),
+            ExecutorState::Connected { build, report, .. } => {
+                let pid = pid.unwrap_or(0);
+                (ExecutorView::Connected { pid, build: build.clone() }, report.clone())
+            }
+        };
+        let spec = pod.spec.as_ref().map(|stored| stored.spec.clone());
+        Some(PodView { version: 0, record, spec, report, executor, problems })
+    }
+}
+
+/// Says so if other files ask for the same pod.
+fn contested(record: &PodRecord, desired: &DesiredState) -> Option<String> {
+    let name: &PodName = &record.name;
+    let claims = desired.claims.get(name)?;
+    let others: Vec<String> = claims
+        .iter()
+        .filter(|claim| claim.source != record.source)
+        .map(|claim| claim.source.to_string())
+        .collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "pod {name} is also in {}; the one in {} counts: remove it from all files but one",
+            others.join(", "),
+            record.source
+        )
+    })
+}

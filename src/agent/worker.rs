@@ -1,0 +1,421 @@
+//! Performing a plan: one worker for a pod at a time, its steps in order.
+//!
+//! Every action is idempotent and may be cut off anywhere. What has become true is told to the
+//! loop at once ([`Update`]), in order; that the worker is done is told last, so the loop never
+//! plans for a pod on a state older than what was done for it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::events;
+use super::link::{LinkHandle, TellError};
+use crate::cgroup::{CgroupBase, CgroupError, PodCgroup};
+use crate::clock::WallTime;
+use crate::executor::boot::{Boot, LogLimits};
+use crate::executor::client::{
+    self, ConnectError, Connection, ExecutorProgram, HelloError, SpawnError, Welcome,
+};
+use crate::executor::protocol::{Goal, ToExecutor, WantedPod};
+use crate::ids::PodId;
+use crate::manifest::pod::PodSpec;
+use crate::manifest::revision::Revision;
+use crate::reconciler::{Action, Key, Step};
+use crate::state::checkpoint::{self, CheckpointError, SpecFile};
+use crate::state::paths::Paths;
+use crate::state::record::{Accepted, Losses, ManifestFile, PodRecord, RecordPhase};
+use crate::state::store::{Change, EventRecord, StoreError};
+use crate::state::writer::StoreHandle;
+
+/// How long an executor may take to answer anything.
+pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long an executor may take to check another build and continue as it.
+const UPGRADE_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long killed processes may take to be gone.
+const KILL_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What workers need; the same for all.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) paths: Paths,
+    pub(super) store: StoreHandle,
+    pub(super) cgroups: CgroupBase,
+    pub(super) program: Arc<ExecutorProgram>,
+    pub(super) logs: LogLimits,
+    /// Directories of the host that no container may see.
+    pub(super) masked: Vec<std::path::PathBuf>,
+    pub(super) updates: mpsc::Sender<Update>,
+}
+
+/// What a worker found or made true.
+#[derive(Debug)]
+pub(super) enum Update {
+    /// The record and the specification are durable.
+    Accepted { record: PodRecord, spec: Arc<PodSpec>, event: EventRecord },
+    /// The record is durable.
+    Recorded { record: PodRecord, event: EventRecord },
+    /// The record of a lost executor is durable.
+    LossNoted { record: PodRecord, event: EventRecord },
+    /// The record is gone, and everything else with it.
+    Forgotten(PodId),
+    /// A cgroup or runtime directory may be there, or is certainly not.
+    Runtime { id: PodId, present: bool },
+    /// An executor answers.
+    Linked { id: PodId, connection: Box<Connection>, welcome: Box<Welcome> },
+    /// There is no executor.
+    Unlinked(PodId),
+    /// There may be an executor, and it could not be reached.
+    Unreached(PodId),
+    /// The executor did not want to be upgraded.
+    UpgradeRefused { id: PodId, why: String },
+    /// The worker has ended.
+    Done { key: Key, result: Result<(), ActError> },
+}
+
+/// An instance that a worker acts on, as the loop knew it when it sent the worker.
+#[derive(Debug, Clone)]
+pub(super) struct Subject {
+    pub(super) id: PodId,
+    pub(super) record: Option<PodRecord>,
+    pub(super) spec: Option<Arc<PodSpec>>,
+    pub(super) link: Option<LinkHandle>,
+}
+
+/// A step that could not be done. It will be tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ActError {
+    #[error("can't {attempted} {}", path.display())]
+    Io { attempted: &'static str, path: std::path::PathBuf, source: std::io::Error },
+    #[error("can't keep the specification")]
+    Checkpoint(#[source] CheckpointError),
+    #[error("can't record it")]
+    Store(#[source] StoreError),
+    #[error("can't prepare its cgroups")]
+    Cgroup(#[source] CgroupError),
+    #[error("can't start its executor")]
+    Spawn(#[source] SpawnError),
+    #[error("can't reach its executor")]
+    Connect(#[source] ConnectError),
+    #[error("its executor does not introduce itself")]
+    Hello(#[source] HelloError),
+    #[error("can't tell its executor what is wanted")]
+    Tell(#[source] TellError),
+    #[error("its processes were killed and are not gone within {} s", .0.as_secs())]
+    Undead(Duration),
+    #[error("nothing is known of the instance any more")]
+    Unknown,
+    #[error("a step for it failed unexpectedly")]
+    Panicked,
+}
+
+/// Performs the steps for one key. Tells the loop about everything, last that it is done.
+pub(super) async fn work(
+    context: Arc<Context>,
+    key: Key,
+    steps: Vec<Step>,
+    subjects: Vec<Subject>,
+) {
+    let acting = tokio::spawn(act_all(context.clone(), key.clone(), steps, subjects));
+    // A panic in a step must not leave the pod without a worker for ever.
+    let result = acting.await.unwrap_or(Err(ActError::Panicked));
+    context.tell(Update::Done { key, result }).await;
+}
+
+async fn act_all(
+    context: Arc<Context>,
+    key: Key,
+    steps: Vec<Step>,
+    subjects: Vec<Subject>,
+) -> Result<(), ActError> {
+    for Step { action, reason } in steps {
+        tracing::info!(pod = %key, action = action.name(), reason = %reason, "acting");
+        context.act(action, &reason.to_string(), &subjects).await?;
+    }
+    Ok(())
+}
+
+impl Context {
+    async fn tell(&self, update: Update) {
+        // The loop is gone only when the agent ends.
+        let _ended = self.updates.send(update).await;
+    }
+
+    async fn act(
+        &self,
+        action: Action,
+        reason: &str,
+        subjects: &[Subject],
+    ) -> Result<(), ActError> {
+        let subject = |id: PodId| subjects.iter().find(|s| s.id == id).ok_or(ActError::Unknown);
+        match action {
+            Action::Create { source, spec } => self.create(source, spec, reason).await,
+            Action::Accept { record, spec } => self.accept(*record, spec, reason).await,
+            Action::Record(record) => {
+                let event = self.commit(&record, reason).await?;
+                self.tell(Update::Recorded { record: *record, event }).await;
+                Ok(())
+            }
+            Action::NoteLoss(record) => {
+                let event = self.commit(&record, reason).await?;
+                self.tell(Update::LossNoted { record: *record, event }).await;
+                Ok(())
+            }
+            Action::Start(id) => self.start(subject(id)?).await,
+            Action::SetSpec { id, goal } => set_spec(subject(id)?, goal).await,
+            Action::Upgrade(id) => self.upgrade(subject(id)?).await,
+            Action::Kill(id) => self.kill(id).await,
+            Action::Release(id) => self.release(subject(id)?).await,
+            Action::Destroy(id) => self.destroy(id, subjects).await,
+            Action::Forget(id) => {
+                self.store.commit(vec![Change::ForgetPod(id)]).await.map_err(ActError::Store)?;
+                self.tell(Update::Forgotten(id)).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Commits a record together with the event that tells of it.
+    async fn commit(&self, record: &PodRecord, reason: &str) -> Result<EventRecord, ActError> {
+        let event = events::of_record(record, reason, WallTime::now());
+        let changes = vec![Change::PutPod(record.clone()), Change::PutEvent(event.clone())];
+        self.store.commit(changes).await.map_err(ActError::Store)?;
+        Ok(event)
+    }
+
+    async fn create(
+        &self,
+        source: ManifestFile,
+        spec: Arc<PodSpec>,
+        reason: &str,
+    ) -> Result<(), ActError> {
+        let mut bits = [0_u8; 16];
+        rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()).map_err(
+            |errno| ActError::Io {
+                attempted: "draw a random id",
+                path: "getrandom(2)".into(),
+                source: errno.into(),
+            },
+        )?;
+        let revision = Revision::of(&spec);
+        let now = WallTime::now();
+        let accepted =
+            Accepted { number: 1, digest: revision.digest(), shared: revision.shared, at: now };
+        let record = PodRecord {
+            id: PodId::from_random(u128::from_ne_bytes(bits)),
+            name: spec.name.clone(),
+            source,
+            accepted,
+            history: Vec::new(),
+            phase: RecordPhase::Active,
+            created_at: now,
+            losses: Losses::default(),
+        };
+        // Either may become durable first: a directory without a record is adopted, a record
+        // without a specification gets it from the manifest, or is removed with it.
+        let (kept, committed) =
+            tokio::join!(self.keep_spec(&record, &spec), self.commit(&record, reason));
+        kept?;
+        let event = committed?;
+        self.tell(Update::Accepted { record, spec, event }).await;
+        Ok(())
+    }
+
+    async fn accept(
+        &self,
+        record: PodRecord,
+        spec: Arc<PodSpec>,
+        reason: &str,
+    ) -> Result<(), ActError> {
+        // The specification first: recovery takes the newer revision from it.
+        self.keep_spec(&record, &spec).await?;
+        let event = self.commit(&record, reason).await?;
+        self.tell(Update::Accepted { record, spec, event }).await;
+        Ok(())
+    }
+
+    async fn keep_spec(&self, record: &PodRecord, spec: &Arc<PodSpec>) -> Result<(), ActError> {
+        let paths = self.paths.pod(record.id, &record.name);
+        let file = SpecFile::of(record, PodSpec::clone(spec));
+        blocking(move || {
+            checkpoint::create_dir_durable(&paths.data).map_err(|source| ActError::Io {
+                attempted: "make the directory",
+                path: paths.data.clone(),
+                source,
+            })?;
+            checkpoint::write(&paths.spec(), &file).map_err(ActError::Checkpoint)
+        })
+        .await
+    }
+
+    async fn start(&self, subject: &Subject) -> Result<(), ActError> {
+        let record = subject.record.as_ref().ok_or(ActError::Unknown)?;
+        let id = record.id;
+        let paths = self.paths.pod(id, &record.name);
+        self.tell(Update::Runtime { id, present: true }).await;
+        let boot = Boot {
+            id,
+            name: record.name.clone(),
+            paths: paths.clone(),
+            cgroups: self.cgroups.clone(),
+            masked: self.masked.clone(),
+            logs: self.logs,
+        };
+        let program = self.program.clone();
+        let cgroup = self.cgroups.pod(id);
+        blocking(move || {
+            kill_and_wait(&cgroup)?;
+            cgroup.create().map_err(ActError::Cgroup)?;
+            program.spawn(&boot).map_err(ActError::Spawn).map(drop)
+        })
+        .await?;
+        self.link(id, &paths.runtime).await
+    }
+
+    /// Connects to an executor and introduces the agent.
+    pub(super) async fn link(&self, id: PodId, runtime: &Path) -> Result<(), ActError> {
+        match Box::pin(connect(runtime)).await {
+            Ok((connection, welcome)) => {
+                let (connection, welcome) = (Box::new(connection), Box::new(welcome));
+                self.tell(Update::Linked { id, connection, welcome }).await;
+                Ok(())
+            }
+            Err(error) => {
+                let is_gone = matches!(error, ActError::Connect(ConnectError::Gone { .. }));
+                self.tell(if is_gone { Update::Unlinked(id) } else { Update::Unreached(id) }).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn upgrade(&self, subject: &Subject) -> Result<(), ActError> {
+        let link = subject.link.as_ref().ok_or(ActError::Unknown)?;
+        let (upgrade, program) = self.program.upgrade().map_err(|source| ActError::Io {
+            attempted: "open the executor's program again for",
+            path: subject.id.to_string().into(),
+            source,
+        })?;
+        link.send(upgrade, vec![program]).await.map_err(ActError::Tell)?;
+        match link.upgraded(self.program.build(), UPGRADE_TIME_MAX).await {
+            Ok(()) => Ok(()),
+            Err(TellError::Refused(why)) => {
+                self.tell(Update::UpgradeRefused { id: subject.id, why }).await;
+                Ok(())
+            }
+            Err(error) => Err(ActError::Tell(error)),
+        }
+    }
+
+    async fn kill(&self, id: PodId) -> Result<(), ActError> {
+        let cgroup = self.cgroups.pod(id);
+        blocking(move || kill_and_wait(&cgroup)).await
+    }
+
+    async fn release(&self, subject: &Subject) -> Result<(), ActError> {
+        let record = subject.record.as_ref().ok_or(ActError::Unknown)?;
+        self.kill(subject.id).await?;
+        let cgroup = self.cgroups.pod(subject.id);
+        let runtime = self.paths.pod(subject.id, &record.name).runtime;
+        blocking(move || {
+            cgroup.destroy().map_err(ActError::Cgroup)?;
+            remove_tree(&runtime)
+        })
+        .await?;
+        self.tell(Update::Runtime { id: subject.id, present: false }).await;
+        Ok(())
+    }
+
+    async fn destroy(&self, id: PodId, subjects: &[Subject]) -> Result<(), ActError> {
+        self.kill(id).await?;
+        let name = subjects
+            .iter()
+            .find(|subject| subject.id == id)
+            .and_then(|subject| subject.record.as_ref())
+            .map(|record| record.name.clone());
+        let is_recorded = name.is_some();
+        let cgroup = self.cgroups.pod(id);
+        let paths = self.paths.clone();
+        blocking(move || {
+            cgroup.destroy().map_err(ActError::Cgroup)?;
+            remove_tree(&paths.runtime_pods().join(id.to_string()))?;
+            if let Some(name) = &name {
+                remove_tree(&paths.pod(id, name).logs)?;
+            } else {
+                remove_logs_of(id, &paths.logs)?;
+            }
+            // Last, because it tells a recovering agent that there was an instance at all.
+            remove_tree(&paths.pods().join(id.to_string()))
+        })
+        .await?;
+        self.tell(Update::Runtime { id, present: false }).await;
+        if !is_recorded {
+            self.tell(Update::Forgotten(id)).await;
+        }
+        Ok(())
+    }
+}
+
+/// Connects to the executor of a pod and says hello.
+async fn connect(runtime: &Path) -> Result<(Connection, Welcome), ActError> {
+    let mut connection = client::connect(runtime).map_err(ActError::Connect)?;
+    let welcome = connection.hello(ANSWER_TIME_MAX).await.map_err(ActError::Hello)?;
+    Ok((connection, welcome))
+}
+
+async fn set_spec(subject: &Subject, goal: Goal) -> Result<(), ActError> {
+    let record = subject.record.as_ref().ok_or(ActError::Unknown)?;
+    let spec = subject.spec.clone().ok_or(ActError::Unknown)?;
+    let link = subject.link.as_ref().ok_or(ActError::Unknown)?;
+    let number = record.accepted.number;
+    let digest = record.accepted.digest;
+    let wanted = WantedPod { number, goal, spec };
+    link.send(ToExecutor::SetSpec(wanted), Vec::new()).await.map_err(ActError::Tell)?;
+    link.told(number, digest, goal, ANSWER_TIME_MAX).await.map_err(ActError::Tell)
+}
+
+/// Kills everything in a pod's cgroup, its executor included, and waits until it is gone.
+fn kill_and_wait(cgroup: &PodCgroup) -> Result<(), ActError> {
+    cgroup.kill_all().map_err(ActError::Cgroup)?;
+    if cgroup.wait_empty(KILL_TIME_MAX).map_err(ActError::Cgroup)? {
+        Ok(())
+    } else {
+        Err(ActError::Undead(KILL_TIME_MAX))
+    }
+}
+
+/// Runs what may block on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, ActError> + Send + 'static,
+) -> Result<T, ActError> {
+    spawn_blocking(job).await.unwrap_or(Err(ActError::Panicked))
+}
+
+/// Removes a directory and everything in it. Links in it are removed, not followed
+/// (`std::fs::remove_dir_all` works through descriptors of the directories).
+fn remove_tree(path: &Path) -> Result<(), ActError> {
+    match std::fs::remove_dir_all(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(ActError::Io { attempted: "remove", path: path.to_owned(), source }),
+    }
+}
+
+/// Removes the log directories of an instance whose pod is not known: their names end in the id.
+fn remove_logs_of(id: PodId, logs: &Path) -> Result<(), ActError> {
+    let suffix = format!("_{id}");
+    let entries = match std::fs::read_dir(logs) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(ActError::Io { attempted: "list", path: logs.to_owned(), source });
+        }
+    };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().ends_with(&suffix) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}

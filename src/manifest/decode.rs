@@ -1,0 +1,188 @@
+//! A document's tree → the [`PodSpec`] that it means, or all that is wrong with it.
+//!
+//! Not here: the text of files (`manifest::file`), the syntax (`manifest::node`).
+
+mod annotations;
+mod container;
+mod fields;
+mod metadata;
+mod pod;
+mod schema;
+mod suggest;
+mod volume;
+
+use self::fields::{At, Path};
+use self::suggest::closest;
+use super::diagnostic::{Diagnostic, Faults, Position, push_index, quote};
+use super::node::{Kind, Node};
+use super::pod::PodSpec;
+use crate::ids::PodName;
+
+/// What a document, or an item of a List, turned out to be.
+#[derive(Debug)]
+pub(super) enum Decoded {
+    /// A pod without an error.
+    Pod {
+        /// What it asks for.
+        spec: PodSpec,
+        /// Where it begins.
+        position: Position,
+    },
+    /// A pod with an error.
+    Faulty {
+        /// Its name.
+        name: PodName,
+        /// Where it begins.
+        position: Position,
+    },
+    /// Something else, or a pod whose name could not be read; the faults say more.
+    Nameless,
+}
+
+/// Kinds with a pod in them, and what to write instead.
+const WRAPPERS: [(&str, &str); 8] = [
+    ("Deployment", ITS_TEMPLATE),
+    ("StatefulSet", ITS_TEMPLATE),
+    ("DaemonSet", ITS_TEMPLATE),
+    ("ReplicaSet", ITS_TEMPLATE),
+    ("ReplicationController", ITS_TEMPLATE),
+    ("PodTemplate", "write a Pod: the template's `metadata` and `spec`, and a `metadata.name`"),
+    ("Job", "write a Pod with `restartPolicy: OnFailure` or `Never`"),
+    ("CronJob", "let a timer of the host write a Pod with `restartPolicy: Never`"),
+];
+const ITS_TEMPLATE: &str = "write a Pod: `metadata` and `spec` of its `spec.template`";
+
+/// Kinds that will work one day.
+const LATER: [&str; 3] = ["ConfigMap", "Secret", "PersistentVolumeClaim"];
+
+/// Kinds that often stand beside pods and ask for nothing that is done on this machine.
+const BESIDE: [&str; 22] = [
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "EndpointSlice",
+    "Endpoints",
+    "HorizontalPodAutoscaler",
+    "Ingress",
+    "IngressClass",
+    "LimitRange",
+    "Namespace",
+    "NetworkPolicy",
+    "Node",
+    "PersistentVolume",
+    "PodDisruptionBudget",
+    "PriorityClass",
+    "ResourceQuota",
+    "Role",
+    "RoleBinding",
+    "RuntimeClass",
+    "Service",
+    "ServiceAccount",
+    "StorageClass",
+];
+
+/// Decodes a document: one pod, or all items of a List.
+pub(super) fn document(root: &Node, faults: &mut Faults) -> Vec<Decoded> {
+    let list = match root.get("kind").and_then(Node::as_text) {
+        Some("List" | "PodList") => root.get("items"),
+        Some(_) | None => None,
+    };
+    let Some(list) = list else {
+        return vec![object(At { node: root, path: Path::ROOT }, faults)];
+    };
+    let items = At { node: list, path: Path::ROOT };
+    let Kind::Sequence(nodes) = &list.kind else {
+        if !list.is_null() {
+            let message = format!("must be a list, but this is {}", list.describe());
+            faults.push(Diagnostic::error(items.position(), "items", &message));
+        }
+        return Vec::new();
+    };
+    let decode = |(index, node)| {
+        let mut name = String::from("items");
+        push_index(&mut name, index);
+        object(At { node, path: Path::named(&name) }, faults)
+    };
+    nodes.iter().enumerate().map(decode).collect()
+}
+
+/// The names of the pods that a document is about, as far as that can be told.
+pub(super) fn names_of(root: &Node) -> Vec<PodName> {
+    match root.get("kind").and_then(Node::as_text) {
+        Some("Pod") | None => name_of(root).into_iter().collect(),
+        Some("List" | "PodList") => match root.get("items").map(|items| &items.kind) {
+            Some(Kind::Sequence(items)) => items.iter().filter_map(name_of).collect(),
+            Some(Kind::Scalar(_) | Kind::Mapping(_)) | None => Vec::new(),
+        },
+        Some(_) => Vec::new(),
+    }
+}
+
+/// The name of the pod that an object is about.
+fn name_of(node: &Node) -> Option<PodName> {
+    let metadata = node.get("metadata")?;
+    let namespace = metadata.get("namespace").filter(|node| !node.is_null());
+    Some(PodName {
+        namespace: match namespace {
+            Some(found) => found.as_text()?.parse().ok()?,
+            None => metadata::default_namespace(),
+        },
+        name: metadata.get("name")?.as_text()?.parse().ok()?,
+    })
+}
+
+/// Decodes one object.
+fn object(at: At<'_>, faults: &mut Faults) -> Decoded {
+    let mark = faults.mark();
+    let is_pod = !matches!(&at.node.kind, Kind::Mapping(_)) || check_kind(at, faults);
+    if !is_pod {
+        return Decoded::Nameless;
+    }
+    let name = name_of(at.node);
+    let spec = pod::decode(at, faults);
+    if let Some(name) = &name {
+        faults.attribute_since(mark, name);
+    }
+    match spec {
+        Some(spec) if !faults.any_error_since(mark) => {
+            Decoded::Pod { spec, position: at.position() }
+        }
+        Some(_) | None => match name {
+            Some(name) => Decoded::Faulty { name, position: at.position() },
+            None => Decoded::Nameless,
+        },
+    }
+}
+
+/// Whether the object is, or was meant to be, a pod; says so if it is something else.
+fn check_kind(at: At<'_>, faults: &mut Faults) -> bool {
+    let Some(kind_at) = at.member("kind") else {
+        // The decoder says that it is missing.
+        return true;
+    };
+    let Some(kind) = kind_at.node.as_text().filter(|kind| *kind != "Pod") else {
+        return true;
+    };
+    let at = kind_at;
+    let name = quote(kind);
+    if BESIDE.contains(&kind) {
+        let message = format!("{name} has no effect here: this document is passed over");
+        faults.push(at.warning(&message));
+        return false;
+    }
+    if LATER.contains(&kind) {
+        faults.push(at.error(&format!("{name} is not supported yet")));
+        return false;
+    }
+    let fault = at.error(&format!("{name} is not supported"));
+    if let Some((_, help)) = WRAPPERS.iter().find(|(wrapper, _)| *wrapper == kind) {
+        faults.push(fault.with_help(help));
+        return false;
+    }
+    let known = WRAPPERS.iter().map(|(wrapper, _)| *wrapper).chain(LATER).chain(BESIDE);
+    faults.push(match closest(kind, known.chain(["Pod", "List"])) {
+        Some(near) => fault.with_help(&format!("did you mean `{near}`?")),
+        None => fault.with_help("a manifest holds documents of the kind `Pod`"),
+    });
+    false
+}

@@ -1,0 +1,312 @@
+//! `spec.containers[]`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::fields::{At, Fields};
+use super::pod::{VOLUMES_MAX, id};
+use super::schema;
+use super::suggest::closest;
+use crate::ids::{ContainerName, VolumeName};
+use crate::manifest::diagnostic::{Faults, quote};
+use crate::manifest::pod::{AbsolutePath, ContainerSpec, EnvVar, Resources, VolumeMount};
+use crate::manifest::quantity::{InvalidQuantity, Quantity};
+
+/// Words of a command line, and variables.
+const WORDS_MAX: usize = 10_000;
+/// `MAX_ARG_STRLEN` of Linux (execve(2)): longest argument or variable with its NUL, in bytes.
+const WORD_LEN_MAX: usize = 128 << 10;
+/// Smallest memory limit: a process can't be started in less, and less is most often a slip,
+/// such as `128m` (milli) for `128M`.
+const MEMORY_LIMIT_MIN: u64 = 1 << 20;
+
+/// What a container takes from `spec.securityContext`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Inherited {
+    pub(super) user: Option<u32>,
+    pub(super) group: Option<u32>,
+}
+
+/// Reads a container.
+pub(super) fn decode(
+    at: At<'_>,
+    inherited: Inherited,
+    volumes: &BTreeSet<VolumeName>,
+    faults: &mut Faults,
+) -> Option<ContainerSpec> {
+    let fields = at.fields(&schema::CONTAINER, faults)?;
+    let name: Option<ContainerName> =
+        fields.required("name", faults).and_then(|at| at.parse(faults));
+    let argv = argv(&fields, faults);
+    let env = fields.get("env").map(|at| env(at, faults)).unwrap_or_default();
+    let working_dir = fields.get("workingDir").and_then(|at| at.parse(faults));
+    let resources = fields.get("resources").and_then(|at| resources(at, faults));
+    let own = fields.get("securityContext").and_then(|at| security(at, faults));
+    let own = own.unwrap_or_default();
+    let mounts =
+        fields.get("volumeMounts").map(|at| mounts(at, volumes, faults)).unwrap_or_default();
+    Some(ContainerSpec {
+        name: name?,
+        argv,
+        env,
+        working_dir,
+        resources: resources.unwrap_or_default(),
+        user: own.ids.user.or(inherited.user).unwrap_or(0),
+        group: own.ids.group.or(inherited.group).unwrap_or(0),
+        read_only_root: own.read_only_root,
+        mounts,
+    })
+}
+
+/// `command` and `args`.
+fn argv(fields: &Fields<'_>, faults: &mut Faults) -> Vec<String> {
+    let mark = faults.mark();
+    let mut argv = Vec::new();
+    for list in [fields.get("command"), fields.get("args")].into_iter().flatten() {
+        for item in list.items(WORDS_MAX, faults) {
+            argv.extend(word(item, faults));
+        }
+    }
+    // Where there is an image, that is what is refused: it may have a program.
+    let has_image = fields.at.member("image").is_some();
+    let has_program = argv.first().is_some_and(|program| !program.is_empty());
+    if !has_program && !has_image && !faults.any_error_since(mark) {
+        let message = "`command` or `args` must begin with a program to run";
+        let help = "as in `command: [/bin/sh, -c, \"…\"]`";
+        faults.push(fields.at.error(message).with_help(help));
+    }
+    argv
+}
+
+/// An argument or the value of a variable.
+fn word(at: At<'_>, faults: &mut Faults) -> Option<String> {
+    let text = at.c_text(faults)?;
+    if text.len() >= WORD_LEN_MAX {
+        let message = format!("must be shorter than {WORD_LEN_MAX} bytes (a limit of Linux)");
+        faults.push(at.error(&message));
+        return None;
+    }
+    // Kubernetes puts variables in place of `$(NAME)` and makes `$` of `$$`. Refused until that
+    // works, so that no manifest comes to mean something else then.
+    if let Some(found) = ["$(", "$$"].into_iter().find(|found| text.contains(found)) {
+        let message = &format!("`{found}` is not supported yet: Kubernetes gives it a meaning");
+        let help = "in a shell, write `$NAME` for a variable, and backticks around a command";
+        faults.push(at.error(message).with_help(help));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn env(at: At<'_>, faults: &mut Faults) -> Vec<EnvVar> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for item in at.items(WORDS_MAX, faults) {
+        let Some(fields) = item.fields(&schema::ENV_VAR, faults) else { continue };
+        let name = fields.required("name", faults).and_then(|at| env_name(at, faults));
+        let value = match fields.get("value") {
+            Some(at) => word(at, faults),
+            None => Some(String::new()),
+        };
+        let Some(name) = name else { continue };
+        if !seen.insert(name.clone()) {
+            let message = format!("{} is set twice; the later value counts", quote(&name));
+            faults.push(item.warning(&message));
+        }
+        found.extend(value.map(|value| EnvVar { name, value }));
+    }
+    found
+}
+
+/// The name of a variable: printable ASCII without `=` (Kubernetes' relaxed rule).
+fn env_name(at: At<'_>, faults: &mut Faults) -> Option<String> {
+    let text = at.text(faults)?;
+    let valid = !text.is_empty() && text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=');
+    if !valid || text.len() >= WORD_LEN_MAX {
+        let message = format!(
+            "{} is no name for a variable: printable ASCII without `=`, at least one character",
+            quote(text)
+        );
+        faults.push(at.error(&message));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// `securityContext` of a container.
+#[derive(Debug, Default)]
+struct Security {
+    ids: Inherited,
+    read_only_root: bool,
+}
+
+fn security(at: At<'_>, faults: &mut Faults) -> Option<Security> {
+    let fields = at.fields(&schema::CONTAINER_SECURITY, faults)?;
+    Some(Security {
+        ids: Inherited {
+            user: id(&fields, "runAsUser", faults),
+            group: id(&fields, "runAsGroup", faults),
+        },
+        read_only_root: fields.flag("readOnlyRootFilesystem", faults),
+    })
+}
+
+fn resources(at: At<'_>, faults: &mut Faults) -> Option<Resources> {
+    let fields = at.fields(&schema::RESOURCES, faults)?;
+    let limits_at = fields.get("limits");
+    let limits = limits_at.and_then(|at| amounts(at, Side::Limits, faults)).unwrap_or_default();
+    let requests_at = fields.get("requests");
+    let requests =
+        requests_at.and_then(|at| amounts(at, Side::Requests, faults)).unwrap_or_default();
+    let pairs = [
+        ("cpu", requests.cpu_milli, limits.cpu_milli),
+        ("memory", requests.memory_bytes, limits.memory_bytes),
+    ];
+    for (name, request, limit) in pairs {
+        let over = request.zip(limit).is_some_and(|(request, limit)| request > limit);
+        if let Some(at) = requests_at.as_ref().and_then(|at| at.member(name)).filter(|_| over) {
+            faults.push(at.error("must not be more than the limit"));
+        }
+    }
+    Some(Resources {
+        // As in Kubernetes, a limit without a request is requested.
+        cpu_request_milli: requests.cpu_milli.or(limits.cpu_milli),
+        cpu_limit_milli: limits.cpu_milli,
+        memory_request_bytes: requests.memory_bytes.or(limits.memory_bytes),
+        memory_limit_bytes: limits.memory_bytes,
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Limits,
+    Requests,
+}
+
+/// `limits` or `requests`.
+#[derive(Debug, Default)]
+struct Amounts {
+    cpu_milli: Option<u64>,
+    memory_bytes: Option<u64>,
+}
+
+fn amounts(at: At<'_>, side: Side, faults: &mut Faults) -> Option<Amounts> {
+    let fields = at.fields(&schema::RESOURCE_NAMES, faults)?;
+    let (cpu_min, memory_min) = match side {
+        Side::Limits => (1, MEMORY_LIMIT_MIN),
+        Side::Requests => (0, 0),
+    };
+    Some(Amounts {
+        cpu_milli: fields.get("cpu").and_then(|at| milli(&at, cpu_min, faults)),
+        memory_bytes: fields.get("memory").and_then(|at| bytes(&at, memory_min, faults)),
+    })
+}
+
+/// An amount of processors, in thousandths.
+fn milli(at: &At<'_>, min: u64, faults: &mut Faults) -> Option<u64> {
+    let (text, found) = quantity(at, Quantity::milli, faults)?;
+    if found < min {
+        let message = format!("{} must be more than 0", quote(text));
+        faults.push(at.error(&message).with_help("leave it out for no limit"));
+        return None;
+    }
+    Some(found)
+}
+
+/// An amount of memory, in bytes.
+pub(super) fn bytes(at: &At<'_>, min: u64, faults: &mut Faults) -> Option<u64> {
+    let (text, found) = quantity(at, Quantity::units, faults)?;
+    if found < min {
+        let message = format!("{} is too little: at least {min} bytes are needed", quote(text));
+        let fault = at.error(&message);
+        faults.push(if text.ends_with('m') {
+            fault.with_help("`m` is a thousandth; write `M` or `Mi` for megabytes")
+        } else {
+            fault.with_help("write `M` or `Mi` for megabytes, or leave it out for no limit")
+        });
+        return None;
+    }
+    Some(found)
+}
+
+/// A quantity, written as text or number, and its text.
+fn quantity<'a>(
+    at: &At<'a>,
+    unit: fn(Quantity) -> Result<u64, InvalidQuantity>,
+    faults: &mut Faults,
+) -> Option<(&'a str, u64)> {
+    // Numbers are as good as text here.
+    let text = match at.node.as_text() {
+        Some(text) => text,
+        None => at.text(faults)?,
+    };
+    match text.parse().and_then(unit) {
+        Ok(found) => Some((text, found)),
+        Err(error) => {
+            let fault = at.error(&format!("{} {error}", quote(text)));
+            faults.push(match unit_slip(text).filter(|_| error == InvalidQuantity::Syntax) {
+                Some(help) => fault.with_help(help),
+                None => fault,
+            });
+            None
+        }
+    }
+}
+
+/// What was probably meant by a unit that is none.
+fn unit_slip(text: &str) -> Option<&'static str> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    Some(match unit {
+        "K" | "KB" | "kB" | "kb" | "KiB" => "a thousand bytes are `k`, 1024 are `Ki`",
+        "MB" | "mb" | "MiB" => "a million bytes are `M`, 1024 × 1024 are `Mi`",
+        "GB" | "gb" | "GiB" | "g" => "a thousand million bytes are `G`, 1024³ are `Gi`",
+        spaced if spaced.starts_with(' ') => "the unit follows the number without a space",
+        _ => return None,
+    })
+}
+
+fn mounts(at: At<'_>, volumes: &BTreeSet<VolumeName>, faults: &mut Faults) -> Vec<VolumeMount> {
+    let mut seen: BTreeMap<AbsolutePath, u32> = BTreeMap::new();
+    let mut found = Vec::new();
+    for item in at.items(VOLUMES_MAX, faults) {
+        let Some(fields) = item.fields(&schema::VOLUME_MOUNT, faults) else { continue };
+        let name_at = fields.required("name", faults);
+        let volume: Option<VolumeName> = name_at.and_then(|at| at.parse(faults));
+        if let (Some(at), Some(name)) = (name_at, &volume)
+            && !volumes.contains(name)
+        {
+            let fault = at.error(&format!("there is no volume `{name}` in `spec.volumes`"));
+            faults.push(match closest(name.as_str(), volumes.iter().map(VolumeName::as_str)) {
+                Some(near) => fault.with_help(&format!("did you mean `{near}`?")),
+                None => fault,
+            });
+        }
+        let path_at = fields.required("mountPath", faults);
+        let path = path_at.and_then(|at| mount_path(at, faults));
+        if let (Some(at), Some(path)) = (path_at, &path) {
+            if let Some(line) = seen.get(path) {
+                let message = format!("`{path}` is mounted twice; first in line {line}");
+                faults.push(at.error(&message));
+            }
+            seen.insert(path.clone(), at.position().line);
+        }
+        let read_only = fields.flag("readOnly", faults);
+        if let (Some(volume), Some(path)) = (volume, path) {
+            found.push(VolumeMount { volume, path, read_only });
+        }
+    }
+    found
+}
+
+fn mount_path(at: At<'_>, faults: &mut Faults) -> Option<AbsolutePath> {
+    let path: AbsolutePath = at.parse(faults)?;
+    if path.is_root() {
+        faults.push(at.error("nothing can be mounted over `/`"));
+        return None;
+    }
+    // A mount there could take away the protection of the kernel's own files (runc refuses it
+    // for the same reason: CVE-2019-16884).
+    if path.as_str() == "/proc" || path.as_str().starts_with("/proc/") {
+        faults.push(at.error("nothing can be mounted over `/proc`"));
+        return None;
+    }
+    Some(path)
+}

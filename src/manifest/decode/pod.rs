@@ -1,0 +1,194 @@
+//! A Pod and its `spec`.
+
+use std::collections::BTreeSet;
+
+use super::container::{self, Inherited};
+use super::fields::{At, Fields};
+use super::{annotations, metadata, schema, volume};
+use crate::clock::Millis;
+use crate::ids::{LABEL_LEN_MAX, Namespace, VolumeName};
+use crate::manifest::diagnostic::{Faults, quote};
+use crate::manifest::pod::{
+    ContainerSpec, HostNamespaces, PodSpec, RestartPolicy, TERMINATION_GRACE_DEFAULT, Volume,
+};
+
+/// Containers of a pod.
+pub(super) const CONTAINERS_MAX: usize = 128;
+/// Volumes of a pod, and mounts of a container.
+pub(super) const VOLUMES_MAX: usize = 256;
+/// `terminationGracePeriodSeconds`: a week.
+pub(super) const TERMINATION_GRACE_MAX_SECONDS: i64 = 7 * 24 * 3600;
+/// Highest user and group (Kubernetes: `validation.IsValidUserID`).
+const ID_MAX: i64 = i32::MAX as i64;
+
+/// Reads a Pod. Whether the result counts is for the caller to see: errors may stand beside it.
+pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
+    let fields = at.fields(&schema::POD, faults)?;
+    if let Some(version) = fields.required("apiVersion", faults)
+        && let Some(found) = version.text(faults).filter(|found| *found != "v1")
+    {
+        let message = format!("must be `v1` for a Pod, but this is {}", quote(found));
+        faults.push(version.error(&message));
+    }
+    if let Some(kind) = fields.required("kind", faults) {
+        // `decode::check_kind` has seen to what it says.
+        kind.text(faults);
+    }
+    let metadata = fields.required("metadata", faults).and_then(|at| metadata::decode(at, faults));
+    let settings = fields
+        .get("metadata")
+        .and_then(|at| at.member("annotations").map(|at| annotations::decode(at, faults)))
+        .unwrap_or_default();
+    let spec = fields.required("spec", faults).and_then(|at| spec(at, faults));
+
+    let (metadata, spec) = (metadata?, spec?);
+    let name = metadata.name?;
+    let hostname = spec
+        .hostname
+        .unwrap_or_else(|| name.name.as_str().split('.').next().unwrap_or_default().to_owned());
+    Some(PodSpec {
+        name,
+        labels: metadata.labels,
+        annotations: metadata.annotations,
+        hostname,
+        host: spec.host,
+        share_process_namespace: spec.share_process_namespace,
+        restart_policy: spec.restart_policy,
+        termination_grace: spec.termination_grace,
+        backoff: settings.backoff,
+        pids_limit: settings.pids_limit,
+        volumes: spec.volumes,
+        containers: spec.containers,
+    })
+}
+
+/// `spec`, with its defaults.
+struct Spec {
+    hostname: Option<String>,
+    host: HostNamespaces,
+    share_process_namespace: bool,
+    restart_policy: RestartPolicy,
+    termination_grace: Millis,
+    volumes: Vec<Volume>,
+    containers: Vec<ContainerSpec>,
+}
+
+fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
+    let fields = at.fields(&schema::POD_SPEC, faults)?;
+    let inherited = fields.get("securityContext").and_then(|at| security(at, faults));
+    let volumes = volumes(&fields, faults);
+    let names = volume_names(&fields);
+    let containers = containers(&fields, inherited.unwrap_or_default(), &names, faults);
+
+    let host = HostNamespaces {
+        network: fields.flag("hostNetwork", faults),
+        pid: fields.flag("hostPID", faults),
+        ipc: fields.flag("hostIPC", faults),
+    };
+    let share_process_namespace = fields.flag("shareProcessNamespace", faults);
+    if let Some(at) = fields.get("shareProcessNamespace").filter(|_| host.pid)
+        && share_process_namespace
+    {
+        let message = "can't be true together with `hostPID: true`: the containers share the \
+                       host's process namespace already";
+        faults.push(at.error(message).with_help("leave one of the two out"));
+    }
+    let policies = [
+        ("Always", RestartPolicy::Always),
+        ("OnFailure", RestartPolicy::OnFailure),
+        ("Never", RestartPolicy::Never),
+    ];
+    let restart_policy = fields.get("restartPolicy").and_then(|at| at.choice(&policies, faults));
+    let grace = fields
+        .get("terminationGracePeriodSeconds")
+        .and_then(|at| at.integer(0..=TERMINATION_GRACE_MAX_SECONDS, faults))
+        .map(|seconds| Millis::from_secs(seconds.unsigned_abs()));
+    Some(Spec {
+        hostname: fields.get("hostname").and_then(|at| hostname(at, faults)),
+        host,
+        share_process_namespace,
+        restart_policy: restart_policy.unwrap_or(RestartPolicy::Always),
+        termination_grace: grace.unwrap_or(TERMINATION_GRACE_DEFAULT),
+        volumes,
+        containers,
+    })
+}
+
+fn hostname(at: At<'_>, faults: &mut Faults) -> Option<String> {
+    let text = at.text(faults)?;
+    // A host name and a namespace are both DNS labels.
+    if text.parse::<Namespace>().is_err() {
+        let message = format!(
+            "{} must be a DNS label: lower-case letters, digits and `-`, beginning and ending \
+             with a letter or digit, at most {LABEL_LEN_MAX} characters",
+            quote(text)
+        );
+        faults.push(at.error(&message));
+    }
+    Some(text.to_owned())
+}
+
+/// `spec.securityContext`: what containers use that set nothing themselves.
+fn security(at: At<'_>, faults: &mut Faults) -> Option<Inherited> {
+    let fields = at.fields(&schema::POD_SECURITY, faults)?;
+    Some(Inherited {
+        user: id(&fields, "runAsUser", faults),
+        group: id(&fields, "runAsGroup", faults),
+    })
+}
+
+/// A user or group.
+pub(super) fn id(fields: &Fields<'_>, name: &'static str, faults: &mut Faults) -> Option<u32> {
+    let found = fields.get(name)?.integer(0..=ID_MAX, faults)?;
+    u32::try_from(found).ok()
+}
+
+fn volumes(fields: &Fields<'_>, faults: &mut Faults) -> Vec<Volume> {
+    let Some(list) = fields.get("volumes") else { return Vec::new() };
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for item in list.items(VOLUMES_MAX, faults) {
+        if let Some(volume) = volume::decode(item, faults) {
+            if !seen.insert(volume.name.clone()) {
+                let message = format!("two volumes have the name `{}`", volume.name);
+                faults.push(item.error(&message));
+            }
+            found.push(volume);
+        }
+    }
+    found
+}
+
+/// The names of all volumes, those included that are refused for something else.
+fn volume_names(fields: &Fields<'_>) -> BTreeSet<VolumeName> {
+    let Some(list) = fields.get("volumes") else { return BTreeSet::new() };
+    let items = list.items(VOLUMES_MAX, &mut Faults::default());
+    let name = |item: &At<'_>| item.node.get("name")?.as_text()?.parse().ok();
+    items.iter().filter_map(name).collect()
+}
+
+fn containers(
+    fields: &Fields<'_>,
+    inherited: Inherited,
+    volumes: &BTreeSet<VolumeName>,
+    faults: &mut Faults,
+) -> Vec<ContainerSpec> {
+    let Some(list) = fields.required("containers", faults) else { return Vec::new() };
+    let mark = faults.mark();
+    let items = list.items(CONTAINERS_MAX, faults);
+    if items.is_empty() && !faults.any_error_since(mark) {
+        faults.push(list.error("must have at least one container"));
+    }
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for item in items {
+        if let Some(container) = container::decode(item, inherited, volumes, faults) {
+            if !seen.insert(container.name.clone()) {
+                let message = format!("two containers have the name `{}`", container.name);
+                faults.push(item.error(&message));
+            }
+            found.push(container);
+        }
+    }
+    found
+}

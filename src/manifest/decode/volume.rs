@@ -1,0 +1,84 @@
+//! `spec.volumes[]`.
+
+use super::fields::{At, Fields};
+use super::{container, schema};
+use crate::ids::VolumeName;
+use crate::manifest::diagnostic::Faults;
+use crate::manifest::node::Kind;
+use crate::manifest::pod::{HostPathType, Volume, VolumeSource};
+
+/// Smallest `sizeLimit`: a page. Less is a slip, such as `64m` (milli) for `64M`.
+const SIZE_LIMIT_MIN: u64 = 4096;
+
+/// Reads a volume.
+pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<Volume> {
+    let fields = at.fields(&schema::VOLUME, faults)?;
+    let name: Option<VolumeName> = fields.required("name", faults).and_then(|at| at.parse(faults));
+    let source = source(&fields, faults);
+    Some(Volume { name: name?, source: source? })
+}
+
+fn source(fields: &Fields<'_>, faults: &mut Faults) -> Option<VolumeSource> {
+    // A source that does not work has been refused by name; then none is missing.
+    let named = match &fields.at.node.kind {
+        Kind::Mapping(entries) => {
+            entries.iter().filter(|(key, node)| key.text != "name" && !node.is_null()).count()
+        }
+        Kind::Scalar(_) | Kind::Sequence(_) => 0,
+    };
+    match (fields.get("emptyDir"), fields.get("hostPath")) {
+        (Some(at), None) => empty_dir(at, faults),
+        (None, Some(at)) => host_path(at, faults),
+        (Some(_), Some(at)) => {
+            faults.push(at.error("a volume has one source, but `emptyDir` is set as well"));
+            None
+        }
+        (None, None) => {
+            if named == 0 {
+                let help = "add `emptyDir: {}` or `hostPath`";
+                faults.push(fields.at.error("this volume has no source").with_help(help));
+            }
+            None
+        }
+    }
+}
+
+fn empty_dir(at: At<'_>, faults: &mut Faults) -> Option<VolumeSource> {
+    let fields = at.fields(&schema::EMPTY_DIR, faults)?;
+    let media = [("", false), ("Memory", true)];
+    let medium = fields.get("medium");
+    let in_memory = match medium {
+        Some(at) => at.choice(&media, faults),
+        None => Some(false),
+    };
+    let limit_at = fields.get("sizeLimit");
+    let size_limit = limit_at.and_then(|at| container::bytes(&at, SIZE_LIMIT_MIN, faults));
+    if !in_memory? {
+        if let Some(at) = limit_at {
+            let help = "leave it out, or set `medium: Memory`";
+            faults.push(at.error("not supported yet for a volume on disk").with_help(help));
+        }
+        return Some(VolumeSource::EmptyDir {});
+    }
+    Some(VolumeSource::Memory { size_limit })
+}
+
+fn host_path(at: At<'_>, faults: &mut Faults) -> Option<VolumeSource> {
+    let fields = at.fields(&schema::HOST_PATH, faults)?;
+    let kinds = [
+        ("", HostPathType::Unchecked),
+        ("DirectoryOrCreate", HostPathType::DirectoryOrCreate),
+        ("Directory", HostPathType::Directory),
+        ("FileOrCreate", HostPathType::FileOrCreate),
+        ("File", HostPathType::File),
+        ("Socket", HostPathType::Socket),
+        ("CharDevice", HostPathType::CharDevice),
+        ("BlockDevice", HostPathType::BlockDevice),
+    ];
+    let path = fields.required("path", faults).and_then(|at| at.parse(faults));
+    let kind = match fields.get("type") {
+        Some(at) => at.choice(&kinds, faults),
+        None => Some(HostPathType::Unchecked),
+    };
+    Some(VolumeSource::HostPath { path: path?, kind: kind? })
+}

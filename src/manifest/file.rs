@@ -1,0 +1,166 @@
+//! [`parse`]: the text of a manifest file → its pods, and a diagnostic for every fault.
+//!
+//! Not here: reading files and noticing changes (`manifest::watcher`), and what happens when two
+//! files claim one pod.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::decode::{self, Decoded};
+use super::diagnostic::{Diagnostic, Faults, Position};
+use super::node::{self, Document};
+use super::pod::PodSpec;
+use super::revision::Revision;
+use crate::ids::PodName;
+
+/// Largest file (the kubelet's `maxConfigLength`). A reader may stop one byte after it.
+pub const FILE_LEN_MAX: usize = 10 << 20;
+/// Largest document.
+pub const DOCUMENT_LEN_MAX: usize = 1 << 20;
+/// Documents of a file; comments and empty ones do not count.
+pub const DOCUMENTS_MAX: usize = 1000;
+
+/// What a manifest file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParsedFile {
+    /// The pods of the documents without an error, in the order of the file; names are unique.
+    pub pods: Vec<ParsedPod>,
+    /// All faults, in the order of the file, each with the pod that it is about if that is known.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Whether there was no error. If so, a pod that is not in `pods` is not wanted; if not, it
+    /// may have been in what could not be read.
+    pub complete: bool,
+    /// The pods whose documents are faulty, as far as their names could be read; none of `pods`.
+    pub faulty: Vec<PodName>,
+}
+
+/// A pod of a manifest file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParsedPod {
+    /// The pod's key.
+    pub name: PodName,
+    /// What it asks for.
+    pub spec: Arc<PodSpec>,
+    /// The hashes of that.
+    pub revision: Revision,
+    /// Where its document begins.
+    pub position: Position,
+}
+
+/// Parses the bytes of a manifest file. Any bytes will do: what is wrong is in the diagnostics.
+#[must_use]
+pub fn parse(text: &[u8]) -> ParsedFile {
+    let mut faults = Faults::default();
+    let start = faults.mark();
+    let mut found = Found::default();
+    if let Some(fault) = unreadable(text) {
+        faults.push(fault);
+    } else {
+        let documents = node::documents(text);
+        for document in documents.iter().take(DOCUMENTS_MAX) {
+            read(*document, &mut found, &mut faults);
+        }
+        if let Some(document) = documents.get(DOCUMENTS_MAX) {
+            let message = format!("the file has more than {DOCUMENTS_MAX} documents");
+            faults.push(Diagnostic::error(first_character(document), "", &message));
+        }
+    }
+    let complete = !faults.any_error_since(start);
+    let Found { pods, lines } = found;
+    let good: BTreeSet<&PodName> = pods.iter().map(|pod| &pod.name).collect();
+    let faulty = lines.into_keys().filter(|name| !good.contains(name)).collect();
+    ParsedFile { pods, diagnostics: faults.into_diagnostics(), complete, faulty }
+}
+
+/// What has been found in a file so far.
+#[derive(Debug, Default)]
+struct Found {
+    pods: Vec<ParsedPod>,
+    /// Where each pod stands first, the faulty ones included.
+    lines: BTreeMap<PodName, u32>,
+}
+
+/// Why the file as a whole can't be read, if so.
+fn unreadable(text: &[u8]) -> Option<Diagnostic> {
+    if text.iter().all(u8::is_ascii_whitespace) {
+        // What a power cut leaves of a file that was not synced, or an editor of one it could not
+        // write; nobody deletes pods that way.
+        let fault = Diagnostic::error(Position::START, "", "the file is empty");
+        return Some(fault.with_help("remove the file to delete its pods"));
+    }
+    if text.len() > FILE_LEN_MAX {
+        let message = format!("the file is larger than {FILE_LEN_MAX} bytes");
+        return Some(Diagnostic::error(Position::START, "", &message));
+    }
+    if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
+        let fault = Diagnostic::error(Position::START, "", "the file is in the encoding UTF-16");
+        return Some(fault.with_help("save it in the encoding UTF-8"));
+    }
+    None
+}
+
+/// Reads one document.
+fn read(document: Document<'_>, found: &mut Found, faults: &mut Faults) {
+    if document.bytes.len() > DOCUMENT_LEN_MAX {
+        let message = format!("the document is larger than {DOCUMENT_LEN_MAX} bytes");
+        faults.push(Diagnostic::error(first_character(&document), "", &message));
+        return;
+    }
+    let Some(text) = document.text(faults) else { return };
+    let mark = faults.mark();
+    let tree = node::parse(text, document.first_line, faults);
+    let Some(root) = tree.root else { return };
+    if !tree.whole {
+        let names = decode::names_of(&root);
+        // Of a List it can't be told which item the fault is in.
+        if let [name] = names.as_slice() {
+            faults.attribute_since(mark, name);
+        }
+        for name in names {
+            found.lines.entry(name).or_insert(document.first_line);
+        }
+        return;
+    }
+    // `---` with nothing but a comment after it.
+    if root.is_null() {
+        return;
+    }
+    let broken = faults.any_error_since(mark);
+    for decoded in decode::document(&root, faults) {
+        match decoded {
+            Decoded::Pod { spec, position } if broken => {
+                found.lines.entry(spec.name).or_insert(position.line);
+            }
+            Decoded::Pod { spec, position } => found.add(spec, position, faults),
+            Decoded::Faulty { name, position } => {
+                found.lines.entry(name).or_insert(position.line);
+            }
+            Decoded::Nameless => {}
+        }
+    }
+}
+
+impl Found {
+    /// Adds a pod. The first document of a file that asks for a pod counts, also if it is faulty:
+    /// otherwise to mend it would take the pod from the second.
+    fn add(&mut self, spec: PodSpec, position: Position, faults: &mut Faults) {
+        let name = spec.name.clone();
+        if let Some(line) = self.lines.get(&name) {
+            let message = format!("pod {name} is in this file already, in line {line}");
+            let mut fault = Diagnostic::error(position, "metadata.name", &message);
+            fault.pod = Some(name);
+            faults.push(fault);
+            return;
+        }
+        self.lines.insert(name.clone(), position.line);
+        let revision = Revision::of(&spec);
+        self.pods.push(ParsedPod { name, spec: Arc::new(spec), revision, position });
+    }
+}
+
+fn first_character(document: &Document<'_>) -> Position {
+    Position { line: document.first_line, column: 1 }
+}
+
+#[cfg(test)]
+mod tests;

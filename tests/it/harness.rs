@@ -1,0 +1,439 @@
+//! A node: an agent with directories of its own, and questions to it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take that should be quick; generous, because machines are shared.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// An agent with its own root, and its manifests.
+pub struct Node {
+    pub dir: tempfile::TempDir,
+    agent: Option<Child>,
+    environment: Vec<(String, String)>,
+}
+
+/// A pod as the API shows it.
+#[derive(Debug, Clone)]
+pub struct Pod(pub Value);
+
+impl Node {
+    /// Directories for a node; the agent is not started.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("roost-it-").tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("pods.d")).unwrap();
+        Self { dir, agent: None, environment: Vec::new() }
+    }
+
+    /// A node with its agent running.
+    pub fn started() -> Self {
+        let mut node = Self::new();
+        node.start();
+        node
+    }
+
+    /// Adds to the environment of agents started from now on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    pub fn manifests(&self) -> PathBuf {
+        self.dir.path().join("pods.d")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.root().join("run/roost.sock")
+    }
+
+    /// Starts the agent and waits until it says that it is ready.
+    pub fn start(&mut self) {
+        self.start_unready();
+        self.wait_ready();
+    }
+
+    /// Starts the agent without waiting.
+    pub fn start_unready(&mut self) {
+        assert!(self.agent.is_none(), "the agent runs already");
+        let notify = self.dir.path().join("notify");
+        let _none_before = std::fs::remove_file(&notify);
+        let ready = UnixDatagram::bind(&notify).unwrap();
+        ready.set_read_timeout(Some(SOON)).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("agent.log"))
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_roost"))
+            .arg("agent")
+            .arg("--pods")
+            .arg(self.manifests())
+            .arg("--root")
+            .arg(self.root())
+            .env("NOTIFY_SOCKET", &notify)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.agent = Some(child);
+        READY.with(|slot| slot.borrow_mut().insert(notify, ready));
+    }
+
+    fn wait_ready(&self) {
+        let notify = self.dir.path().join("notify");
+        let socket = READY.with(|slot| slot.borrow_mut().remove(&notify)).unwrap();
+        let mut text = [0_u8; 512];
+        loop {
+            let len = socket.recv(&mut text).unwrap_or_else(|error| {
+                panic!("the agent did not get ready: {error}\n{}", self.agent_log())
+            });
+            if std::str::from_utf8(&text[..len]).unwrap().lines().any(|line| line == "READY=1") {
+                return;
+            }
+        }
+    }
+
+    pub fn agent_log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("agent.log")).unwrap_or_default()
+    }
+
+    /// Ends the agent at once, as `kill -9` does. Its pods go on.
+    pub fn kill_agent(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            agent.kill().unwrap();
+            agent.wait().unwrap();
+        }
+    }
+
+    /// Ends the agent by SIGTERM. Its pods go on.
+    pub fn stop_agent(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            send(agent.id(), libc::SIGTERM);
+            agent.wait().unwrap();
+        }
+    }
+
+    /// The agent's process.
+    pub fn agent_pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
+    /// Puts a manifest into the directory as users should: written apart, then renamed.
+    pub fn put(&self, file: &str, text: &str) {
+        let draft = self.manifests().join(format!(".{file}.draft"));
+        std::fs::write(&draft, text).unwrap();
+        std::fs::rename(&draft, self.manifests().join(file)).unwrap();
+    }
+
+    pub fn remove(&self, file: &str) {
+        std::fs::remove_file(self.manifests().join(file)).unwrap();
+    }
+
+    /// Asks the API; the status and the body as JSON.
+    pub fn ask(&self, method: &str, path: &str) -> (u16, Value) {
+        let (status, body) = self.try_ask(method, path).unwrap();
+        let value = serde_json::from_str(&body).unwrap_or(Value::String(body));
+        (status, value)
+    }
+
+    fn try_ask(&self, method: &str, path: &str) -> std::io::Result<(u16, String)> {
+        let mut stream = connect(&self.socket())?;
+        stream.set_read_timeout(Some(SOON))?;
+        write!(stream, "{method} {path} HTTP/1.0\r\nHost: roost\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        Ok((status, body.to_owned()))
+    }
+
+    /// All pods, by `namespace/name`; of a pod with several instances the youngest.
+    pub fn pods(&self) -> BTreeMap<String, Pod> {
+        let (status, list) = self.ask("GET", "/api/v1/pods");
+        assert_eq!(status, 200, "{list}");
+        let items = list["items"].as_array().unwrap().clone();
+        items.into_iter().map(|item| (Pod(item.clone()).key(), Pod(item))).collect()
+    }
+
+    pub fn pod(&self, key: &str) -> Pod {
+        self.pods().remove(key).unwrap_or_else(|| panic!("there is no pod {key}"))
+    }
+
+    /// Waits until a condition on the pods holds: asked again at every change that the API's watch
+    /// tells of.
+    pub fn until<T>(
+        &self,
+        what: &str,
+        condition: impl FnMut(&BTreeMap<String, Pod>) -> Option<T>,
+    ) -> T {
+        self.until_within(SOON, what, condition)
+    }
+
+    pub fn until_within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut condition: impl FnMut(&BTreeMap<String, Pod>) -> Option<T>,
+    ) -> T {
+        let end = Instant::now() + limit;
+        let mut stream = connect(&self.socket()).unwrap();
+        write!(stream, "GET /api/v1/pods?watch=true HTTP/1.0\r\nHost: roost\r\n\r\n").unwrap();
+        let mut lines = BufReader::new(stream);
+        let mut line = String::new();
+        loop {
+            let pods = self.pods();
+            if let Some(answer) = condition(&pods) {
+                return answer;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            let waited = if left.is_zero() {
+                Ok(0)
+            } else {
+                lines.get_ref().set_read_timeout(Some(left)).unwrap();
+                line.clear();
+                lines.read_line(&mut line)
+            };
+            if !matches!(waited, Ok(len) if len > 0) {
+                let pods: Vec<String> = pods.values().map(|pod| pod.0.to_string()).collect();
+                panic!("not {what} in {limit:?}:\n{}\n{}", pods.join("\n"), self.agent_log());
+            }
+        }
+    }
+
+    /// Waits until every container of the pod runs, and returns it.
+    pub fn until_running(&self, key: &str) -> Pod {
+        self.until(&format!("running: {key}"), |pods| {
+            pods.get(key).filter(|pod| pod.is_running()).cloned()
+        })
+    }
+
+    pub fn until_gone(&self, key: &str) {
+        self.until(&format!("gone: {key}"), |pods| (!pods.contains_key(key)).then_some(()));
+    }
+
+    /// Runs the command line; its exit code, standard output and standard error.
+    pub fn cli(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_roost"))
+            .arg("--root")
+            .arg(self.root())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    /// Every cgroup of the node, in every hierarchy.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let (_, status) = self.ask("GET", "/roost/v1/status");
+        let name = status["cgroup"].as_str().unwrap_or_else(|| panic!("{status}")).to_owned();
+        cgroups_named(&name)
+    }
+
+    /// Removes every manifest, waits until all pods are gone, and proves that nothing is left.
+    pub fn end(mut self) {
+        if self.agent.is_none() {
+            self.start();
+        }
+        for entry in std::fs::read_dir(self.manifests()).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        self.until("gone: everything", |pods| pods.is_empty().then_some(()));
+        let left = self.leftovers();
+        assert!(left.is_empty(), "left over:\n{}\n{}", left.join("\n"), self.agent_log());
+        self.stop_agent();
+    }
+
+    /// What is left of pods: processes, cgroups, directories, mounts.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for place in ["data/pods", "run/pods", "logs"] {
+            for entry in std::fs::read_dir(self.root().join(place)).into_iter().flatten() {
+                left.push(format!("directory {}", entry.unwrap().path().display()));
+            }
+        }
+        for cgroup in self.cgroups() {
+            let is_pod = cgroup.file_name().is_some_and(|name| name.len() == 36);
+            if is_pod {
+                left.push(format!("cgroup {}", cgroup.display()));
+            }
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let root = self.root().display().to_string();
+        left.extend(mounts.lines().filter(|line| line.contains(&root)).map(str::to_owned));
+        left.extend(self.processes());
+        left
+    }
+
+    /// Processes of this node's executors, by their command line.
+    pub fn executors(&self) -> Vec<u32> {
+        pids().filter(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.starts_with("roost-executor") && self.is_ours(*pid)
+        })
+        .collect()
+    }
+
+    /// Processes in this node's cgroups.
+    pub fn processes(&self) -> Vec<String> {
+        pids()
+            .filter(|pid| self.is_ours(*pid))
+            .map(|pid| {
+                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                format!("process {pid}: {}", String::from_utf8_lossy(&line).replace('\0', " "))
+            })
+            .collect()
+    }
+
+    fn is_ours(&self, pid: u32) -> bool {
+        let (_, status) = self.ask("GET", "/roost/v1/status");
+        let name = status["cgroup"].as_str().unwrap_or_default().to_owned();
+        let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        !name.is_empty() && cgroups.contains(&format!("/{name}/"))
+    }
+}
+
+impl Drop for Node {
+    /// A test that failed must not leave anything behind either.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.agent_log();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("the agent's log, newest first:\n{}", tail.join("\n"));
+        }
+        let name = self.try_ask("GET", "/roost/v1/status").ok().and_then(|(_, body)| {
+            let status: Value = serde_json::from_str(&body).ok()?;
+            status["cgroup"].as_str().map(str::to_owned)
+        });
+        self.kill_agent();
+        let Some(name) = name else { return };
+        let mut cgroups = cgroups_named(&name);
+        for cgroup in &cgroups {
+            let _not_v2 = std::fs::write(cgroup.join("cgroup.kill"), "1");
+        }
+        cgroups.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+        for cgroup in cgroups {
+            let _in_use = std::fs::remove_dir(cgroup);
+        }
+    }
+}
+
+thread_local! {
+    static READY: std::cell::RefCell<BTreeMap<PathBuf, UnixDatagram>> =
+        const { std::cell::RefCell::new(BTreeMap::new()) };
+}
+
+impl Pod {
+    pub fn key(&self) -> String {
+        let text = |field: &str| self.0["metadata"][field].as_str().unwrap().to_owned();
+        format!("{}/{}", text("namespace"), text("name"))
+    }
+
+    pub fn uid(&self) -> String {
+        self.0["metadata"]["uid"].as_str().unwrap().to_owned()
+    }
+
+    pub fn phase(&self) -> String {
+        self.0["status"]["phase"].as_str().unwrap().to_owned()
+    }
+
+    pub fn containers(&self) -> Vec<Value> {
+        self.0["status"]["containerStatuses"].as_array().cloned().unwrap_or_default()
+    }
+
+    pub fn container(&self, name: &str) -> Value {
+        self.containers().into_iter().find(|c| c["name"] == name).unwrap_or(Value::Null)
+    }
+
+    pub fn is_running(&self) -> bool {
+        let containers = self.containers();
+        !containers.is_empty() && containers.iter().all(|c| c["state"]["running"].is_object())
+    }
+
+    /// The host pid of each running container.
+    pub fn pids(&self) -> BTreeMap<String, u32> {
+        let pid = |c: &Value| {
+            let pid = c["roost"]["pid"].as_u64()?;
+            Some((c["name"].as_str()?.to_owned(), u32::try_from(pid).ok()?))
+        };
+        self.containers().iter().filter_map(pid).collect()
+    }
+
+    pub fn restarts(&self, container: &str) -> u64 {
+        self.container(container)["restartCount"].as_u64().unwrap_or(0)
+    }
+
+    pub fn problems(&self) -> String {
+        self.0["status"]["message"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// Connects to a socket however long its path is (unix(7): 108 bytes).
+fn connect(path: &Path) -> std::io::Result<UnixStream> {
+    use std::os::fd::AsRawFd;
+    let directory = std::fs::File::open(path.parent().unwrap())?;
+    let short = format!("/proc/self/fd/{}/roost.sock", directory.as_raw_fd());
+    UnixStream::connect(short)
+}
+
+/// Sends a signal to a process that this test started.
+pub fn send(pid: u32, signal: i32) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::try_from(signal).unwrap()).unwrap();
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn cgroups_named(name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut todo: Vec<(PathBuf, u32)> = vec![("/sys/fs/cgroup".into(), 0)];
+    while let Some((directory, depth)) = todo.pop() {
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let path = entry.path();
+            if path.components().any(|part| part.as_os_str() == name) {
+                found.push(path.clone());
+            }
+            if depth < 7 {
+                todo.push((path, depth + 1));
+            }
+        }
+    }
+    found
+}
+
+/// A manifest of one container that runs a shell script on the host's root.
+pub fn manifest(name: &str, script: &str) -> String {
+    with_policy(name, "Always", script)
+}
+
+pub fn with_policy(name: &str, policy: &str, script: &str) -> String {
+    let script = serde_json::to_string(script).unwrap();
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  \
+         terminationGracePeriodSeconds: 1\n  restartPolicy: {policy}\n  containers:\n  - name: main\n    \
+         command: [\"/bin/sh\", \"-c\", {script}]\n"
+    )
+}
+
+/// A script that runs until it is told to stop, and then stops at once.
+pub const FOREVER: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done";

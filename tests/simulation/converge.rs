@@ -1,0 +1,236 @@
+//! When the faults have stopped, what runs becomes what is asked for, and nothing is left over.
+
+use roost::executor::protocol::{ContainerStatus, Goal};
+use roost::ids::PodId;
+use roost::manifest::desired::Claim;
+use roost::manifest::pod::{PodSpec, RestartPolicy};
+use roost::manifest::revision::Revision;
+use roost::state::record::{PodRecord, RecordPhase};
+
+use crate::disk::Path;
+use crate::executor::Stage;
+use crate::world::{Event, Options, World};
+
+/// How many things happen before the faults stop.
+const ROUNDS: u64 = 60;
+/// How long everything may take to settle: back-offs, set-ups that are given up, grace periods.
+const SETTLE: u64 = 15 * 60_000;
+/// How often a pod may be caught in the middle of something that is its own affair.
+const LOOKS: u32 = 40;
+
+/// What a run did, to see that it did something.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Done {
+    pub(crate) executions: u64,
+    pub(crate) removals: u64,
+    pub(crate) ended_at: u64,
+}
+
+/// Runs a seed to its end.
+pub(crate) fn run(seed: u64, options: Options) -> Result<Done, String> {
+    let mut world = World::new(seed, options);
+    for _ in 0..4 {
+        world.user.change(&mut world.rng);
+    }
+    world.at(0, Event::AgentStarts);
+    world.at(100, Event::Chaos);
+    let rounds = world.rng.between(ROUNDS / 3, ROUNDS * 2);
+    for _ in 0..rounds {
+        let until = world.now + world.rng.between(1, 20_000);
+        world.run_until(until);
+    }
+    world.settle();
+    match world.failure.take() {
+        None => Ok(Done {
+            executions: world.oracle.executions,
+            removals: world.oracle.removals,
+            ended_at: world.now,
+        }),
+        Some(why) => {
+            let log: Vec<String> = world.log.into();
+            Err(format!(
+                "seed {seed}: {why}\n{}\nreplay: ROOST_SIM_SEED={seed} cargo test --test \
+                 simulation one_seed -- --nocapture",
+                log.join("\n")
+            ))
+        }
+    }
+}
+
+impl World {
+    fn settle(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.say(|| "the faults stop".to_owned());
+        self.faults = false;
+        for executor in self.executors.values_mut() {
+            executor.hung_until = self.now;
+        }
+        for (_, directory) in &mut self.user.directories {
+            directory.readable = true;
+        }
+        self.start_agent();
+        self.manifests_changed();
+        let until = self.now + SETTLE;
+        self.run_until(until);
+        let mut problem = None;
+        for _ in 0..LOOKS {
+            problem = self.problem();
+            if problem.is_none() || self.failure.is_some() {
+                break;
+            }
+            let until = self.now + 977;
+            self.run_until(until);
+        }
+        if let Some(problem) = problem {
+            self.fail(format!("it did not settle: {problem}"));
+        }
+    }
+
+    /// What is not as it should be in the end.
+    fn problem(&self) -> Option<String> {
+        let plan = self.plan_now()?;
+        if !plan.work.is_empty() {
+            return Some(format!("there is work left: {:?}", plan.work));
+        }
+        let agent = self.agent.as_ref().filter(|agent| agent.is_idle());
+        let Some(agent) = agent else { return Some("the agent is not idle".to_owned()) };
+        for (name, claims) in &agent.desired().claims {
+            let of_name = |record: &&PodRecord| record.name == *name;
+            let records: Vec<&PodRecord> =
+                self.store.now.records.values().filter(of_name).collect();
+            let [record] = records.as_slice() else {
+                return Some(format!("{name} has {} instances", records.len()));
+            };
+            if let Some(problem) = self.claim_problem(claims, record) {
+                return Some(format!("{name}: {problem}"));
+            }
+        }
+        for record in self.store.now.records.values() {
+            if let Some(problem) = self.instance_problem(record, agent.build) {
+                return Some(format!("{} {}: {problem}", record.name, record.id));
+            }
+        }
+        self.leftover()
+    }
+
+    fn claim_problem(&self, claims: &[Claim], record: &PodRecord) -> Option<String> {
+        let own = claims.iter().find(|claim| claim.source == record.source);
+        let kept = self.is_kept_without_claim(record);
+        match own {
+            Some(own) if own.revision.digest() != record.accepted.digest => {
+                Some("its revision is not the one asked for".to_owned())
+            }
+            Some(_) => None,
+            None if kept => None,
+            None => Some(format!("{} has it and does not claim it", record.source)),
+        }
+    }
+
+    /// Its file is faulty, or its directory was replaced by an empty one.
+    fn is_kept_without_claim(&self, record: &PodRecord) -> bool {
+        let Some(agent) = &self.agent else { return false };
+        let alarmed = self.plan_now().is_some_and(|plan| !plan.alarms.is_empty());
+        alarmed || agent.desired().faulty.contains(&record.source)
+    }
+
+    fn instance_problem(&self, record: &PodRecord, build: u64) -> Option<String> {
+        let claimed = self.agent.as_ref().is_some_and(|agent| {
+            agent
+                .desired()
+                .claims
+                .get(&record.name)
+                .is_some_and(|claims| claims.iter().any(|claim| claim.source == record.source))
+        });
+        if !claimed && !self.is_kept_without_claim(record) {
+            return Some("nothing asks for it".to_owned());
+        }
+        let executor = self.executors.values().find(|executor| executor.pod == record.id);
+        match &record.phase {
+            RecordPhase::Finished { .. } => {
+                let rests = executor.is_none() && !self.runtime.contains(&record.id);
+                (!rests).then(|| "it is finished and does not rest".to_owned())
+            }
+            RecordPhase::Active => {
+                let Some(executor) = executor else {
+                    return Some("it has no executor".to_owned());
+                };
+                if executor.build != build && !executor.refuses_upgrade {
+                    return Some("its executor is of an old build".to_owned());
+                }
+                let Some(report) = executor.machine.report() else {
+                    return Some("its executor was told nothing".to_owned());
+                };
+                if report.digest != record.accepted.digest || report.goal != Goal::Run {
+                    return Some("its executor was told something else".to_owned());
+                }
+                let spec = executor.machine.spec()?;
+                report.containers.iter().find_map(|container| {
+                    self.container_problem(record.id, spec, &container.name, &container.status)
+                })
+            }
+            RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => {
+                Some("it is going".to_owned())
+            }
+        }
+    }
+
+    fn container_problem(
+        &self,
+        id: PodId,
+        spec: &PodSpec,
+        name: &roost::ids::ContainerName,
+        status: &ContainerStatus,
+    ) -> Option<String> {
+        let run = self.runs.values().find(|run| run.pod == id && run.container == *name);
+        let hash = Revision::of(spec).containers.get(name).copied();
+        let limit = spec.container(name).and_then(|c| c.resources.memory_limit_bytes);
+        match (status, run) {
+            (ContainerStatus::Running { .. }, Some(run)) => {
+                let right = hash == Some(run.hash)
+                    && matches!(run.stage, Stage::Executed { .. })
+                    && (run.limit == limit || self.update_was_refused(id, name));
+                (!right).then(|| format!("{name} runs with {run:?}"))
+            }
+            (ContainerStatus::BackingOff { .. }, None) => {
+                let again = spec.restart_policy != RestartPolicy::Never;
+                (!again).then(|| format!("{name} will run again"))
+            }
+            (ContainerStatus::Terminated, None) => {
+                let through = spec.restart_policy != RestartPolicy::Always;
+                (!through).then(|| format!("{name} does not run again"))
+            }
+            (ContainerStatus::Creating, Some(_)) => None,
+            (other, _) => Some(format!("{name} is {other:?}")),
+        }
+    }
+
+    fn update_was_refused(&self, id: PodId, name: &roost::ids::ContainerName) -> bool {
+        self.executors
+            .values()
+            .filter(|executor| executor.pod == id)
+            .filter_map(|executor| executor.machine.report())
+            .flat_map(|report| report.containers)
+            .any(|container| container.name == *name && container.update_fault.is_some())
+    }
+
+    /// Invariant 6: what belongs to no record.
+    fn leftover(&self) -> Option<String> {
+        let known = |id: &PodId| self.store.now.records.contains_key(id);
+        if let Some(path) = self.disk.current.keys().find(|path| !known(&Path::pod(path))) {
+            return Some(format!("{path:?} is left over"));
+        }
+        if let Some(id) = self.runtime.iter().find(|id| !known(id)) {
+            return Some(format!("the runtime directory of {id} is left over"));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for executor in self.executors.values() {
+            if !known(&executor.pod) || !seen.insert(executor.pod) {
+                return Some(format!("an executor of {} is left over", executor.pod));
+            }
+        }
+        let orphan = self.runs.values().find(|run| !self.executors.contains_key(&run.executor));
+        orphan.map(|run| format!("a run of {} is left over", run.pod))
+    }
+}

@@ -1,0 +1,281 @@
+//! What must hold at every moment, known independently of the cores: it sees everything and
+//! forgets nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roost::clock::Millis;
+use roost::executor::protocol::PodReport;
+use roost::ids::{Attempt, ContainerName, PodId, PodName};
+use roost::manifest::desired::{DesiredState, DirectoryView};
+use roost::manifest::revision::Hash;
+use roost::state::record::{
+    Exit, HISTORY_LEN_MAX, LastRun, ManifestFile, PodRecord, RecordPhase, TerminationCause,
+};
+
+use crate::disk::{Body, Path};
+use crate::executor::{Run, Stage};
+use crate::world::World;
+
+/// The newest executed run of a container, in truth.
+#[derive(Debug, Clone)]
+pub(crate) struct Past {
+    pub(crate) attempt: Attempt,
+    pub(crate) hash: Hash,
+    pub(crate) executor: u64,
+    /// When it ended while its executor was there.
+    pub(crate) ended: Option<u64>,
+    pub(crate) exit: Option<Exit>,
+    /// How it ended, durably.
+    pub(crate) recorded: Option<Exit>,
+    pub(crate) streak: u32,
+}
+
+impl Past {
+    pub(crate) fn delay(&self) -> Millis {
+        match self.streak {
+            0 => Millis(0),
+            n => Millis((1000_u64 << (n - 1).min(10)).min(60_000)),
+        }
+    }
+}
+
+/// The memory of the simulation.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    pub(crate) past: BTreeMap<(PodId, ContainerName), Past>,
+    executed: BTreeSet<(PodId, ContainerName, Attempt)>,
+    /// How far each instance got; it never goes back, unless the store is lost.
+    pub(crate) progress: BTreeMap<PodId, u8>,
+    pub(crate) ids: BTreeSet<PodId>,
+    /// When the agent saw that an executor was lost.
+    pub(crate) losses: BTreeMap<PodId, u64>,
+    pub(crate) executions: u64,
+    pub(crate) removals: u64,
+    now: u64,
+    pub(crate) events_now: u64,
+}
+
+/// What the agent could see when it decided.
+#[derive(Debug, Clone)]
+pub(crate) struct Basis {
+    pub(crate) desired: DesiredState,
+    pub(crate) known: BTreeMap<String, Vec<u8>>,
+}
+
+impl Basis {
+    /// Whether the file, or the document in it, is really gone, and not only out of sight.
+    pub(crate) fn is_gone(&self, source: &ManifestFile, name: &PodName) -> bool {
+        let trusted = |directory: &String, view: &DirectoryView| match view {
+            DirectoryView::Unread | DirectoryView::Unavailable { .. } => false,
+            DirectoryView::Read { handle, empty } => {
+                !empty || self.known.get(directory) == Some(handle)
+            }
+        };
+        let claimed = self
+            .desired
+            .claims
+            .get(name)
+            .is_some_and(|claims| claims.iter().any(|claim| claim.source == *source));
+        match self.desired.directories.get(&source.directory) {
+            Some(view) => {
+                trusted(&source.directory, view)
+                    && !self.desired.faulty.contains(source)
+                    && !claimed
+            }
+            None => self.desired.directories.iter().all(|(name, view)| trusted(name, view)),
+        }
+    }
+}
+
+fn rank(phase: &RecordPhase) -> u8 {
+    match phase {
+        RecordPhase::Active => 0,
+        RecordPhase::Finished { .. } => 1,
+        RecordPhase::Terminating { .. } => 2,
+        RecordPhase::Destroying { .. } => 3,
+    }
+}
+
+impl Oracle {
+    pub(crate) fn count_event(&mut self, now: u64) {
+        if now != self.now {
+            self.now = now;
+            self.events_now = 0;
+        }
+        self.events_now += 1;
+    }
+
+    pub(crate) fn exited(&mut self, run: &Run, exit: &Exit, lasted: Option<u64>, now: u64) {
+        let Some(past) = self.past.get_mut(&(run.pod, run.container.clone())) else { return };
+        if past.attempt != run.attempt {
+            return;
+        }
+        past.ended = Some(now);
+        past.exit = Some(exit.clone());
+        let long = lasted.is_some_and(|lasted| lasted >= 600_000);
+        past.streak = if long { 1 } else { past.streak + 1 };
+    }
+
+    /// It ended with its executor: nobody saw how.
+    pub(crate) fn vanished(&mut self, run: &Run) {
+        if let Some(past) = self.past.get_mut(&(run.pod, run.container.clone()))
+            && past.attempt == run.attempt
+        {
+            past.exit = Some(Exit::Unknown);
+        }
+    }
+
+    pub(crate) fn executor_died(&mut self, pod: PodId) {
+        for ((id, _), past) in &mut self.past {
+            if *id == pod {
+                past.ended = None;
+            }
+        }
+    }
+
+    pub(crate) fn machine_down(&mut self) {
+        self.losses.clear();
+        for past in self.past.values_mut() {
+            past.ended = None;
+        }
+    }
+
+    pub(crate) fn store_lost(&mut self) {
+        self.progress.clear();
+    }
+}
+
+impl World {
+    /// A program was executed: invariant 1.
+    pub(crate) fn check_execution(&mut self, id: u64) {
+        let run = self.runs[&id].clone();
+        let what = format!("{}/{}#{}", run.pod, run.container, run.attempt);
+        let name = |world: &Self, pod| world.disk.pod(pod).map(|stored| stored.spec.name.clone());
+        let own = name(self, run.pod);
+        let twins: Vec<Run> = self
+            .runs
+            .iter()
+            .filter(|(other, twin)| **other != id && matches!(twin.stage, Stage::Executed { .. }))
+            .map(|(_, twin)| twin.clone())
+            .collect();
+        for twin in twins {
+            let same = twin.pod == run.pod && twin.container == run.container;
+            self.check(!same, || format!("{what} runs beside #{}", twin.attempt));
+            let rival = twin.pod != run.pod && own.is_some() && own == name(self, twin.pod);
+            self.check(!rival, || format!("{what} runs beside another instance {}", twin.pod));
+        }
+        let path = Path::Attempt(run.pod, run.container.clone(), run.attempt.0);
+        let durable = self.disk.durable.contains_key(&path);
+        self.check(durable, || format!("{what} runs before its attempt is durable"));
+        let key = (run.pod, run.container.clone());
+        let fresh = self.oracle.executed.insert((key.0, key.1.clone(), run.attempt));
+        self.check(fresh, || format!("{what}: the number of a run is used twice"));
+        self.oracle.executions += 1;
+        let streak = self
+            .oracle
+            .past
+            .get(&key)
+            .filter(|past| past.hash == run.hash && past.executor == run.executor)
+            .map_or(0, |past| past.streak);
+        let past = Past {
+            attempt: run.attempt,
+            hash: run.hash,
+            executor: run.executor,
+            ended: None,
+            exit: None,
+            recorded: None,
+            streak,
+        };
+        self.oracle.past.insert(key, past);
+    }
+
+    /// What is recorded is what happened.
+    pub(crate) fn check_exit_record(
+        &mut self,
+        pod: PodId,
+        container: &ContainerName,
+        run: &LastRun,
+    ) {
+        let Some(past) = self.oracle.past.get_mut(&(pod, container.clone())) else { return };
+        if past.attempt == run.attempt {
+            past.recorded = Some(run.exit.clone());
+            let truth = past.exit.clone();
+            self.check(truth.as_ref() == Some(&run.exit), || {
+                format!("{pod}/{container} ended with {truth:?}, recorded is {:?}", run.exit)
+            });
+        }
+    }
+
+    /// Every exit that is reported is durable.
+    pub(crate) fn check_report(&mut self, pod: PodId, report: &PodReport) {
+        for container in &report.containers {
+            let Some(last) = &container.last else { continue };
+            let name = container.name.clone();
+            let n = last.attempt.0;
+            let exit = self.disk.durable.get(&Path::Exit(pod, name.clone(), n));
+            let durable = match exit {
+                Some(Body::Exit(run)) => run == last,
+                Some(Body::Nothing | Body::Spec(_) | Body::Attempt { .. }) | None => {
+                    last.exit == Exit::Unknown
+                        && self.disk.durable.contains_key(&Path::Attempt(pod, name.clone(), n))
+                }
+            };
+            self.check(durable, || {
+                format!("{pod}/{name}#{n}: reported {:?} is not durable", last.exit)
+            });
+        }
+    }
+
+    /// A record was committed.
+    pub(crate) fn check_record(&mut self, old: Option<&PodRecord>, new: &PodRecord, basis: &Basis) {
+        let id = new.id;
+        let now = rank(&new.phase);
+        let before = self.oracle.progress.get(&id).copied().unwrap_or(0);
+        self.oracle.progress.insert(id, now.max(before));
+        self.check(now >= before, || format!("{id} went back from {before} to {:?}", new.phase));
+        self.check(new.history.len() <= HISTORY_LEN_MAX, || format!("{id}: history too long"));
+        let Some(old) = old else { return };
+        let (was, is) = (old.accepted.number, new.accepted.number);
+        self.check(is == was || is == was + 1, || format!("{id}: revision {was} became {is}"));
+        let gone = basis.is_gone(&old.source, &old.name);
+        if old.source != new.source {
+            self.check(gone, || format!("{id} was taken from {} by {}", old.source, new.source));
+        }
+        let RecordPhase::Terminating { cause, .. } = &new.phase else { return };
+        if rank(&old.phase) >= 2 {
+            return;
+        }
+        let claims = basis.desired.claims.get(&old.name).map_or(&[][..], Vec::as_slice);
+        match cause {
+            TerminationCause::Removed => {
+                self.oracle.removals += 1;
+                self.check(gone && claims.is_empty(), || {
+                    format!("{} is removed, but {} was not deleted", old.name, old.source)
+                });
+            }
+            TerminationCause::Replaced => {
+                let own = claims.iter().find(|claim| claim.source == old.source);
+                let claim = own.or(if gone { claims.first() } else { None });
+                let needed = claim.is_some_and(|claim| {
+                    claim.revision.digest() != old.accepted.digest
+                        && (claim.revision.shared != old.accepted.shared || rank(&old.phase) == 1)
+                });
+                self.check(needed, || format!("{} is replaced without need", old.name));
+            }
+            TerminationCause::Orphaned => {
+                let others = self.store.now.records.values();
+                let twin = others.filter(|other| other.name == old.name).count() > 1;
+                self.check(twin, || format!("{} is an orphan without a sibling", old.name));
+            }
+        }
+    }
+
+    /// A record was removed: nothing else of the instance is left, invariant 6.
+    pub(crate) fn check_forgotten(&mut self, id: PodId) {
+        let left = self.disk.has(id)
+            || self.runtime.contains(&id)
+            || self.executors.values().any(|executor| executor.pod == id)
+            || self.runs.values().any(|run| run.pod == id);
+        self.check(!left, || format!("{id} is forgotten while something of it is left"));
+    }
+}

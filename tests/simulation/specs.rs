@@ -1,0 +1,332 @@
+//! The user: manifests, the directories they are in, and how the agent's watcher reads them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use roost::clock::Millis;
+use roost::ids::{ContainerName, PodName};
+use roost::manifest::desired::{Claim, DesiredState, DirectoryView};
+use roost::manifest::pod::{
+    BackoffPolicy, ContainerSpec, HostNamespaces, PodSpec, Resources, RestartPolicy,
+};
+use roost::manifest::revision::Revision;
+use roost::state::record::ManifestFile;
+
+use crate::world::{Bug, Rng};
+
+/// How a program behaves; it stands in `argv`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// Whether it can be executed at all.
+    pub(crate) starts: bool,
+    /// How long its set-up takes.
+    pub(crate) setup: u64,
+    /// How long it runs by itself.
+    pub(crate) lasts: u64,
+    /// What it exits with then.
+    pub(crate) code: u8,
+    /// How long after the stop signal it ends, if it heeds it.
+    pub(crate) heeds: Option<u64>,
+}
+
+pub(crate) const FOR_EVER: u64 = 1 << 50;
+
+impl Program {
+    pub(crate) fn argv(self) -> Vec<String> {
+        let heeds = self.heeds.map_or("-".to_owned(), |after| after.to_string());
+        let starts = if self.starts { "run" } else { "missing" };
+        let Self { setup, lasts, code, .. } = self;
+        vec![starts.to_owned(), format!("{setup} {lasts} {code} {heeds}")]
+    }
+
+    pub(crate) fn of(container: &ContainerSpec) -> Self {
+        let numbers: Vec<Option<u64>> =
+            container.argv[1].split(' ').map(|word| word.parse().ok()).collect();
+        Self {
+            starts: container.argv[0] == "run",
+            setup: numbers[0].expect("written by argv()"),
+            lasts: numbers[1].expect("written by argv()"),
+            code: u8::try_from(numbers[2].expect("written by argv()")).expect("a code"),
+            heeds: numbers[3],
+        }
+    }
+
+    fn random(rng: &mut Rng) -> Self {
+        let setup = match rng.between(0, 9) {
+            0 => rng.between(1000, 40_000),
+            1 => rng.between(100_000, 200_000),
+            _ => rng.between(1, 50),
+        };
+        let lasts = match rng.between(0, 5) {
+            0 => rng.between(1, 500),
+            1 => rng.between(500, 60_000),
+            2 => rng.between(500_000, 800_000),
+            _ => FOR_EVER,
+        };
+        Self {
+            starts: !rng.chance(5),
+            setup,
+            lasts,
+            code: if rng.chance(60) { 0 } else { 1 },
+            heeds: if rng.chance(70) { Some(rng.between(1, 3000)) } else { None },
+        }
+    }
+}
+
+pub(crate) fn container(name: &str, program: Program) -> ContainerSpec {
+    ContainerSpec {
+        name: name.parse().expect("a label"),
+        argv: program.argv(),
+        env: vec![],
+        working_dir: None,
+        resources: Resources::default(),
+        user: 0,
+        group: 0,
+        read_only_root: true,
+        mounts: vec![],
+    }
+}
+
+pub(crate) fn pod(name: &str, containers: Vec<ContainerSpec>) -> PodSpec {
+    PodSpec {
+        name: name.parse().expect("a name"),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        hostname: name.to_owned(),
+        host: HostNamespaces::default(),
+        share_process_namespace: false,
+        restart_policy: RestartPolicy::Always,
+        termination_grace: Millis::from_secs(5),
+        backoff: BackoffPolicy::default(),
+        pids_limit: 100,
+        volumes: vec![],
+        containers,
+    }
+}
+
+const POLICIES: [RestartPolicy; 3] =
+    [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never];
+const GRACES: [u64; 5] = [0, 300, 1000, 5000, 30_000];
+const POD_NAMES: [&str; 4] = ["a", "b", "c", "d"];
+const CONTAINER_NAMES: [&str; 3] = ["x", "y", "z"];
+const FILE_NAMES: [&str; 6] = ["1", "2", "3", "4", "5", "6"];
+
+pub(crate) fn random_pod(rng: &mut Rng) -> PodSpec {
+    let name = rng.pick(&POD_NAMES).expect("not empty");
+    let count = usize::try_from(rng.between(1, 2)).expect("small");
+    let containers =
+        CONTAINER_NAMES[..count].iter().map(|name| container(name, Program::random(rng))).collect();
+    let mut spec = pod(name, containers);
+    spec.restart_policy = *rng.pick(&POLICIES).expect("not empty");
+    spec.termination_grace = Millis(*rng.pick(&GRACES).expect("not empty"));
+    spec
+}
+
+/// Changes one thing of a pod.
+pub(crate) fn edit(rng: &mut Rng, spec: &PodSpec) -> PodSpec {
+    let mut spec = spec.clone();
+    let which = usize::try_from(rng.next() % spec.containers.len() as u64).expect("small");
+    match rng.between(0, 8) {
+        0 | 1 => spec.containers[which].argv = Program::random(rng).argv(),
+        2 => {
+            spec.containers[which].resources.memory_limit_bytes =
+                Some(rng.between(1, 3) * 1_000_000);
+        }
+        3 => spec.pids_limit = u32::try_from(rng.between(10, 12)).expect("small"),
+        4 => spec.hostname = format!("h{}", rng.between(0, 3)),
+        5 => spec.restart_policy = *rng.pick(&POLICIES).expect("not empty"),
+        6 => spec.termination_grace = Millis(*rng.pick(&GRACES).expect("not empty")),
+        7 => {
+            let name: ContainerName =
+                rng.pick(&CONTAINER_NAMES).expect("not empty").parse().expect("a label");
+            if spec.container(&name).is_none() {
+                spec.containers.push(container(name.as_str(), Program::random(rng)));
+            } else if spec.containers.len() > 1 {
+                spec.containers.retain(|c| c.name != name);
+            }
+        }
+        _ => {
+            spec.labels.insert("v".to_owned(), rng.between(0, 3).to_string());
+        }
+    }
+    spec
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum File {
+    Good(Vec<Claimed>),
+    Broken,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Claimed {
+    pub(crate) spec: Arc<PodSpec>,
+    revision: Revision,
+}
+
+impl Claimed {
+    pub(crate) fn new(spec: PodSpec) -> Self {
+        let revision = Revision::of(&spec);
+        Self { spec: Arc::new(spec), revision }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Directory {
+    pub(crate) handle: Vec<u8>,
+    pub(crate) readable: bool,
+    pub(crate) files: BTreeMap<String, File>,
+    /// What was there before it was replaced.
+    pub(crate) stash: Option<(Vec<u8>, BTreeMap<String, File>)>,
+}
+
+/// The manifest directories, and how they are called in the agent's configuration.
+#[derive(Debug)]
+pub(crate) struct User {
+    pub(crate) directories: Vec<(String, Directory)>,
+}
+
+impl User {
+    pub(crate) fn new() -> Self {
+        let directory = |handle| Directory {
+            handle: vec![handle],
+            readable: true,
+            files: BTreeMap::new(),
+            stash: None,
+        };
+        Self { directories: vec![("/a".to_owned(), directory(1)), ("/b".to_owned(), directory(2))] }
+    }
+
+    pub(crate) fn unread(&self) -> DesiredState {
+        let mut desired = DesiredState::default();
+        for (name, _) in &self.directories {
+            desired.directories.insert(name.clone(), DirectoryView::Unread);
+        }
+        desired
+    }
+
+    /// What the watcher makes of the directories; `bug` may spoil it.
+    pub(crate) fn read(&self, bug: Option<Bug>, known: &BTreeMap<String, Vec<u8>>) -> DesiredState {
+        let mut desired = DesiredState::default();
+        for (name, directory) in &self.directories {
+            if !directory.readable {
+                let view = DirectoryView::Unavailable { fault: "gone".to_owned() };
+                desired.directories.insert(name.clone(), view);
+                continue;
+            }
+            let empty = directory.files.is_empty();
+            let handle = match known.get(name) {
+                Some(known) if bug == Some(Bug::TrustEmptyReplacedDirectory) => known.clone(),
+                Some(_) | None => directory.handle.clone(),
+            };
+            desired.directories.insert(name.clone(), DirectoryView::Read { handle, empty });
+            for (file, content) in &directory.files {
+                let source = ManifestFile { directory: name.clone(), file: file.clone() };
+                match content {
+                    File::Good(claims) => {
+                        for Claimed { spec, revision } in claims {
+                            desired.claims.entry(spec.name.clone()).or_default().push(Claim {
+                                source: source.clone(),
+                                spec: spec.clone(),
+                                revision: revision.clone(),
+                            });
+                        }
+                    }
+                    File::Broken if bug == Some(Bug::FaultyFileIsAbsent) => {}
+                    File::Broken => {
+                        desired.faulty.insert(source);
+                    }
+                }
+            }
+        }
+        desired
+    }
+
+    /// One edit, of the kind that people, scripts and accidents make.
+    pub(crate) fn change(&mut self, rng: &mut Rng) -> String {
+        let which = usize::from(rng.chance(30));
+        let new_handle: Vec<u8> = rng.next().to_be_bytes().to_vec();
+        let (name, directory) = &mut self.directories[which];
+        let file = (*rng.pick(&FILE_NAMES).expect("not empty")).to_owned();
+        let present: Vec<String> = directory.files.keys().cloned().collect();
+        let other = rng.pick(&present).cloned();
+        match (rng.between(0, 19), other) {
+            (0..=4, _) | (5..=14, None) => {
+                let pod = random_pod(rng);
+                let said = format!("{name}/{file} asks for {}", pod.name);
+                let mut claims = vec![Claimed::new(pod)];
+                if rng.chance(15) {
+                    let second = random_pod(rng);
+                    if second.name != claims[0].spec.name {
+                        claims.push(Claimed::new(second));
+                    }
+                }
+                directory.files.insert(file, File::Good(claims));
+                said
+            }
+            (5..=10, Some(other)) => {
+                if let Some(File::Good(claims)) = directory.files.get_mut(&other) {
+                    let which = usize::try_from(rng.next() % claims.len() as u64).expect("small");
+                    claims[which] = Claimed::new(edit(rng, &claims[which].spec));
+                }
+                format!("{name}/{other} is edited")
+            }
+            (11, Some(other)) => {
+                directory.files.insert(other.clone(), File::Broken);
+                format!("{name}/{other} is broken")
+            }
+            (12, Some(other)) => {
+                directory.files.remove(&other);
+                format!("{name}/{other} is removed")
+            }
+            (13, Some(other)) => {
+                let content = directory.files.remove(&other).expect("it is present");
+                let said = format!("{name}/{other} is moved to {file}");
+                directory.files.insert(file, content);
+                said
+            }
+            (14, Some(other)) => {
+                let content = directory.files.get(&other).expect("it is present").clone();
+                let said = format!("{name}/{other} is copied to {file}");
+                directory.files.insert(file, content);
+                said
+            }
+            (15, _) => {
+                directory.readable = !directory.readable;
+                format!("{name} readable: {}", directory.readable)
+            }
+            (16, _) => {
+                let files = std::mem::take(&mut directory.files);
+                let handle = std::mem::replace(&mut directory.handle, new_handle);
+                if directory.stash.is_none() {
+                    directory.stash = Some((handle, files));
+                }
+                format!("{name} is replaced by an empty one")
+            }
+            (17, _) => {
+                if let Some((handle, files)) = directory.stash.take() {
+                    directory.handle = handle;
+                    directory.files = files;
+                }
+                format!("{name} is put back")
+            }
+            (18, _) => {
+                directory.handle = new_handle;
+                format!("{name} is replaced by a copy")
+            }
+            (_, _) => {
+                if rng.chance(50) {
+                    directory.files.clear();
+                    format!("{name} is emptied")
+                } else {
+                    directory.files.retain(|_, file| matches!(file, File::Good(_)));
+                    format!("{name}: faulty files are removed")
+                }
+            }
+        }
+    }
+
+    pub(crate) fn pods(&self) -> BTreeSet<PodName> {
+        self.read(None, &BTreeMap::new()).claims.into_keys().collect()
+    }
+}

@@ -1,0 +1,98 @@
+//! The runs.
+
+use crate::converge::run;
+use crate::world::{BUGS, Bug, Options, World};
+
+/// Seeds that `every_seed_holds_and_settles` runs when nothing else is asked for.
+const SEEDS: u64 = 400;
+/// Seeds within which each deliberate bug must show.
+const SEEDS_PER_BUG: u64 = 1500;
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+fn options() -> Options {
+    Options { bug: None, wall_steps: true, log: false }
+}
+
+/// A failure is run again with its log: a seed decides everything.
+#[track_caller]
+fn check(seed: u64) -> crate::converge::Done {
+    match run(seed, options()) {
+        Ok(done) => done,
+        Err(_) => {
+            let why = run(seed, Options { log: true, ..options() });
+            panic!("{}", why.expect_err("the same seed fails again"));
+        }
+    }
+}
+
+#[test]
+fn every_seed_holds_and_settles() {
+    let seeds = variable("ROOST_SIM_SEEDS").unwrap_or(SEEDS);
+    let first = variable("ROOST_SIM_FIRST").unwrap_or(0);
+    let (mut executions, mut removals) = (0, 0);
+    for seed in first..first + seeds {
+        let done = check(seed);
+        executions += done.executions;
+        removals += done.removals;
+    }
+    // A simulation in which nothing happens would hold as well.
+    assert!(executions > seeds * 20, "{executions} executions");
+    assert!(removals > seeds, "{removals} removals");
+}
+
+#[test]
+fn one_seed() {
+    let seed = variable("ROOST_SIM_SEED").unwrap_or(1);
+    check(seed);
+}
+
+#[test]
+fn the_same_seed_does_the_same() {
+    for seed in 0..10 {
+        assert_eq!(check(seed), check(seed));
+    }
+}
+
+/// Invariant 10. The log holds every stage, launch and exit with its time.
+#[test]
+fn steps_of_the_wall_clock_change_nothing() {
+    for seed in 0..20 {
+        let log = |wall_steps| {
+            let options = Options { wall_steps, ..options() };
+            run(seed, options).expect("holds")
+        };
+        assert_eq!(log(true), log(false), "seed {seed}");
+    }
+}
+
+#[test]
+fn each_deliberate_bug_is_found() {
+    for bug in BUGS {
+        let found = (0..SEEDS_PER_BUG).find_map(|seed| {
+            let failed = run(seed, Options { bug: Some(bug), ..options() }).err()?;
+            Some((seed, failed.lines().next().unwrap_or_default().to_owned()))
+        });
+        match found {
+            Some((_, what)) => assert!(!what.is_empty(), "{bug:?}"),
+            None => panic!("{bug:?} was not found within {SEEDS_PER_BUG} seeds"),
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_takes_only_what_was_not_made_durable() {
+    let mut world = World::new(1, Options { bug: Some(Bug::StoreNotFlushed), ..options() });
+    let id = roost::ids::PodId::from_random(1);
+    let path = crate::disk::Path::Directory(id);
+    world.disk.write(path.clone(), crate::disk::Body::Nothing);
+    world.store.commit(false, |content| {
+        content.directories.insert("/a".to_owned(), vec![1]);
+    });
+    world.reboot(true);
+    assert!(world.disk.current.contains_key(&path));
+    assert!(world.store.now.directories.is_empty());
+}
