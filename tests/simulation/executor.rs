@@ -365,6 +365,9 @@ impl World {
         // From now on this run is the newest, even if it never begins.
         if let Some(past) = self.oracle.past.get_mut(&(run.pod, run.container.clone())) {
             past.recorded = None;
+            if past.hash != Some(hash) {
+                past.streak = 0;
+            }
             past.hash = (!fails).then_some(hash);
         }
         if fails {

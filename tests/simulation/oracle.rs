@@ -176,7 +176,7 @@ impl World {
             .oracle
             .past
             .get(&key)
-            .filter(|past| past.hash == Some(run.hash) && past.executor == run.executor)
+            .filter(|past| past.executor == run.executor)
             .map_or(0, |past| past.streak);
         let past = Past {
             attempt: run.attempt,
