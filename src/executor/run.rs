@@ -6,7 +6,7 @@
 //!     └── never launched, or first process reaped ──► Over ◄──┘
 //!                                                       │ attempt written, cgroup empty
 //!                                                       ▼
-//!                                                   finish(): output drained, cgroup removed
+//!                                                   finish(): output drained
 //! ```
 //!
 //! It only does what it is told and says what happened. Not here: decisions (`machine`), the
@@ -371,9 +371,9 @@ impl Run {
     }
 
     /// Ends it, once it [is through](Self::is_through): what is left in the pipes goes to the
-    /// log, the cgroup is removed, and how it ended is the answer.
+    /// log. The answer is how it ended, and the cgroup, which is to be removed.
     #[must_use]
-    pub(super) fn finish(mut self, buffer: &mut [u8], now: WallTime) -> Exit {
+    pub(super) fn finish(mut self, buffer: &mut [u8], now: WallTime) -> (Exit, ContainerCgroup) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let mut drained = 0;
             while drained < DRAIN_LEN_MAX {
@@ -387,14 +387,11 @@ impl Run {
         if let Stage::Over { others, .. } = &mut self.stage {
             *others = None;
         }
-        if let Err(error) = self.cgroup.remove() {
-            // Whoever removes the pod removes it.
-            journal::note(format_args!("{self}: {}", journal::chain(&error)));
-        }
-        match self.stage {
+        let exit = match self.stage {
             Stage::Over { exit, .. } => exit,
             Stage::Setup { .. } | Stage::Running { .. } => Exit::Unknown,
-        }
+        };
+        (exit, self.cgroup)
     }
 }
 

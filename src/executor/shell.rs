@@ -34,7 +34,7 @@ use super::run::{READ_LEN, Run, Setup};
 use super::token::Token;
 use super::upgrade::Upgrade;
 use super::wire::{Received, WireError};
-use crate::cgroup::{CgroupError, PodCgroup, PodLimits};
+use crate::cgroup::{CgroupError, ContainerCgroup, PodCgroup, PodLimits};
 use crate::clock::{BootId, BootTime, Millis, WallTime};
 use crate::ids::{Attempt, ContainerName};
 use crate::manifest::pod::Resources;
@@ -52,6 +52,8 @@ const FIRST_WORD_TIME_MAX: Millis = Millis::from_secs(60);
 const FAREWELL_TIME_MAX: Millis = Millis::from_secs(5);
 /// How long processes that an earlier executor left may take to die.
 const LEFTOVERS_TIME_MAX: Duration = Duration::from_secs(30);
+/// Most cgroups that wait for their last process to be gone from cgroup v1.
+const EMPTY_MAX: usize = 256;
 /// Connections that wait to be accepted; there is one agent.
 const BACKLOG: i32 = 4;
 
@@ -104,6 +106,8 @@ pub(super) struct Shell {
     runs: BTreeMap<u32, Run>,
     next_run: u32,
     writers: Writers,
+    /// Cgroups of runs that are over, to be removed.
+    empty: VecDeque<ContainerCgroup>,
     events: VecDeque<Event>,
     /// Whether the machine has taken a step since the agent was last told.
     changed: bool,
@@ -150,7 +154,7 @@ impl Shell {
         let pod = Pod::new(boot.paths.clone(), boot.masked.clone(), &poller);
         let writers = Writers::new(boot.paths.clone(), &poller, |id| Token::Writer(id).encode());
         let cgroup = boot.cgroups.pod(boot.id);
-        let (connection, runs, events, upgrade) = Default::default();
+        let (connection, runs, empty, events, upgrade) = Default::default();
         let (next_run, changed, end_at, ended) = (0, false, None, false);
         Ok(Self {
             boot,
@@ -166,6 +170,7 @@ impl Shell {
             runs,
             next_run,
             writers,
+            empty,
             events,
             changed,
             upgrade,
@@ -212,6 +217,7 @@ impl Shell {
                 self.perform(effect);
             }
         }
+        self.remove_empty();
         self.publish();
         let idle = self.connection.as_ref().is_none_or(Connection::is_idle);
         if self.machine.is_stopped() && self.runs.is_empty() && self.writers.is_idle() {
@@ -282,8 +288,28 @@ impl Shell {
             self.runs.iter().filter(|(_, run)| run.is_through()).map(|(id, _)| *id).collect();
         for run in through.iter().filter_map(|id| self.runs.remove(id)) {
             let (container, attempt, at) = (run.container.clone(), run.attempt, WallTime::now());
-            let exit = run.finish(&mut [0; READ_LEN], at);
+            let (exit, cgroup) = run.finish(&mut [0; READ_LEN], at);
+            self.empty.push_back(cgroup);
             self.events.push_back(Event::Exited { container, attempt, exit, at });
+        }
+    }
+
+    /// Removes the cgroups of runs that are over. In hierarchies of cgroup v1 a process is there
+    /// until it is reaped, which for orphans in the host's process namespace is up to the host's
+    /// PID 1. So they are tried again at each event; the end of the run, which is to be recorded,
+    /// brings the next one.
+    fn remove_empty(&mut self) {
+        self.empty.retain(|cgroup| match cgroup.remove() {
+            Ok(()) => false,
+            Err(CgroupError::Populated { .. }) => true,
+            Err(error) => {
+                journal::note(format_args!("{}", chain(&error)));
+                false
+            }
+        });
+        while self.empty.len() > EMPTY_MAX {
+            // Whoever removes the pod removes it.
+            self.empty.pop_front();
         }
     }
 

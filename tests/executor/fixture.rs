@@ -27,18 +27,18 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 /// The program.
-pub const EXECUTOR: &str = env!("CARGO_BIN_EXE_roost-executor");
+pub(crate) const EXECUTOR: &str = env!("CARGO_BIN_EXE_roost-executor");
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a test.
-pub fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("it is stuck") });
 }
 
 /// A container that runs a program of the host.
-pub fn container(name: &str, argv: &[&str]) -> ContainerSpec {
+pub(crate) fn container(name: &str, argv: &[&str]) -> ContainerSpec {
     ContainerSpec {
         name: name.parse().unwrap(),
         argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
@@ -53,7 +53,7 @@ pub fn container(name: &str, argv: &[&str]) -> ContainerSpec {
 }
 
 /// A pod of containers that run scripts.
-pub fn spec(scripts: &[(&str, &str)]) -> PodSpec {
+pub(crate) fn spec(scripts: &[(&str, &str)]) -> PodSpec {
     PodSpec {
         name: "test/pod".parse().unwrap(),
         labels: BTreeMap::new(),
@@ -77,7 +77,7 @@ pub fn spec(scripts: &[(&str, &str)]) -> PodSpec {
 }
 
 /// Gives all containers a volume at `/<name>`.
-pub fn add_volume(spec: &mut PodSpec, name: &str, source: VolumeSource) {
+pub(crate) fn add_volume(spec: &mut PodSpec, name: &str, source: VolumeSource) {
     let volume: roost::ids::VolumeName = name.parse().unwrap();
     spec.volumes.push(Volume { name: volume.clone(), source });
     for container in &mut spec.containers {
@@ -87,19 +87,18 @@ pub fn add_volume(spec: &mut PodSpec, name: &str, source: VolumeSource) {
 }
 
 /// A pod with its executor. Nothing of it is left when this is dropped.
-pub struct TestPod {
+pub(crate) struct TestPod {
     root: tempfile::TempDir,
     program: ExecutorProgram,
     boot: Boot,
     spawned: Option<Spawned>,
     number: u64,
-    /// The newest connection.
-    pub connection: Connection,
+    connection: Option<Connection>,
 }
 
 impl TestPod {
     /// Starts an executor and connects to it. It was told nothing yet.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let base = format!("roost-executor-test-{}-{number}", std::process::id());
@@ -124,64 +123,64 @@ impl TestPod {
         boot.cgroups.pod(id).create().unwrap();
         let program = ExecutorProgram::open(EXECUTOR.as_ref()).unwrap();
         let spawned = program.spawn(&boot).unwrap();
-        let connection = connect(&boot.paths).unwrap();
+        let connection = Some(connect(&boot.paths).unwrap());
         Self { root, program, boot, spawned: Some(spawned), number: 0, connection }
     }
 
     /// Starts another executor after the one before has ended.
-    pub async fn spawn(&mut self) {
+    pub(crate) async fn spawn(&mut self) {
         self.spawned = Some(self.program.spawn(&self.boot).unwrap());
         drop(self.reconnect());
     }
 
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.root.path()
     }
 
-    pub fn paths(&self) -> &PodPaths {
+    pub(crate) fn paths(&self) -> &PodPaths {
         &self.boot.paths
     }
 
-    pub fn cgroup(&self) -> PodCgroup {
+    pub(crate) fn cgroup(&self) -> PodCgroup {
         self.boot.cgroups.pod(self.boot.id)
     }
 
-    /// Makes a new connection, and hands the older one out.
-    pub fn reconnect(&mut self) -> Connection {
-        std::mem::replace(&mut self.connection, connect(&self.boot.paths).unwrap())
+    /// The newest connection.
+    pub(crate) fn agent(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect("nothing is said after it was closed")
     }
 
-    /// Hands the connection out; what takes its place leads nowhere.
-    pub fn disconnect(&mut self) -> Connection {
-        let nowhere = self.root.path().join("nowhere");
-        fs::create_dir(&nowhere).unwrap();
-        let _listener =
-            std::os::unix::net::UnixListener::bind_addr(&short_address(&nowhere)).unwrap();
-        let paths = PodPaths { runtime: nowhere, ..self.boot.paths.clone() };
-        std::mem::replace(&mut self.connection, connect(&paths).unwrap())
+    /// Makes a new connection; the answer is the older one.
+    pub(crate) fn reconnect(&mut self) -> Option<Connection> {
+        self.connection.replace(connect(&self.boot.paths).unwrap())
     }
 
-    pub async fn welcome(&mut self) -> Welcome {
-        self.connection.hello(PATIENCE).await.unwrap()
+    /// Closes the connection.
+    pub(crate) fn disconnect(&mut self) {
+        self.connection = None;
+    }
+
+    pub(crate) async fn welcome(&mut self) -> Welcome {
+        self.agent().hello(PATIENCE).await.unwrap()
     }
 
     /// Says that the pod shall run so.
-    pub async fn set(&mut self, spec: PodSpec) {
+    pub(crate) async fn set(&mut self, spec: PodSpec) {
         self.number += 1;
         let wanted = WantedPod { number: self.number, goal: Goal::Run, spec: spec.into() };
-        self.connection.send(&ToExecutor::SetSpec(wanted), Vec::new()).await.unwrap();
+        self.agent().send(&ToExecutor::SetSpec(wanted), Vec::new()).await.unwrap();
         let number = self.number;
         self.report(|report| report.number == number).await;
     }
 
     /// Stops the pod, and waits for the end of the executor.
-    pub async fn stop(&mut self, grace: Millis) {
+    pub(crate) async fn stop(&mut self, grace: Millis) {
         drop(self.reconnect());
         let wanted = self.welcome().await.wanted.expect("it was told before");
         let wanted = WantedPod { goal: Goal::Stop { grace }, ..wanted };
-        self.connection.send(&ToExecutor::SetSpec(wanted), Vec::new()).await.unwrap();
+        self.agent().send(&ToExecutor::SetSpec(wanted), Vec::new()).await.unwrap();
         let mut last = None;
-        while let Ok(Some(message)) = self.connection.next().await {
+        while let Ok(Some(message)) = self.agent().next().await {
             last = Some(message);
         }
         let Some(ToAgent::Report(report)) = last else { panic!("{last:?}") };
@@ -190,9 +189,9 @@ impl TestPod {
     }
 
     /// The next message of that kind.
-    pub async fn message(&mut self, wanted: impl Fn(&ToAgent) -> bool) -> ToAgent {
+    pub(crate) async fn message(&mut self, wanted: impl Fn(&ToAgent) -> bool) -> ToAgent {
         loop {
-            let message = self.connection.next().await.unwrap();
+            let message = self.agent().next().await.unwrap();
             let message = message.unwrap_or_else(|| panic!("it has ended: {}", self.journal()));
             if wanted(&message) {
                 return message;
@@ -201,23 +200,22 @@ impl TestPod {
     }
 
     /// Waits for a report like that.
-    pub async fn report(&mut self, wanted: impl Fn(&PodReport) -> bool) -> PodReport {
+    pub(crate) async fn report(&mut self, wanted: impl Fn(&PodReport) -> bool) -> PodReport {
         let wanted = |message: &ToAgent| matches!(message, ToAgent::Report(r) if wanted(r));
         match self.message(wanted).await {
             ToAgent::Report(report) => report,
-            other => panic!("{other:?}"),
+            ToAgent::Welcome { .. } | ToAgent::NotUpgraded { .. } => unreachable!("see above"),
         }
     }
 
     /// Waits until a container stands like that. Asks for the report anew, so that it also sees
     /// what was reported before.
-    pub async fn until(
+    pub(crate) async fn until(
         &mut self,
         name: &str,
         wanted: impl Fn(&ContainerReport) -> bool,
     ) -> ContainerReport {
-        let told = self.welcome_again().await;
-        self.connection.send(&ToExecutor::SetSpec(told), Vec::new()).await.unwrap();
+        self.ask_again().await;
         let find = |report: &PodReport| {
             report.containers.iter().find(|c| c.name.as_str() == name && wanted(c)).cloned()
         };
@@ -225,43 +223,49 @@ impl TestPod {
         find(&report).unwrap()
     }
 
-    async fn welcome_again(&mut self) -> WantedPod {
+    /// Waits until every container is through.
+    pub(crate) async fn finished(&mut self) -> PodReport {
+        self.ask_again().await;
+        self.report(|report| report.finished.is_some()).await
+    }
+
+    /// Has the executor report, whatever it has reported.
+    async fn ask_again(&mut self) {
         let hello = ToExecutor::Hello { protocol: 1 };
-        self.connection.send(&hello, Vec::new()).await.unwrap();
+        self.agent().send(&hello, Vec::new()).await.unwrap();
         let wanted = |message: &ToAgent| matches!(message, ToAgent::Welcome { .. });
-        match self.message(wanted).await {
+        let told = match self.message(wanted).await {
             ToAgent::Welcome { wanted, .. } => wanted.expect("it was told before"),
-            other => panic!("{other:?}"),
-        }
+            ToAgent::Report(_) | ToAgent::NotUpgraded { .. } => unreachable!("see above"),
+        };
+        self.agent().send(&ToExecutor::SetSpec(told), Vec::new()).await.unwrap();
     }
 
     /// Waits until a container runs; its process.
-    pub async fn running(&mut self, name: &str) -> u32 {
+    pub(crate) async fn running(&mut self, name: &str) -> u32 {
         let running = |c: &ContainerReport| matches!(c.status, ContainerStatus::Running { .. });
-        match self.until(name, running).await.status {
-            ContainerStatus::Running { pid, .. } => pid,
-            other => panic!("{other:?}"),
-        }
+        let ContainerStatus::Running { pid, .. } = self.until(name, running).await.status else {
+            unreachable!("see above");
+        };
+        pid
     }
 
     /// Waits until the executor says that it is that build.
-    pub async fn upgraded(&mut self, build: &str) -> u32 {
+    pub(crate) async fn upgraded(&mut self, build: &str) -> u32 {
         let message = self
             .message(|message| {
                 matches!(message, ToAgent::Welcome { .. } | ToAgent::NotUpgraded { .. })
             })
             .await;
-        match message {
-            ToAgent::Welcome { build: found, pid, .. } => {
-                assert_eq!(found, build);
-                pid
-            }
-            other => panic!("{other:?}: {}", self.journal()),
-        }
+        let ToAgent::Welcome { build: found, pid, .. } = message else {
+            panic!("{message:?}: {}", self.journal());
+        };
+        assert_eq!(found, build);
+        pid
     }
 
     /// The same program, as a file that differs.
-    pub fn other_build(&self, more: &[u8]) -> ExecutorProgram {
+    pub(crate) fn other_build(&self, more: &[u8]) -> ExecutorProgram {
         let path = self.root.path().join("other");
         let content = [fs::read(EXECUTOR).unwrap().as_slice(), more].concat();
         fs::write(&path, content).unwrap();
@@ -271,19 +275,19 @@ impl TestPod {
         other
     }
 
-    pub fn executor_pid(&self) -> u32 {
+    pub(crate) fn executor_pid(&self) -> u32 {
         self.spawned.as_ref().unwrap().pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// Kills the executor and nothing else.
-    pub fn kill_executor(&mut self) {
+    pub(crate) fn kill_executor(&mut self) {
         let pidfd = &self.spawned.as_ref().unwrap().pidfd;
         rustix::process::pidfd_send_signal(pidfd, Signal::KILL).unwrap();
         self.wait_executor();
     }
 
     /// Kills the one child of the executor that is not in the cgroup of a container.
-    pub fn kill_reaper(&self) {
+    pub(crate) fn kill_reaper(&self) {
         let executor = self.executor_pid();
         let children = fs::read_to_string(format!("/proc/{executor}/task/{executor}/children"));
         let children = children.unwrap();
@@ -296,7 +300,7 @@ impl TestPod {
     }
 
     /// Waits until the executor has ended.
-    pub fn wait_executor(&mut self) {
+    pub(crate) fn wait_executor(&mut self) {
         let Some(spawned) = self.spawned.take() else { return };
         let patience = Timespec::try_from(PATIENCE).unwrap();
         let mut fds = [PollFd::new(&spawned.pidfd, PollFlags::IN)];
@@ -306,19 +310,19 @@ impl TestPod {
     }
 
     /// Waits until no process of the pod is left.
-    pub fn wait_empty(&self) {
+    pub(crate) fn wait_empty(&self) {
         assert!(self.cgroup().wait_empty(PATIENCE).unwrap());
     }
 
     /// The log of a run, without the times.
-    pub fn log(&self, name: &str, attempt: u32) -> Vec<String> {
+    pub(crate) fn log(&self, name: &str, attempt: u32) -> Vec<String> {
         let path = self.paths().log(&name.parse().unwrap(), Attempt(attempt));
         let text = fs::read_to_string(&path).unwrap();
         text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
     }
 
     /// Waits for a line in a log.
-    pub async fn until_logged(&self, name: &str, attempt: u32, line: &str) {
+    pub(crate) async fn until_logged(&self, name: &str, attempt: u32, line: &str) {
         let path = self.paths().log(&name.parse().unwrap(), Attempt(attempt));
         while !path.exists() || !self.log(name, attempt).iter().any(|found| found == line) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -326,7 +330,7 @@ impl TestPod {
     }
 
     /// The recorded end of a run.
-    pub fn exit_file(&self, name: &str, attempt: u32) -> Exit {
+    pub(crate) fn exit_file(&self, name: &str, attempt: u32) -> Exit {
         let path = self.paths().exit(&name.parse().unwrap(), Attempt(attempt));
         checkpoint::read::<ExitFile>(&path).unwrap().unwrap().run.exit
     }
@@ -355,13 +359,4 @@ impl Drop for TestPod {
 
 fn reap(pidfd: &OwnedFd) {
     rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
-}
-
-fn short_address(directory: &Path) -> std::os::unix::net::SocketAddr {
-    use std::os::fd::AsRawFd;
-    let directory = fs::File::open(directory).unwrap();
-    let path = format!("/proc/self/fd/{}/executor.sock", directory.as_raw_fd());
-    // The address names the descriptor; it is used at once, while it is open.
-    std::mem::forget(directory);
-    std::os::unix::net::SocketAddr::from_pathname(path).unwrap()
 }

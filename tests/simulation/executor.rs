@@ -362,6 +362,14 @@ impl World {
     fn attempt_written(&mut self, pid: u64, id: u64, hash: Hash, streak: u32) {
         let fails = self.disk_fails();
         let Some(run) = self.runs.get_mut(&id) else { return };
+        // From now on this run is the newest, even if it never begins.
+        if let Some(past) = self.oracle.past.get_mut(&(run.pod, run.container.clone())) {
+            past.recorded = None;
+            if past.hash != Some(hash) {
+                past.streak = 0;
+            }
+            past.hash = (!fails).then_some(hash);
+        }
         if fails {
             self.exits(pid, id, Exit::NotStarted("disk".to_owned()));
             return;
@@ -466,7 +474,11 @@ impl World {
                     self.runs.remove(&id);
                 }
                 Stage::Executed { .. } => {
-                    let delay = if self.rng.chance(30) { self.rng.between(1, 3000) } else { 0 };
+                    let delay = match self.rng.between(0, 9) {
+                        0 => self.rng.between(1000, 60_000),
+                        1 | 2 => self.rng.between(1, 3000),
+                        _ => 0,
+                    };
                     self.at(delay, Event::OrphanDies { run: id });
                 }
             }
@@ -544,7 +556,7 @@ impl World {
         let what = format!("{pod}/{container}#{attempt}");
         let key = (pod, container.clone());
         if let Some(past) = self.oracle.past.get(&key).cloned()
-            && past.hash == hash
+            && past.hash == Some(hash)
         {
             let through = match policy {
                 RestartPolicy::Always => false,

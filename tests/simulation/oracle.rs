@@ -20,7 +20,8 @@ use crate::world::World;
 #[derive(Debug, Clone)]
 pub(crate) struct Past {
     pub(crate) attempt: Attempt,
-    pub(crate) hash: Hash,
+    /// What the newest run had, begun or not; none if its attempt could not be recorded.
+    pub(crate) hash: Option<Hash>,
     pub(crate) executor: u64,
     /// When it ended while its executor was there.
     pub(crate) ended: Option<u64>,
@@ -175,11 +176,11 @@ impl World {
             .oracle
             .past
             .get(&key)
-            .filter(|past| past.hash == run.hash && past.executor == run.executor)
+            .filter(|past| past.executor == run.executor)
             .map_or(0, |past| past.streak);
         let past = Past {
             attempt: run.attempt,
-            hash: run.hash,
+            hash: Some(run.hash),
             executor: run.executor,
             ended: None,
             exit: None,

@@ -1,10 +1,10 @@
 //! The user: manifests, the directories they are in, and how the agent's watcher reads them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use roost::clock::Millis;
-use roost::ids::{ContainerName, PodName};
+use roost::ids::ContainerName;
 use roost::manifest::desired::{Claim, DesiredState, DirectoryView};
 use roost::manifest::pod::{
     BackoffPolicy, ContainerSpec, HostNamespaces, PodSpec, Resources, RestartPolicy,
@@ -324,9 +324,5 @@ impl User {
                 }
             }
         }
-    }
-
-    pub(crate) fn pods(&self) -> BTreeSet<PodName> {
-        self.read(None, &BTreeMap::new()).claims.into_keys().collect()
     }
 }
