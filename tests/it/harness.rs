@@ -4,9 +4,7 @@ mod asked;
 mod process;
 
 pub use asked::{Asked, FOREVER, OUT, alone};
-pub use process::{
-    Dice, Process, command_line, stamped, start_time, until_lines, until_text, uptime,
-};
+pub use process::{Dice, Process, command_line, stamped, until_lines, until_text, uptime};
 
 use process::pids;
 use std::cell::{OnceCell, RefCell};
@@ -287,9 +285,13 @@ impl Node {
 
     /// Runs the command line; its exit code, standard output and standard error.
     pub fn cli(&self, arguments: &[&str]) -> (i32, String, String) {
+        let root = self.root();
+        self.cli_as_is(&[arguments, &["--root", root.to_str().unwrap()]].concat())
+    }
+
+    /// The same, without being told which node it is about.
+    pub fn cli_as_is(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_roost"))
-            .arg("--root")
-            .arg(self.root())
             .args(arguments)
             .stdin(Stdio::null())
             .output()
@@ -381,6 +383,20 @@ impl Node {
             .collect()
     }
 
+    /// Every process of a container of this node.
+    pub fn containers(&self) -> Vec<u32> {
+        let executors: Vec<u32> = self.executors().into_values().collect();
+        let is_container = |pid: &u32| {
+            self.is_ours(*pid) && !executors.contains(pid) && !command_line(*pid).is_empty()
+        };
+        pids().filter(is_container).collect()
+    }
+
+    /// Whether a process is one of this node's pods.
+    pub fn owns(&self, pid: u32) -> bool {
+        self.is_ours(pid)
+    }
+
     fn is_ours(&self, pid: u32) -> bool {
         let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let holder = format!("{}/holder", scope(self.cgroup()));
@@ -416,6 +432,10 @@ impl Pod {
     pub fn key(&self) -> String {
         let text = |field: &str| self.0["metadata"][field].as_str().unwrap().to_owned();
         format!("{}/{}", text("namespace"), text("name"))
+    }
+
+    pub fn name(&self) -> String {
+        self.0["metadata"]["name"].as_str().unwrap().to_owned()
     }
 
     pub fn uid(&self) -> String {
