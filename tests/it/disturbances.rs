@@ -377,3 +377,34 @@ fn a_pod_that_takes_its_time_delays_no_other() {
     assert!(process.is_alive(), "the others waited for it, or it was killed early");
     node.end();
 }
+
+/// Invariant 13. Long enough for one relist (here each second) and several watchdogs.
+#[test]
+fn an_idle_node_writes_nothing() {
+    let mut node = Node::new();
+    node.set_env("ROOST_RELIST", "1s");
+    node.start();
+    let keys: Vec<String> = (0..3).map(|i| format!("default/idle{i}")).collect();
+    for i in 0..3 {
+        node.ask_for(&Asked::one(&format!("idle{i}"), FOREVER));
+    }
+    node.until_all_run(&keys);
+    let written = |node: &Node| -> u64 {
+        let ours = node.executors().into_values().chain([node.agent_pid()]);
+        ours.map(written_by).sum()
+    };
+    // What was begun is brought to its end; events wait for 30 s for company.
+    let agent = Process::of(node.agent_pid());
+    assert!(!agent.ends_within(Duration::from_secs(35)), "the agent ended");
+    let before = written(&node);
+    assert!(!agent.ends_within(Duration::from_secs(10)), "the agent ended");
+    assert_eq!(written(&node), before);
+    node.end();
+}
+
+/// Bytes that a process caused to be written to storage (proc_pid_io(5)).
+fn written_by(pid: u32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    let field = |line: &str| line.strip_prefix("write_bytes: ")?.parse::<u64>().ok();
+    io.lines().find_map(field).unwrap()
+}

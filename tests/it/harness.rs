@@ -20,6 +20,10 @@ use serde_json::Value;
 /// How long anything may take that should be quick; generous, because machines are shared.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// When a condition is looked at again although the API told of no change: some are on processes and
+/// files, which it does not show.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// An agent with its own root, and its manifests.
 pub struct Node {
     pub dir: tempfile::TempDir,
@@ -223,14 +227,14 @@ impl Node {
                 return answer;
             }
             let left = end.saturating_duration_since(Instant::now());
-            let waited = if left.is_zero() {
-                Ok(0)
-            } else {
-                lines.get_ref().set_read_timeout(Some(left)).unwrap();
-                line.clear();
-                lines.read_line(&mut line)
+            lines.get_ref().set_read_timeout(Some(LOOK_AGAIN)).unwrap();
+            line.clear();
+            let waited = lines.read_line(&mut line);
+            let is_over = match waited {
+                Ok(len) => len == 0,
+                Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
             };
-            if !matches!(waited, Ok(len) if len > 0) {
+            if is_over || left.is_zero() {
                 let pods: Vec<String> = pods.values().map(|pod| pod.0.to_string()).collect();
                 panic!("not {what} in {limit:?}:\n{}\n{}", pods.join("\n"), self.agent_log());
             }

@@ -115,9 +115,9 @@ fn a_run_once_pod_runs_once_and_needs_no_executor_then() {
     node.until("rest", |_| node.processes().is_empty().then_some(()));
     for kill in [true, false] {
         if kill {
-            node.kill_agent()
+            node.kill_agent();
         } else {
-            node.stop_agent()
+            node.stop_agent();
         }
         node.start();
         assert_eq!(node.pod("default/good").phase(), "Succeeded");
@@ -517,7 +517,7 @@ fn the_limits_of_a_pod_hold() {
     });
     let lines = node.output(&pod, "main", 0);
     let clock: Vec<f64> = lines[0].split(' ').map(|word| word.parse().unwrap()).collect();
-    let used: f64 = lines[2].split(' ').map(|word| seconds(word)).sum();
+    let used: f64 = lines[2].split(' ').map(seconds).sum();
     let passed = clock[1] - clock[0];
     println!("{used:.2} s of processor used in {passed:.2} s with a limit of a tenth");
     // A period of 100 ms may have begun before, and one ends after.

@@ -333,6 +333,9 @@ fn memory_limit(node: &Node, container: &str) -> Option<u64> {
     })
 }
 
+/// Puts something in the place of the manifest directory.
+type Spoil = fn(&PathBuf);
+
 /// Invariant 4.
 #[test]
 fn a_directory_that_is_gone_replaced_or_a_file_stops_nothing_and_raises_an_alarm() {
@@ -343,7 +346,7 @@ fn a_directory_that_is_gone_replaced_or_a_file_stops_nothing_and_raises_an_alarm
     }
     let before = node.until_all_run(&keys);
     let (here, away) = (node.manifests(), node.dir.path().join("away"));
-    let spoil: [(&str, fn(&PathBuf)); 3] = [
+    let spoil: [(&str, Spoil); 3] = [
         ("can't be read", |_| ()),
         ("another one than before, and empty", |path| fs::create_dir(path).unwrap()),
         ("can't be read", |path| fs::write(path, "no directory").unwrap()),

@@ -145,7 +145,7 @@ fn whichever_file_of_the_store_is_truncated_every_pod_is_adopted() {
 fn whichever_file_of_the_store_is_filled_with_garbage_every_pod_is_adopted() {
     damaged_in_turn("garbage", |path| {
         let len = fs::metadata(path).unwrap().len().max(100);
-        let garbage: Vec<u8> = (0..len).map(|i| (i * 167 + i / 251) as u8).collect();
+        let garbage: Vec<u8> = (0..len).map(|i| (i * 167 + i / 251).to_le_bytes()[0]).collect();
         File::options().write(true).open(path).unwrap().write_all_at(&garbage, 0).unwrap();
     });
     damaged_in_turn("zeros", |path| {
