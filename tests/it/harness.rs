@@ -381,8 +381,10 @@ impl Node {
 
     /// Processes in this node's cgroups.
     pub fn processes(&self) -> Vec<String> {
+        // An executor that outlived the agent which started it is reaped by PID 1, in its own time.
+        let left_to_others = |pid: u32| is_zombie(pid) && self.agent_pid() != parent(pid);
         pids()
-            .filter(|pid| self.is_ours(*pid))
+            .filter(|pid| self.is_ours(*pid) && !left_to_others(*pid))
             .map(|pid| format!("process {pid}: {}", command_line(pid).join(" ")))
             .collect()
     }
@@ -513,10 +515,24 @@ pub fn send(pid: u32, signal: i32) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::try_from(signal).unwrap()).unwrap();
 }
 
+/// A line of a process's status (proc_pid_status(5)), without its name.
+fn status_line(pid: u32, name: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+    line.unwrap_or_default().to_owned()
+}
+
+fn is_zombie(pid: u32) -> bool {
+    status_line(pid, "State").starts_with('Z')
+}
+
+fn parent(pid: u32) -> u32 {
+    status_line(pid, "PPid").parse().unwrap_or(0)
+}
+
 /// Whether a process is PID 1 of a pid namespace inside ours.
 fn is_reaper(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let ids = status_line(pid, "NSpid");
     ids.split_whitespace().count() > 1
 }
 

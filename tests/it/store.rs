@@ -211,7 +211,7 @@ fn with_the_store_lost_and_a_manifest_broken_the_last_good_revision_goes_on() {
     scene.node.put("more.yaml", &broken);
     scene.check();
     let problems = scene.node.pod("default/one").problems();
-    assert!(problems.contains("one.json:1:"), "{problems}");
+    assert!(problems.contains("one.json:"), "{problems}");
     scene.end();
 }
 
