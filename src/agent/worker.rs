@@ -267,6 +267,10 @@ impl Context {
         let cgroup = self.cgroups.pod(id);
         blocking(move || {
             kill_and_wait(&cgroup)?;
+            // A cgroup that was killed once must not be entered again: Linux 6.18 kills whatever
+            // is cloned into it (it compares the `kill_seq` of the parent's cgroup with that of
+            // the target, cgroup_css_set_fork() in kernel/cgroup/cgroup.c).
+            cgroup.destroy().map_err(ActError::Cgroup)?;
             cgroup.create().map_err(ActError::Cgroup)?;
             program.spawn(&boot).map_err(ActError::Spawn).map(drop)
         })
