@@ -533,6 +533,10 @@ impl World {
             self.check(grace == 0 || run.grace == 0, || {
                 format!("{}/{} is killed without a stop", run.pod, run.container)
             });
+            // Once it was rightly killed, it is killed until it is gone.
+            let now = self.now;
+            let run = self.runs.get_mut(&id).expect("just seen");
+            (run.told_to_stop, run.grace) = (Some(now), 0);
             return;
         };
         let waited = self.now - told;
