@@ -7,13 +7,11 @@ use super::pod_plan::{LOSS_DELAY_MAX, LOSS_RESET, OVERDUE_MARGIN};
 use super::*;
 use crate::clock::Millis;
 use crate::executor::protocol::Goal;
-use crate::manifest::desired::{Claim, DirectoryView};
-use crate::manifest::pod::{
-    BackoffPolicy, ContainerSpec, HostNamespaces, Resources, RestartPolicy,
-};
-use crate::state::record::{
-    Accepted, HISTORY_LEN_MAX, Losses, ManifestFile, Moment, Outcome, RecordPhase, TerminationCause,
-};
+use crate::manifest::desired::DirectoryView;
+use crate::state::record::{HISTORY_LEN_MAX, Moment, Outcome, RecordPhase, TerminationCause};
+
+mod world;
+use world::{World, actual_pod, connected, file, labelled, new_record, pod, report, stored};
 
 fn finished_world() -> World {
     let mut world = World::running();

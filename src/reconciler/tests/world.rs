@@ -4,7 +4,9 @@ use super::super::*;
 use crate::clock::Millis;
 use crate::executor::protocol::Goal;
 use crate::manifest::desired::{Claim, DirectoryView};
-use crate::manifest::pod::{BackoffPolicy, ContainerSpec, HostNamespaces, Resources, RestartPolicy};
+use crate::manifest::pod::{
+    BackoffPolicy, ContainerSpec, HostNamespaces, Resources, RestartPolicy,
+};
 use crate::state::record::{Accepted, Losses, ManifestFile, RecordPhase};
 
 pub(super) const BUILD: &str = "b1";
