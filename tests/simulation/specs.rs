@@ -271,6 +271,10 @@ impl User {
                 format!("{name}/{other} is edited")
             }
             (11, Some(other)) => {
+                if rng.chance(20) {
+                    directory.files.values_mut().for_each(|file| *file = File::Broken);
+                    return format!("every file of {name} is broken");
+                }
                 directory.files.insert(other.clone(), File::Broken);
                 format!("{name}/{other} is broken")
             }
