@@ -13,12 +13,12 @@ pub mod reconciler;
 // 3. What must not be forgotten.
 pub mod state;
 // 4. The shell of the daemon: observe, decide, act, publish.
-// pub mod agent;
+pub mod agent;
 // 5. One pod: its executor.
 pub mod executor;
 // 6. One container: a root file system, namespaces, cgroups, and its program.
 pub mod cgroup;
 pub mod containerizer;
-// 7. What is to be seen: the wire, and the terminal.
-// pub mod api;
-// pub mod cli;
+// 7. What is to be seen and asked from outside: the wire, and the terminal.
+pub mod api;
+pub mod cli;

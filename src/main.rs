@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `roost`: the agent and the command line, both in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    roost::cli::main(std::env::args_os())
+}

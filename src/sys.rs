@@ -585,6 +585,34 @@ pub fn set_interface_up(name: &str) -> io::Result<()> {
     checked(c_long::from(result)).map(|_| ())
 }
 
+/// Most groups of a peer that are looked at: more are an error. The kernel allows 65536
+/// (`NGROUPS_MAX`), of which nobody has more than a few.
+const PEER_GROUPS_MAX: usize = 1024;
+
+/// The supplementary groups of the process at the other end of a Unix socket, as they were when it
+/// connected (`SO_PEERGROUPS`, Linux 4.13; nix has `SO_PEERCRED` only, which knows one group).
+///
+/// # Errors
+/// What getsockopt(2) says; ERANGE if there are too many.
+pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
+    let mut groups = [0_u32; PEER_GROUPS_MAX];
+    let mut len = libc::socklen_t::try_from(size_of_val(&groups)).expect("4 KiB fit");
+    // SAFETY: the kernel writes at most `len` bytes into the array, which has as many, and then
+    // how many it wrote into `len`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    checked(c_long::from(result))?;
+    let count = usize::try_from(len).map_or(0, |len| len / size_of::<u32>());
+    Ok(groups.into_iter().take(count).collect())
+}
+
 /// First byte of a [`directory_handle`] that is a file handle of the kernel.
 const HANDLE_BY_KERNEL: u8 = b'h';
 /// First byte of a [`directory_handle`] made from inode number and time of birth.

@@ -7,13 +7,19 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::{BootTime, WallTime};
-use crate::executor::protocol::PodReport;
 use crate::ids::PodName;
 use crate::manifest::pod::PodSpec;
-use crate::reconciler::Alarm;
 use crate::state::paths::Paths;
-use crate::state::record::{ManifestFile, PodRecord};
-use crate::state::store::EventRecord;
+
+// What is seen of a pod is told in the words of those who know it; whoever shows it needs to know
+// the service only.
+pub use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport};
+pub use crate::reconciler::Alarm;
+pub use crate::state::record::{
+    Accepted, Exit, LastRun, Losses, ManifestFile, Moment, Outcome, PodRecord, RecordPhase,
+    TerminationCause,
+};
+pub use crate::state::store::{EventKind, EventRecord};
 
 /// Most requests waiting for the agent's loop.
 pub const REQUESTS_MAX: usize = 256;
@@ -85,7 +91,7 @@ pub struct AgentView {
     pub store_fault: Option<String>,
     /// How it limits and kills: which kind of cgroups, in words.
     pub cgroups: String,
-    /// The name of the cgroup of all pods.
+    /// Name of the cgroup of all pods: the part that their paths have in common.
     pub cgroup: String,
     /// Manifest directories, as configured.
     pub directories: Vec<String>,

@@ -1,5 +1,13 @@
 //! A node: an agent with directories of its own, and questions to it.
 
+mod asked;
+mod process;
+
+pub use asked::{Asked, FOREVER, OUT, alone};
+pub use process::{Dice, Process, command_line, stamped, until_lines, until_text, uptime};
+
+use process::pids;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -12,11 +20,19 @@ use serde_json::Value;
 /// How long anything may take that should be quick; generous, because machines are shared.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// When a condition is looked at again although the API told of no change: some are on processes and
+/// files, which it does not show.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// An agent with its own root, and its manifests.
 pub struct Node {
     pub dir: tempfile::TempDir,
     agent: Option<Child>,
     environment: Vec<(String, String)>,
+    /// Where the newest agent says that it is ready, until it was listened to.
+    ready: RefCell<Option<UnixDatagram>>,
+    /// The name of the cgroup of all its pods, once it was asked.
+    cgroup: OnceCell<String>,
 }
 
 /// A pod as the API shows it.
@@ -28,7 +44,9 @@ impl Node {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("roost-it-").tempdir().unwrap();
         std::fs::create_dir(dir.path().join("pods.d")).unwrap();
-        Self { dir, agent: None, environment: Vec::new() }
+        std::fs::create_dir(dir.path().join("out")).unwrap();
+        let (ready, cgroup) = (RefCell::new(None), OnceCell::new());
+        Self { dir, agent: None, environment: Vec::new(), ready, cgroup }
     }
 
     /// A node with its agent running.
@@ -49,6 +67,11 @@ impl Node {
 
     pub fn manifests(&self) -> PathBuf {
         self.dir.path().join("pods.d")
+    }
+
+    /// The directory that containers share with the test ([`Asked::sharing`]).
+    pub fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
     }
 
     fn socket(&self) -> PathBuf {
@@ -87,18 +110,20 @@ impl Node {
             .spawn()
             .unwrap();
         self.agent = Some(child);
-        READY.with(|slot| slot.borrow_mut().insert(notify, ready));
+        *self.ready.borrow_mut() = Some(ready);
     }
 
-    fn wait_ready(&self) {
-        let notify = self.dir.path().join("notify");
-        let socket = READY.with(|slot| slot.borrow_mut().remove(&notify)).unwrap();
+    /// Waits until an agent that was started says that it is ready.
+    pub fn wait_ready(&self) {
+        let socket = self.ready.borrow_mut().take().unwrap();
         let mut text = [0_u8; 512];
         loop {
             let len = socket.recv(&mut text).unwrap_or_else(|error| {
                 panic!("the agent did not get ready: {error}\n{}", self.agent_log())
             });
             if std::str::from_utf8(&text[..len]).unwrap().lines().any(|line| line == "READY=1") {
+                // Asked now, so that cleaning up needs no agent that answers.
+                self.cgroup();
                 return;
             }
         }
@@ -134,6 +159,11 @@ impl Node {
         let draft = self.manifests().join(format!(".{file}.draft"));
         std::fs::write(&draft, text).unwrap();
         std::fs::rename(&draft, self.manifests().join(file)).unwrap();
+    }
+
+    /// Puts the manifest of one pod into a file of its name.
+    pub fn ask_for(&self, pod: &Asked) {
+        self.put(&pod.file(), &pod.text());
     }
 
     pub fn remove(&self, file: &str) {
@@ -197,14 +227,14 @@ impl Node {
                 return answer;
             }
             let left = end.saturating_duration_since(Instant::now());
-            let waited = if left.is_zero() {
-                Ok(0)
-            } else {
-                lines.get_ref().set_read_timeout(Some(left)).unwrap();
-                line.clear();
-                lines.read_line(&mut line)
+            lines.get_ref().set_read_timeout(Some(LOOK_AGAIN)).unwrap();
+            line.clear();
+            let waited = lines.read_line(&mut line);
+            let is_over = match waited {
+                Ok(len) => len == 0,
+                Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
             };
-            if !matches!(waited, Ok(len) if len > 0) {
+            if is_over || left.is_zero() {
                 let pods: Vec<String> = pods.values().map(|pod| pod.0.to_string()).collect();
                 panic!("not {what} in {limit:?}:\n{}\n{}", pods.join("\n"), self.agent_log());
             }
@@ -222,11 +252,50 @@ impl Node {
         self.until(&format!("gone: {key}"), |pods| (!pods.contains_key(key)).then_some(()));
     }
 
+    /// Waits until a pod's containers are all through.
+    pub fn until_through(&self, key: &str) -> Pod {
+        self.until(&format!("through: {key}"), |pods| {
+            let is_through = |pod: &&Pod| ["Succeeded", "Failed"].contains(&&*pod.phase());
+            pods.get(key).filter(is_through).cloned()
+        })
+    }
+
+    /// Waits until all these pods run, and returns all there are.
+    pub fn until_all_run(&self, keys: &[String]) -> BTreeMap<String, Pod> {
+        self.until_within(SOON * 4, &format!("running: {keys:?}"), |pods| {
+            let runs = |key: &String| pods.get(key).is_some_and(Pod::is_running);
+            keys.iter().all(runs).then(|| pods.clone())
+        })
+    }
+
+    /// The log file of a container's run.
+    pub fn log(&self, pod: &Pod, container: &str, run: u32) -> PathBuf {
+        let directory = format!("{}_{}", pod.key().replace('/', "_"), pod.uid());
+        self.root().join("logs").join(directory).join(container).join(format!("{run}.log"))
+    }
+
+    /// What a container has written: the lines of its log without time, stream and mark.
+    pub fn output(&self, pod: &Pod, container: &str, run: u32) -> Vec<String> {
+        let text = std::fs::read_to_string(self.log(pod, container, run)).unwrap_or_default();
+        text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Runs the command line, which must succeed; its standard output.
+    pub fn said(&self, arguments: &[&str]) -> String {
+        let (code, out, err) = self.cli(arguments);
+        assert_eq!(code, 0, "{arguments:?}: {err}{out}");
+        out
+    }
+
     /// Runs the command line; its exit code, standard output and standard error.
     pub fn cli(&self, arguments: &[&str]) -> (i32, String, String) {
+        let root = self.root();
+        self.cli_as_is(&[arguments, &["--root", root.to_str().unwrap()]].concat())
+    }
+
+    /// The same, without being told which node it is about.
+    pub fn cli_as_is(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_roost"))
-            .arg("--root")
-            .arg(self.root())
             .args(arguments)
             .stdin(Stdio::null())
             .output()
@@ -235,11 +304,23 @@ impl Node {
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
 
+    /// What the agent says about itself.
+    pub fn status(&self) -> Value {
+        let (code, status) = self.ask("GET", "/roost/v1/status");
+        assert_eq!(code, 200, "{status}");
+        status
+    }
+
+    fn cgroup(&self) -> &str {
+        self.cgroup.get_or_init(|| {
+            let status = self.status();
+            status["cgroup"].as_str().unwrap_or_else(|| panic!("{status}")).to_owned()
+        })
+    }
+
     /// Every cgroup of the node, in every hierarchy.
     pub fn cgroups(&self) -> Vec<PathBuf> {
-        let (_, status) = self.ask("GET", "/roost/v1/status");
-        let name = status["cgroup"].as_str().unwrap_or_else(|| panic!("{status}")).to_owned();
-        cgroups_named(&name)
+        cgroups_named(self.cgroup())
     }
 
     /// Removes every manifest, waits until all pods are gone, and proves that nothing is left.
@@ -277,32 +358,55 @@ impl Node {
         left
     }
 
-    /// Processes of this node's executors, by their command line.
-    pub fn executors(&self) -> Vec<u32> {
-        pids().filter(|pid| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).into_owned();
-            line.starts_with("roost-executor") && self.is_ours(*pid)
-        })
-        .collect()
+    /// Processes of this node's executors, by the pod they are for.
+    pub fn executors(&self) -> BTreeMap<String, u32> {
+        let named = pids().filter(|pid| self.is_ours(*pid)).filter_map(|pid| {
+            let line = command_line(pid);
+            let is_executor = line.first().is_some_and(|word| word == "roost-executor");
+            let pod = line.iter().skip_while(|word| *word != "--pod").nth(1)?;
+            // A reaper is a copy of its executor, and PID 1 of its pod.
+            (is_executor && !is_reaper(pid)).then(|| (pod.clone(), pid))
+        });
+        named.collect()
+    }
+
+    /// The builds of all executors, by the pod they are for.
+    pub fn builds(&self) -> BTreeMap<String, String> {
+        let build = |pid| {
+            let line = command_line(pid);
+            line.iter().skip_while(|word| *word != "--build").nth(1).cloned().unwrap_or_default()
+        };
+        self.executors().into_iter().map(|(pod, pid)| (pod, build(pid))).collect()
     }
 
     /// Processes in this node's cgroups.
     pub fn processes(&self) -> Vec<String> {
         pids()
             .filter(|pid| self.is_ours(*pid))
-            .map(|pid| {
-                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                format!("process {pid}: {}", String::from_utf8_lossy(&line).replace('\0', " "))
-            })
+            .map(|pid| format!("process {pid}: {}", command_line(pid).join(" ")))
             .collect()
     }
 
+    /// Every process of a container of this node.
+    pub fn containers(&self) -> Vec<u32> {
+        let executors: Vec<u32> = self.executors().into_values().collect();
+        let is_container = |pid: &u32| {
+            self.is_ours(*pid) && !executors.contains(pid) && !command_line(*pid).is_empty()
+        };
+        pids().filter(is_container).collect()
+    }
+
+    /// Whether a process is one of this node's pods.
+    pub fn owns(&self, pid: u32) -> bool {
+        self.is_ours(pid)
+    }
+
     fn is_ours(&self, pid: u32) -> bool {
-        let (_, status) = self.ask("GET", "/roost/v1/status");
-        let name = status["cgroup"].as_str().unwrap_or_default().to_owned();
         let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        !name.is_empty() && cgroups.contains(&format!("/{name}/"))
+        let holder = format!("{}/holder", scope(self.cgroup()));
+        cgroups.lines().any(|line| {
+            line.split('/').any(|part| is_base(part, self.cgroup())) && !line.ends_with(&holder)
+        })
     }
 }
 
@@ -314,16 +418,13 @@ impl Drop for Node {
             let tail: Vec<&str> = log.lines().rev().take(60).collect();
             eprintln!("the agent's log, newest first:\n{}", tail.join("\n"));
         }
-        let name = self.try_ask("GET", "/roost/v1/status").ok().and_then(|(_, body)| {
-            let status: Value = serde_json::from_str(&body).ok()?;
-            status["cgroup"].as_str().map(str::to_owned)
-        });
         self.kill_agent();
-        let Some(name) = name else { return };
-        let mut cgroups = cgroups_named(&name);
+        let Some(name) = self.cgroup.get() else { return };
+        let mut cgroups = cgroups_named(name);
         for cgroup in &cgroups {
             let _not_v2 = std::fs::write(cgroup.join("cgroup.kill"), "1");
         }
+        // Children before their parents.
         cgroups.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
         for cgroup in cgroups {
             let _in_use = std::fs::remove_dir(cgroup);
@@ -331,15 +432,14 @@ impl Drop for Node {
     }
 }
 
-thread_local! {
-    static READY: std::cell::RefCell<BTreeMap<PathBuf, UnixDatagram>> =
-        const { std::cell::RefCell::new(BTreeMap::new()) };
-}
-
 impl Pod {
     pub fn key(&self) -> String {
         let text = |field: &str| self.0["metadata"][field].as_str().unwrap().to_owned();
         format!("{}/{}", text("namespace"), text("name"))
+    }
+
+    pub fn name(&self) -> String {
+        self.0["metadata"]["name"].as_str().unwrap().to_owned()
     }
 
     pub fn uid(&self) -> String {
@@ -376,6 +476,24 @@ impl Pod {
         self.container(container)["restartCount"].as_u64().unwrap_or(0)
     }
 
+    /// What the API says about how a container ended last, in its present state or the one before.
+    pub fn ended(&self, container: &str) -> Value {
+        let container = self.container(container);
+        let now = &container["state"]["terminated"];
+        if now.is_object() { now.clone() } else { container["lastState"]["terminated"].clone() }
+    }
+
+    /// Why a container does not run.
+    pub fn waiting(&self, container: &str) -> String {
+        let reason = &self.container(container)["state"]["waiting"]["reason"];
+        reason.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Pids with start times: two that are equal are the same processes.
+    pub fn processes(&self) -> BTreeMap<String, (u32, Option<u64>)> {
+        stamped(&self.pids())
+    }
+
     pub fn problems(&self) -> String {
         self.0["status"]["message"].as_str().unwrap_or_default().to_owned()
     }
@@ -395,10 +513,21 @@ pub fn send(pid: u32, signal: i32) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::try_from(signal).unwrap()).unwrap();
 }
 
-fn pids() -> impl Iterator<Item = u32> {
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+/// Whether a process is PID 1 of a pid namespace inside ours.
+fn is_reaper(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    ids.split_whitespace().count() > 1
+}
+
+/// The systemd scope of a base.
+fn scope(name: &str) -> String {
+    format!("{name}-pods.scope")
+}
+
+/// Whether a cgroup of that name is the one of all pods: a directory, or with systemd a scope.
+fn is_base(part: &str, name: &str) -> bool {
+    part == name || part == scope(name)
 }
 
 fn cgroups_named(name: &str) -> Vec<PathBuf> {
@@ -410,7 +539,10 @@ fn cgroups_named(name: &str) -> Vec<PathBuf> {
                 continue;
             }
             let path = entry.path();
-            if path.components().any(|part| part.as_os_str() == name) {
+            let is_part = |part: std::path::Component<'_>| {
+                part.as_os_str().to_str().is_some_and(|part| is_base(part, name))
+            };
+            if path.components().any(is_part) {
                 found.push(path.clone());
             }
             if depth < 7 {
@@ -434,6 +566,3 @@ pub fn with_policy(name: &str, policy: &str, script: &str) -> String {
          command: [\"/bin/sh\", \"-c\", {script}]\n"
     )
 }
-
-/// A script that runs until it is told to stop, and then stops at once.
-pub const FOREVER: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done";

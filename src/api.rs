@@ -1,0 +1,26 @@
+//! The API of the agent: HTTP/1.1 on a Unix socket.
+//!
+//! | path | what |
+//! |---|---|
+//! | `/api/v1/pods`, `/api/v1/namespaces/{ns}/pods[/{name}[/log]]`, `/api/v1[/namespaces/{ns}]/events` | the shapes of Kubernetes, `?watch=true` included |
+//! | `/roost/v1/status` | how the agent itself is |
+//! | `/healthz`, `/livez`, `/readyz` | for supervisors |
+//!
+//! Every shape is an adapter on `agent::service`; nothing is decided or remembered here. Root and
+//! the members of group `roost` may talk to it, and nobody else.
+//!
+//! Not here: what the answers look like on a terminal (`cli`).
+
+mod body;
+mod failure;
+pub mod kubernetes;
+mod logs;
+pub mod overview;
+mod query;
+mod routes;
+mod server;
+pub mod socket;
+mod watch;
+
+pub use server::serve;
+pub use socket::{Listener, ServeError, listen};

@@ -1,0 +1,232 @@
+//! [`of`]: a pod instance as Kubernetes' `Pod`.
+
+use super::types::{Condition, ContainerState, ObjectMeta, Pod, PodExtra, PodStatus};
+use super::{Context, spec, status};
+use crate::agent::service::{
+    ContainerStatus, ExecutorView, Outcome, PodView, RecordPhase, TerminationCause,
+};
+use crate::clock::{BootTime, Millis, WallTime};
+use crate::manifest::pod::{PodSpec, Resources};
+
+/// The annotation that names the manifest of a pod.
+pub const SOURCE_ANNOTATION: &str = "roost/source";
+
+/// The pod with its status.
+#[must_use]
+pub fn of(view: &PodView, context: &Context) -> Pod {
+    Pod {
+        kind: "Pod".to_owned(),
+        api_version: "v1".to_owned(),
+        metadata: metadata(view, context),
+        spec: view.spec.as_deref().map(spec::of).unwrap_or_default(),
+        status: pod_status(view, context),
+    }
+}
+
+fn metadata(view: &PodView, context: &Context) -> ObjectMeta {
+    let record = &view.record;
+    let spec = view.spec.as_deref();
+    let mut annotations = spec.map(|spec| spec.annotations.clone()).unwrap_or_default();
+    annotations.insert(SOURCE_ANNOTATION.to_owned(), record.source.to_string());
+    let deletion = deletion(&record.phase, context);
+    ObjectMeta {
+        name: record.name.name.to_string(),
+        namespace: record.name.namespace.to_string(),
+        uid: record.id.to_string(),
+        resource_version: view.version.to_string(),
+        generation: record.accepted.number,
+        creation_timestamp: Some(record.created_at.rfc3339()),
+        deletion_timestamp: deletion.map(|(at, _)| at.rfc3339()),
+        deletion_grace_period_seconds: deletion.map(|(_, grace)| grace.0 / 1000),
+        labels: spec.map(|spec| spec.labels.clone()).unwrap_or_default(),
+        annotations,
+    }
+}
+
+/// When an instance that ends is killed at the latest, and its grace period.
+fn deletion(phase: &RecordPhase, context: &Context) -> Option<(WallTime, Millis)> {
+    match phase {
+        RecordPhase::Active | RecordPhase::Finished { .. } => None,
+        RecordPhase::Terminating { cause: _, grace, kill_at } => {
+            // A moment of another boot is long past.
+            let at = if kill_at.boot == context.boot { kill_at.at } else { context.now };
+            Some((on_wall(at, context), *grace))
+        }
+        RecordPhase::Destroying { cause: _ } => Some((context.wall, Millis(0))),
+    }
+}
+
+/// What the wall clock shows at a time of the steady one, if nobody sets it in between.
+fn on_wall(at: BootTime, context: &Context) -> WallTime {
+    let nanos = |span: Millis| span.0.saturating_mul(1_000_000);
+    let ahead = nanos(at.since(context.now));
+    let behind = nanos(context.now.since(at));
+    WallTime(context.wall.0.saturating_add(ahead).saturating_sub(behind))
+}
+
+fn pod_status(view: &PodView, context: &Context) -> PodStatus {
+    let containers = status::containers(view, context);
+    let phase = phase(view, &containers, context);
+    let number = view.report.as_ref().map_or(0, |report| report.number);
+    let problem = problem(view);
+    PodStatus {
+        phase: phase.to_owned(),
+        observed_generation: number,
+        conditions: conditions(view, phase, &containers, problem),
+        message: (!view.problems.is_empty()).then(|| view.problems.join("\n")),
+        reason: problem.map(str::to_owned),
+        start_time: Some(view.record.created_at.rfc3339()),
+        qos_class: view.spec.as_deref().map(|spec| qos_class(spec).to_owned()),
+        container_statuses: containers,
+        roost: Some(extra(view)),
+    }
+}
+
+fn extra(view: &PodView) -> PodExtra {
+    let (executor, executor_pid) = match &view.executor {
+        ExecutorView::Absent => ("absent", None),
+        ExecutorView::Silent => ("silent", None),
+        ExecutorView::Connected { pid, build: _ } => ("connected", Some(*pid)),
+    };
+    let cause = match &view.record.phase {
+        RecordPhase::Active | RecordPhase::Finished { .. } => None,
+        RecordPhase::Terminating { cause, .. } | RecordPhase::Destroying { cause } => Some(cause),
+    };
+    let cause = cause.map(|cause| match cause {
+        TerminationCause::Removed => "Removed",
+        TerminationCause::Replaced => "Replaced",
+        TerminationCause::Orphaned => "Orphaned",
+    });
+    PodExtra {
+        executor: executor.to_owned(),
+        executor_pid,
+        termination_cause: cause.map(str::to_owned),
+        executor_losses: view.record.losses.count.into(),
+    }
+}
+
+/// What is wrong with the pod, in one word.
+fn problem(view: &PodView) -> Option<&'static str> {
+    let source = view.record.source.to_string();
+    let of_manifest = |problem: &String| problem.starts_with(&source);
+    if view.problems.is_empty() {
+        None
+    } else if view.problems.iter().any(of_manifest) {
+        Some(MANIFEST_INVALID)
+    } else {
+        Some("Troubled")
+    }
+}
+
+const MANIFEST_INVALID: &str = "ManifestInvalid";
+
+/// The rules are the kubelet's (`getPhase`), but that an ended pod is told by its record.
+fn phase(
+    view: &PodView,
+    containers: &[super::types::ContainerStatus],
+    context: &Context,
+) -> &'static str {
+    let finished = match &view.record.phase {
+        RecordPhase::Finished { outcome, containers: _ } => Some(*outcome),
+        RecordPhase::Active | RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => {
+            view.report.as_ref().and_then(|report| report.finished)
+        }
+    };
+    match (finished, &view.report, &view.record.phase) {
+        (Some(Outcome::Succeeded), _, _) => "Succeeded",
+        (Some(Outcome::Failed), _, _) => "Failed",
+        (None, Some(report), _) => {
+            let has_all = report.containers.len() >= containers.len();
+            let waits = report.containers.iter().any(|container| {
+                container.status == ContainerStatus::Creating && container.last.is_none()
+            });
+            if waits || !has_all { "Pending" } else { "Running" }
+        }
+        (None, None, RecordPhase::Active) if status::may_run_unseen(view, context) => "Unknown",
+        (None, None, RecordPhase::Active) => "Pending",
+        // As the kubelet has it: until a pod is gone its phase is the one it had.
+        (None, None, _) => "Running",
+    }
+}
+
+fn conditions(
+    view: &PodView,
+    phase: &str,
+    containers: &[super::types::ContainerStatus],
+    problem: Option<&str>,
+) -> Vec<Condition> {
+    let created_at = view.record.created_at.rfc3339();
+    let condition = |kind: &str, holds: bool, since: &str| Condition {
+        kind: kind.to_owned(),
+        status: if holds { "True" } else { "False" }.to_owned(),
+        reason: None,
+        message: None,
+        last_transition_time: Some(since.to_owned()),
+    };
+    let unready: Vec<&str> =
+        containers.iter().filter(|c| !c.ready).map(|c| c.name.as_str()).collect();
+    let ready = unready.is_empty() && !containers.is_empty();
+    let changes =
+        containers.iter().filter_map(|c| changed_at(&c.state).or(changed_at(&c.last_state)));
+    // Times of one form: their order as text is their order.
+    let since = changes.max().unwrap_or(&created_at);
+    let of_containers = |kind: &str| {
+        let mut condition = condition(kind, ready, since);
+        if phase == "Succeeded" {
+            condition.reason = Some("PodCompleted".to_owned());
+        } else if phase == "Failed" {
+            condition.reason = Some("PodFailed".to_owned());
+        } else if !ready {
+            condition.reason = Some("ContainersNotReady".to_owned());
+            condition.message =
+                Some(format!("containers with unready status: [{}]", unready.join(" ")));
+        }
+        condition
+    };
+    let mut all = vec![
+        condition("PodScheduled", true, &created_at),
+        condition("Initialized", true, &created_at),
+        of_containers("ContainersReady"),
+        of_containers("Ready"),
+    ];
+    if problem == Some(MANIFEST_INVALID) {
+        all.push(Condition {
+            kind: MANIFEST_INVALID.to_owned(),
+            status: "True".to_owned(),
+            reason: Some(MANIFEST_INVALID.to_owned()),
+            message: Some(view.problems.join("\n")),
+            last_transition_time: None,
+        });
+    }
+    all
+}
+
+/// When a container got into the state it is in, as far as that tells.
+fn changed_at(state: &ContainerState) -> Option<&String> {
+    let running = state.running.as_ref().map(|running| &running.started_at);
+    running.or_else(|| state.terminated.as_ref()?.finished_at.as_ref())
+}
+
+/// <https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>.
+fn qos_class(spec: &PodSpec) -> &'static str {
+    let resources = || spec.containers.iter().map(|container| container.resources);
+    let guaranteed = |resources: Resources| {
+        let Resources {
+            cpu_request_milli,
+            cpu_limit_milli,
+            memory_request_bytes,
+            memory_limit_bytes,
+        } = resources;
+        let whole = |request: Option<u64>, limit: Option<u64>| {
+            limit.is_some_and(|limit| limit > 0 && request.unwrap_or(limit) == limit)
+        };
+        whole(cpu_request_milli, cpu_limit_milli) && whole(memory_request_bytes, memory_limit_bytes)
+    };
+    if resources().all(|resources| resources == Resources::default()) {
+        "BestEffort"
+    } else if resources().all(guaranteed) {
+        "Guaranteed"
+    } else {
+        "Burstable"
+    }
+}

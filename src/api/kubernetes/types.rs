@@ -1,0 +1,367 @@
+//! The objects of Kubernetes' core/v1 as far as Roost speaks them, for both ends of the wire.
+//!
+//! Fields are those of the API reference, with its documentation; a field that is empty is left
+//! out. Unknown fields are passed over when read, as every client of Kubernetes does.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+macro_rules! object {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+    };
+}
+
+object! {
+    /// A pod.
+    Pod {
+        /// `Pod`.
+        kind: String,
+        /// `v1`.
+        api_version: String,
+        /// What every object has.
+        metadata: ObjectMeta,
+        /// What it shall be.
+        #[serde(skip_serializing_if = "Value::is_null")]
+        spec: Value,
+        /// What it is.
+        status: PodStatus,
+    }
+}
+
+object! {
+    /// What every object has.
+    ObjectMeta {
+        /// Its name.
+        name: String,
+        /// Where the name counts.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        namespace: String,
+        /// The instance.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        uid: String,
+        /// Changes with every change.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        resource_version: String,
+        /// Counts the changes of what is wanted.
+        #[serde(skip_serializing_if = "is_zero")]
+        generation: u64,
+        /// Since when there is this instance.
+        creation_timestamp: Option<String>,
+        /// When it will be killed at the latest; set while it ends.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        deletion_timestamp: Option<String>,
+        /// The grace period in seconds; set while it ends.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        deletion_grace_period_seconds: Option<u64>,
+        /// Labels.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<String, String>,
+        /// Annotations.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        annotations: BTreeMap<String, String>,
+    }
+}
+
+object! {
+    /// What a pod is.
+    PodStatus {
+        /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
+        phase: String,
+        /// The generation that the status is about.
+        #[serde(skip_serializing_if = "is_zero")]
+        observed_generation: u64,
+        /// What holds of it.
+        conditions: Vec<Condition>,
+        /// What is wrong, for people.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+        /// What is wrong, in one word.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// When it was accepted.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        start_time: Option<String>,
+        /// `Guaranteed`, `Burstable` or `BestEffort`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        qos_class: Option<String>,
+        /// In the order of the manifest.
+        container_statuses: Vec<ContainerStatus>,
+        /// What Kubernetes has no word for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        roost: Option<PodExtra>,
+    }
+}
+
+object! {
+    /// What Kubernetes has no word for, of a pod.
+    PodExtra {
+        /// `absent`, `silent` or `connected`.
+        executor: String,
+        /// The executor's process.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        executor_pid: Option<u32>,
+        /// Why it ends, while it does: `Removed`, `Replaced` or `Orphaned`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        termination_cause: Option<String>,
+        /// How often its executor was lost since it last ran long enough.
+        #[serde(skip_serializing_if = "is_zero")]
+        executor_losses: u64,
+    }
+}
+
+object! {
+    /// One thing that holds of a pod or does not.
+    Condition {
+        /// What.
+        #[serde(rename = "type")]
+        kind: String,
+        /// `True` or `False`.
+        status: String,
+        /// Why, in one word.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Why, for people.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+        /// Since when.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        last_transition_time: Option<String>,
+    }
+}
+
+object! {
+    /// What a container is.
+    ContainerStatus {
+        /// Its name.
+        name: String,
+        /// Where its newest run stands.
+        state: ContainerState,
+        /// How the run before ended.
+        last_state: ContainerState,
+        /// Whether it runs and does its work.
+        ready: bool,
+        /// How often it was started again.
+        restart_count: u32,
+        /// Whether it was started.
+        started: bool,
+        /// Empty: the root file system of the host.
+        image: String,
+        /// Empty, like `image`.
+        #[serde(rename = "imageID")]
+        image_id: String,
+        /// `roost://<pod>/<container>/<run>`.
+        #[serde(rename = "containerID", skip_serializing_if = "Option::is_none")]
+        container_id: Option<String>,
+        /// What Kubernetes has no word for; there while it has a process.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        roost: Option<ContainerExtra>,
+    }
+}
+
+object! {
+    /// What Kubernetes has no word for, of a container.
+    ContainerExtra {
+        /// Its first process, as the host sees it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pid: Option<u32>,
+        /// Why changed limits could not be applied to it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        update_fault: Option<String>,
+    }
+}
+
+object! {
+    /// Where a run stands: at most one of the three.
+    ContainerState {
+        /// It does not run yet, or not again yet.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        waiting: Option<StateWaiting>,
+        /// It runs.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        running: Option<StateRunning>,
+        /// It ended.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        terminated: Option<StateTerminated>,
+    }
+}
+
+object! {
+    /// It does not run.
+    StateWaiting {
+        /// Why, in one word.
+        reason: String,
+        /// Why, for people.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    }
+}
+
+object! {
+    /// It runs.
+    StateRunning {
+        /// Since when.
+        started_at: String,
+    }
+}
+
+object! {
+    /// It ended.
+    StateTerminated {
+        /// 128 + n for signal n.
+        exit_code: i32,
+        /// The signal that ended it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signal: Option<u8>,
+        /// How, in one word.
+        reason: String,
+        /// How, for people.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+        /// When it began.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        started_at: Option<String>,
+        /// When it ended.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        finished_at: Option<String>,
+        /// Which run.
+        #[serde(rename = "containerID", skip_serializing_if = "Option::is_none")]
+        container_id: Option<String>,
+    }
+}
+
+object! {
+    /// Something that happened.
+    Event {
+        /// `Event`.
+        kind: String,
+        /// `v1`.
+        api_version: String,
+        /// What every object has.
+        metadata: ObjectMeta,
+        /// What it happened to.
+        involved_object: ObjectReference,
+        /// What, in one word.
+        reason: String,
+        /// What, for people.
+        message: String,
+        /// Who says so.
+        source: EventSource,
+        /// When it happened first.
+        first_timestamp: String,
+        /// When it happened last.
+        last_timestamp: String,
+        /// How often.
+        count: u32,
+        /// `Normal` or `Warning`.
+        #[serde(rename = "type")]
+        severity: String,
+    }
+}
+
+object! {
+    /// Which object is meant.
+    ObjectReference {
+        /// `Pod` or `Node`.
+        kind: String,
+        /// `v1`.
+        api_version: String,
+        /// Its name.
+        name: String,
+        /// Where the name counts.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        namespace: String,
+        /// The instance.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        uid: String,
+    }
+}
+
+object! {
+    /// Who says that something happened.
+    EventSource {
+        /// `roost`.
+        component: String,
+        /// On which machine.
+        host: String,
+    }
+}
+
+object! {
+    /// How a request went, where there is nothing else to say.
+    Status {
+        /// `Status`.
+        kind: String,
+        /// `v1`.
+        api_version: String,
+        /// `Success` or `Failure`.
+        status: String,
+        /// Why, for people.
+        message: String,
+        /// Why, in one word.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// What it is about.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        details: Option<StatusDetails>,
+        /// The status of HTTP.
+        code: u16,
+    }
+}
+
+object! {
+    /// What a [`Status`] is about.
+    StatusDetails {
+        /// Its name.
+        name: String,
+        /// Its kind, in the plural.
+        kind: String,
+        /// The instance.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        uid: Option<String>,
+    }
+}
+
+/// Several objects of a kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct List<T> {
+    /// `PodList` or `EventList`.
+    pub kind: String,
+    /// `v1`.
+    pub api_version: String,
+    /// Which state of everything this is.
+    pub metadata: ListMeta,
+    /// The objects.
+    pub items: Vec<T>,
+}
+
+object! {
+    /// Which state of everything a list is.
+    ListMeta {
+        /// To watch from.
+        resource_version: String,
+    }
+}
+
+/// One line of a watch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchEvent<T> {
+    /// `ADDED`, `MODIFIED`, `DELETED` or `ERROR`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The object as it is now; of one that is gone as it was last.
+    pub object: T,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}

@@ -1,0 +1,131 @@
+//! [`Overview`]: how the agent itself is, for `/roost/v1/status`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::kubernetes::types::Pod;
+use crate::agent::service::{AgentView, ExecutorView, Snapshot};
+use crate::clock::BootTime;
+
+/// How the agent is. New fields may come; none changes its meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Overview {
+    /// The agent's version.
+    pub version: String,
+    /// Since when it runs.
+    pub started_at: String,
+    /// How long it has been running, by the steady clock.
+    pub uptime_seconds: u64,
+    /// Whether every pod found at its start has been dealt with once.
+    pub recovered: bool,
+    /// Changes since it started.
+    pub resource_version: String,
+    /// How its store was found at the start.
+    pub store: String,
+    /// Why it can't write to its store, if so.
+    pub store_fault: Option<String>,
+    /// Name of the cgroup of all pods.
+    pub cgroup: String,
+    /// Which kind of cgroups it uses.
+    pub cgroups: String,
+    /// Its manifest directories.
+    pub directories: Vec<String>,
+    /// Where it keeps everything.
+    pub paths: Places,
+    /// What is wrong with manifest directories.
+    pub alarms: Vec<String>,
+    /// What is wrong in manifest files, by file.
+    pub faults: BTreeMap<String, Vec<String>>,
+    /// How many pods there are, by phase; those that are ending are counted apart.
+    pub pods: Counts,
+}
+
+/// Where an agent keeps everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    /// What survives reboots.
+    pub data: String,
+    /// What does not.
+    pub runtime: String,
+    /// Logs of containers.
+    pub logs: String,
+}
+
+/// How many pods there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// All instances.
+    pub total: usize,
+    /// Not running yet.
+    pub pending: usize,
+    /// Running.
+    pub running: usize,
+    /// Through, well.
+    pub succeeded: usize,
+    /// Through, not well.
+    pub failed: usize,
+    /// Not heard of yet.
+    pub unknown: usize,
+    /// Ending.
+    pub terminating: usize,
+    /// Executors that answer.
+    pub executors: usize,
+}
+
+/// What the service shows of the agent.
+#[must_use]
+pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
+    let AgentView {
+        version,
+        started_at,
+        started,
+        store,
+        store_fault,
+        cgroups,
+        cgroup,
+        directories,
+        paths,
+    } = &snapshot.agent;
+    let faults = snapshot.faults.iter().filter(|(_, texts)| !texts.is_empty());
+    Overview {
+        version: version.clone(),
+        started_at: started_at.rfc3339(),
+        uptime_seconds: now.since(*started).0 / 1000,
+        recovered: snapshot.recovered,
+        resource_version: snapshot.version.to_string(),
+        store: store.clone(),
+        store_fault: store_fault.clone(),
+        cgroup: cgroup.clone(),
+        cgroups: cgroups.clone(),
+        directories: directories.clone(),
+        paths: Places {
+            data: paths.data.display().to_string(),
+            runtime: paths.runtime.display().to_string(),
+            logs: paths.logs.display().to_string(),
+        },
+        alarms: snapshot.alarms.iter().map(ToString::to_string).collect(),
+        faults: faults.map(|(file, texts)| (file.to_string(), texts.clone())).collect(),
+        pods: counts(snapshot, pods),
+    }
+}
+
+fn counts(snapshot: &Snapshot, pods: &[Pod]) -> Counts {
+    let mut counts = Counts { total: pods.len(), ..Counts::default() };
+    for pod in pods {
+        let count = match pod.status.phase.as_str() {
+            _ if pod.metadata.deletion_timestamp.is_some() => &mut counts.terminating,
+            "Pending" => &mut counts.pending,
+            "Running" => &mut counts.running,
+            "Succeeded" => &mut counts.succeeded,
+            "Failed" => &mut counts.failed,
+            _ => &mut counts.unknown,
+        };
+        *count += 1;
+    }
+    let answers = |executor: &ExecutorView| matches!(executor, ExecutorView::Connected { .. });
+    counts.executors = snapshot.pods.iter().filter(|view| answers(&view.executor)).count();
+    counts
+}

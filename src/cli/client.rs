@@ -1,0 +1,224 @@
+//! [`Client`]: the API, asked over the agent's socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::failure::Failure;
+use crate::api::kubernetes::types::{Status, WatchEvent};
+use crate::api::socket;
+use crate::config;
+
+/// How long an agent may take to begin its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of an answer that is read as a whole: 1,000 pods of 100 KiB each.
+const ANSWER_LEN_MAX: usize = 128 << 20;
+
+/// Asks the agent. Every question has a connection of its own.
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: PathBuf,
+    has_root: bool,
+}
+
+impl Client {
+    /// The client of the agent with that root, or of the installed one.
+    pub(super) fn of(root: Option<&Path>) -> Result<Self, Failure> {
+        let absolute = root.map(config::absolute).transpose();
+        let absolute = absolute.map_err(|error| Failure::usage(error.to_string()))?;
+        let socket = config::paths(absolute.as_deref()).api_socket();
+        Ok(Self { socket, has_root: root.is_some() })
+    }
+
+    /// Asks for an object.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let response = self.open(Method::GET, path).await?;
+        self.read(response).await
+    }
+
+    /// Asks for an object that need not be there.
+    pub(super) async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
+        let response = self.send(Method::GET, path).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = self.accepted(response).await?;
+        self.read(response).await.map(Some)
+    }
+
+    /// Deletes an object.
+    pub(super) async fn delete(&self, path: &str) -> Result<Status, Failure> {
+        let response = self.open(Method::DELETE, path).await?;
+        self.read(response).await
+    }
+
+    /// Begins a watch.
+    pub(super) async fn watch(&self, path: &str) -> Result<Watch<'_>, Failure> {
+        let response = self.open(Method::GET, path).await?;
+        Ok(Watch { client: self, body: response.into_body(), buffer: Vec::new() })
+    }
+
+    /// Asks; the answer is not an error, and its body not read yet.
+    pub(super) async fn open(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<Response<Incoming>, Failure> {
+        let response = self.send(method, path).await?;
+        self.accepted(response).await
+    }
+
+    /// The next piece of a body.
+    pub(super) async fn piece(&self, body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+        loop {
+            match body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => return Err(self.broke_off(&error)),
+            }
+        }
+    }
+
+    async fn send(&self, method: Method, path: &str) -> Result<Response<Incoming>, Failure> {
+        let stream = socket::connect(&self.socket).map_err(|error| self.unconnected(&error))?;
+        let failed = |error: io::Error| self.unconnected(&error);
+        stream.set_nonblocking(true).map_err(failed)?;
+        let stream = TokioIo::new(UnixStream::from_std(stream).map_err(failed)?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
+            .await
+            .map_err(|error| self.broke_off(&error))?;
+        // What goes wrong on it is told to whoever waits for the answer.
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(hyper::header::HOST, "roost")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| Failure::usage(format!("can't ask for {path}: {error}")))?;
+        match tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(self.broke_off(&error)),
+            Err(_) => {
+                let line = format!(
+                    "the agent at {} does not answer within {}",
+                    self.socket.display(),
+                    humantime::format_duration(ANSWER_TIMEOUT)
+                );
+                Err(Failure::unreachable(line))
+            }
+        }
+    }
+
+    async fn accepted(&self, response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
+        let code = response.status();
+        if code.is_success() {
+            return Ok(response);
+        }
+        let bytes = self.collect(response.into_body()).await?;
+        let message = match serde_json::from_slice::<Status>(&bytes) {
+            Ok(status) if !status.message.is_empty() => status.message,
+            Ok(_) | Err(_) => format!("the agent answers {code}"),
+        };
+        Err(match code {
+            StatusCode::SERVICE_UNAVAILABLE => Failure::unreachable(message),
+            StatusCode::FORBIDDEN => Failure::unreachable(message).with_help(self.may()),
+            _ => Failure::wrong(message),
+        })
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response<Incoming>) -> Result<T, Failure> {
+        let bytes = self.collect(response.into_body()).await?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::unreachable(format!("the agent's answer can't be understood: {error}"))
+                .with_help("is it of another version? see `roost status` and `roost version`")
+        })
+    }
+
+    async fn collect(&self, mut body: Incoming) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.piece(&mut body).await? {
+            if bytes.len() + piece.len() > ANSWER_LEN_MAX {
+                let line = format!("the agent's answer is longer than {ANSWER_LEN_MAX} bytes");
+                return Err(Failure::unreachable(line));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+
+    fn unconnected(&self, error: &io::Error) -> Failure {
+        let socket = self.socket.display();
+        let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+        if absent.contains(&error.kind()) {
+            let failure =
+                Failure::unreachable(format!("no agent answers at {socket}: is it running?"));
+            if self.has_root {
+                return failure.with_help("`roost agent --root DIR --pods DIR` starts one");
+            }
+            return failure
+                .with_help("`systemctl status roost` says how the installed one is")
+                .with_help("`--root DIR` or ROOST_ROOT names one that has its own root");
+        }
+        let failure =
+            Failure::unreachable(format!("can't connect to the agent at {socket}: {error}"));
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return failure.with_help(self.may());
+        }
+        failure
+    }
+
+    #[expect(clippy::unused_self, reason = "it is about this agent")]
+    fn may(&self) -> String {
+        format!("only root and the members of group `{}` may talk to it", socket::GROUP)
+    }
+
+    fn broke_off(&self, error: &hyper::Error) -> Failure {
+        let socket = self.socket.display();
+        Failure::unreachable(format!("the agent at {socket} broke off: {error}"))
+            .with_help("its log says why, if it was not stopped on purpose")
+    }
+}
+
+/// A watch, read line by line.
+#[derive(Debug)]
+pub(super) struct Watch<'a> {
+    client: &'a Client,
+    body: Incoming,
+    buffer: Vec<u8>,
+}
+
+impl Watch<'_> {
+    /// The next change; an error when the agent has ended.
+    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<WatchEvent<T>, Failure> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return serde_json::from_slice(&line).map_err(|error| {
+                    Failure::unreachable(format!("the agent's answer can't be understood: {error}"))
+                });
+            }
+            match self.client.piece(&mut self.body).await? {
+                Some(piece) => self.buffer.extend_from_slice(&piece),
+                None => {
+                    let line = format!("the agent at {} ended", self.client.socket.display());
+                    return Err(Failure::unreachable(line));
+                }
+            }
+            if self.buffer.len() > ANSWER_LEN_MAX {
+                let line = format!("the agent's answer is longer than {ANSWER_LEN_MAX} bytes");
+                return Err(Failure::unreachable(line));
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! `roost describe pod`: everything known, in reading order, the newest events last.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::args::PodArgs;
+use super::client::Client;
+use super::failure::Failure;
+use super::get::{not_found, pod_path, status, with_query};
+use super::table::Table;
+use super::{output, time};
+use crate::api::kubernetes::pod::SOURCE_ANNOTATION;
+use crate::api::kubernetes::types::{ContainerState, ContainerStatus, Event, List, Pod};
+use crate::clock::WallTime;
+
+/// Describes a pod.
+pub(super) async fn pod(client: &Client, args: &PodArgs) -> Result<(), Failure> {
+    let name = args.namespace.pod(&args.name)?;
+    let pod: Pod = client.find(&pod_path(&name)).await?.ok_or_else(|| not_found(&name))?;
+    let path = format!("/api/v1/namespaces/{}/events", name.namespace);
+    let selector = format!("fieldSelector=involvedObject.name={}", name.name);
+    let events: List<Event> = client.get(&with_query(&path, &[Some(selector)])).await?;
+    output::print(&output::clean(&text(&pod, &events.items, WallTime::now())))
+}
+
+/// What is printed.
+fn text(pod: &Pod, events: &[Event], now: WallTime) -> String {
+    let mut page = Page::default();
+    head(&mut page, pod, now);
+    page.title("Conditions");
+    for condition in &pod.status.conditions {
+        let reason = condition.reason.as_deref().map(|reason| format!(" ({reason})"));
+        let value = format!("{}{}", condition.status, reason.unwrap_or_default());
+        page.line(1, &condition.kind, &value);
+    }
+    page.title("Containers");
+    let specs = pod.spec["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for status in &pod.status.container_statuses {
+        page.line(1, &status.name, "");
+        container(&mut page, status, now);
+        if let Some(spec) = specs.iter().find(|spec| spec["name"] == status.name.as_str()) {
+            wanted(&mut page, spec);
+        }
+    }
+    let volumes = pod.spec["volumes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !volumes.is_empty() {
+        page.title("Volumes");
+    }
+    for volume in volumes {
+        page.line(1, volume["name"].as_str().unwrap_or_default(), &volume_text(volume));
+    }
+    page.title("Events");
+    if events.is_empty() {
+        page.text.push_str("  <none>\n");
+        return page.text;
+    }
+    let rows: Vec<Vec<String>> = events.iter().map(|event| event_row(event, now)).collect();
+    let (_, table) = Table::render(&["  LAST SEEN", "TYPE", "REASON", "MESSAGE"], &rows);
+    page.text.push_str(&table);
+    page.text
+}
+
+fn head(page: &mut Page, pod: &Pod, now: WallTime) {
+    let meta = &pod.metadata;
+    page.line(0, "Name", &meta.name);
+    page.line(0, "Namespace", &meta.namespace);
+    page.line(0, "UID", &meta.uid);
+    let mut annotations = meta.annotations.clone();
+    page.line(0, "Manifest", &annotations.remove(SOURCE_ANNOTATION).unwrap_or_default());
+    page.line(0, "Revision", &meta.generation.to_string());
+    page.line(0, "Created", &when(meta.creation_timestamp.as_deref(), now));
+    page.line(0, "Labels", &pairs(&meta.labels));
+    page.line(0, "Annotations", &pairs(&annotations));
+    page.line(0, "Status", &status(pod));
+    page.line(0, "Phase", &pod.status.phase);
+    if let Some(problems) = &pod.status.message {
+        page.block(0, "Problems", problems);
+    }
+    if let Some(grace) = meta.deletion_grace_period_seconds {
+        page.line(0, "Grace Period", &format!("{grace}s"));
+    }
+    if let Some(extra) = &pod.status.roost {
+        if let Some(cause) = &extra.termination_cause {
+            page.line(0, "Ends Because", cause);
+        }
+        let pid = extra.executor_pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
+        page.line(0, "Executor", &format!("{}{pid}", extra.executor));
+        if extra.executor_losses > 0 {
+            page.line(0, "Executor Lost", &extra.executor_losses.to_string());
+        }
+    }
+    if let Some(qos) = &pod.status.qos_class {
+        page.line(0, "QoS Class", qos);
+    }
+    let spec = &pod.spec;
+    if let Some(policy) = spec["restartPolicy"].as_str() {
+        page.line(0, "Restart Policy", policy);
+    }
+    let flags = ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"];
+    let set: Vec<&str> = flags.into_iter().filter(|flag| spec[*flag] == true).collect();
+    if !set.is_empty() {
+        page.line(0, "Namespaces", &set.join(", "));
+    }
+}
+
+/// What a container is.
+fn container(page: &mut Page, status: &ContainerStatus, now: WallTime) {
+    if let Some(pid) = status.roost.as_ref().and_then(|extra| extra.pid) {
+        page.line(2, "Process", &pid.to_string());
+    }
+    state(page, "State", &status.state, now);
+    if status.last_state != ContainerState::default() {
+        state(page, "Last State", &status.last_state, now);
+    }
+    page.line(2, "Ready", if status.ready { "True" } else { "False" });
+    page.line(2, "Restart Count", &status.restart_count.to_string());
+    if let Some(fault) = status.roost.as_ref().and_then(|extra| extra.update_fault.as_deref()) {
+        page.line(2, "Limits Not Applied", fault);
+    }
+}
+
+fn state(page: &mut Page, name: &str, state: &ContainerState, now: WallTime) {
+    if let Some(waiting) = &state.waiting {
+        page.line(2, name, "Waiting");
+        page.line(3, "Reason", &waiting.reason);
+        if let Some(message) = &waiting.message {
+            page.line(3, "Message", message);
+        }
+    } else if let Some(running) = &state.running {
+        page.line(2, name, "Running");
+        page.line(3, "Started", &when(Some(&running.started_at), now));
+    } else if let Some(ended) = &state.terminated {
+        page.line(2, name, "Terminated");
+        page.line(3, "Reason", &ended.reason);
+        if let Some(message) = &ended.message {
+            page.line(3, "Message", message);
+        }
+        page.line(3, "Exit Code", &ended.exit_code.to_string());
+        if let Some(signal) = ended.signal {
+            page.line(3, "Signal", &signal.to_string());
+        }
+        if ended.started_at.is_some() {
+            page.line(3, "Started", &when(ended.started_at.as_deref(), now));
+        }
+        if ended.finished_at.is_some() {
+            page.line(3, "Finished", &when(ended.finished_at.as_deref(), now));
+        }
+    }
+}
+
+/// What a container shall be.
+fn wanted(page: &mut Page, spec: &Value) {
+    let texts = |value: &Value| -> Vec<String> {
+        let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        items.iter().filter_map(Value::as_str).map(|text| format!("{text:?}")).collect()
+    };
+    page.line(2, "Command", &texts(&spec["command"]).join(" "));
+    if let Some(directory) = spec["workingDir"].as_str() {
+        page.line(2, "Working Directory", directory);
+    }
+    let security = &spec["securityContext"];
+    if security["runAsUser"] != 0 || security["runAsGroup"] != 0 {
+        page.line(2, "User", &format!("{}:{}", security["runAsUser"], security["runAsGroup"]));
+    }
+    for (name, key) in [("Requests", "requests"), ("Limits", "limits")] {
+        if let Some(values) = spec["resources"][key].as_object() {
+            let values = values.iter().map(|(key, value)| format!("{key} {}", plain(value)));
+            page.line(2, name, &values.collect::<Vec<_>>().join(", "));
+        }
+    }
+    for (at, var) in spec["env"].as_array().into_iter().flatten().enumerate() {
+        let name = if at == 0 { "Environment" } else { "" };
+        page.line(2, name, &format!("{}={}", plain(&var["name"]), plain(&var["value"])));
+    }
+    for (at, mount) in spec["volumeMounts"].as_array().into_iter().flatten().enumerate() {
+        let name = if at == 0 { "Mounts" } else { "" };
+        let mode = if mount["readOnly"] == true { "read-only" } else { "read-write" };
+        let text =
+            format!("{} from {} ({mode})", plain(&mount["mountPath"]), plain(&mount["name"]));
+        page.line(2, name, &text);
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn volume_text(volume: &Value) -> String {
+    if let Some(source) = volume["hostPath"].as_object() {
+        let path = source.get("path").map(plain).unwrap_or_default();
+        let kind = source.get("type").map(plain).filter(|kind| !kind.is_empty());
+        return format!(
+            "host path {path}{}",
+            kind.map(|kind| format!(" ({kind})")).unwrap_or_default()
+        );
+    }
+    let source = &volume["emptyDir"];
+    match (source["medium"].as_str(), source["sizeLimit"].as_str()) {
+        (Some("Memory"), Some(limit)) => {
+            format!("empty directory in memory, at most {limit} bytes")
+        }
+        (Some("Memory"), None) => "empty directory in memory".to_owned(),
+        (_, _) => "empty directory".to_owned(),
+    }
+}
+
+fn event_row(event: &Event, now: WallTime) -> Vec<String> {
+    let age = time::age(Some(&event.last_timestamp), now);
+    let times = if event.count > 1 { format!(" (x{})", event.count) } else { String::new() };
+    vec![
+        format!("  {age}{times}"),
+        event.severity.clone(),
+        event.reason.clone(),
+        event.message.replace('\n', " "),
+    ]
+}
+
+fn when(text: Option<&str>, now: WallTime) -> String {
+    match text {
+        Some(text) => format!("{text} ({} ago)", time::age(Some(text), now)),
+        None => "<unknown>".to_owned(),
+    }
+}
+
+fn pairs(pairs: &BTreeMap<String, String>) -> String {
+    if pairs.is_empty() {
+        return "<none>".to_owned();
+    }
+    let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join("\n")
+}
+
+/// Names and values, the values in a column.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    /// Where values begin, from the indentation of their names.
+    const COLUMN: usize = 17;
+
+    fn title(&mut self, title: &str) {
+        writeln!(self.text, "{title}:").expect("writing to a string cannot fail");
+    }
+
+    /// A name and its value; further lines of the value stand below its first.
+    fn line(&mut self, depth: usize, name: &str, value: &str) {
+        let indent = "  ".repeat(depth);
+        let label = if name.is_empty() { String::new() } else { format!("{name}:") };
+        let mut label = format!("{indent}{label:<width$}", width = Self::COLUMN);
+        for part in value.split('\n') {
+            writeln!(self.text, "{}", format!("{label} {part}").trim_end())
+                .expect("writing to a string cannot fail");
+            label = format!("{indent}{:width$}", "", width = Self::COLUMN);
+        }
+    }
+
+    /// A name, and its value in lines of their own.
+    fn block(&mut self, depth: usize, name: &str, value: &str) {
+        self.line(depth, name, "");
+        for part in value.split('\n') {
+            let indent = "  ".repeat(depth + 1);
+            writeln!(self.text, "{indent}{part}").expect("writing to a string cannot fail");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! `roost status`.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::args::{Output, StatusArgs};
+use super::client::Client;
+use super::failure::Failure;
+use super::{output, time};
+use crate::api::overview::Overview;
+
+/// Says how the agent is.
+pub(super) async fn run(client: &Client, args: &StatusArgs) -> Result<(), Failure> {
+    let value: Value = client.get("/roost/v1/status").await?;
+    if args.output == Output::Json {
+        let mut text = serde_json::to_string_pretty(&value).unwrap_or_default();
+        text.push('\n');
+        return output::print(&text);
+    }
+    let overview: Overview = serde_json::from_value(value).map_err(|error| {
+        Failure::unreachable(format!("the agent's answer can't be understood: {error}"))
+    })?;
+    output::print(&output::clean(&text(&overview)))
+}
+
+fn text(overview: &Overview) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: &str| {
+        writeln!(out, "{:<14}{value}", format!("{name}:")).expect("a string takes everything");
+    };
+    let state = if overview.recovered { "running" } else { "taking up the pods that it found" };
+    let up = time::span(overview.uptime_seconds);
+    line("Agent", &format!("{state}, version {}, for {up}", overview.version));
+    let counts = overview.pods;
+    let parts = [
+        (counts.running, "running"),
+        (counts.pending, "pending"),
+        (counts.succeeded, "succeeded"),
+        (counts.failed, "failed"),
+        (counts.unknown, "unknown"),
+        (counts.terminating, "terminating"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<String> = parts.map(|(count, name)| format!("{count} {name}")).collect();
+    let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
+    line("Pods", &format!("{}{parts}", counts.total));
+    line("Manifests", &overview.directories.join(", "));
+    line("Store", &overview.store);
+    if let Some(fault) = &overview.store_fault {
+        line("Store fault", fault);
+    }
+    line("Cgroups", &format!("{}; all pods in `{}`", overview.cgroups, overview.cgroup));
+    line("Data", &overview.paths.data);
+    line("Runtime", &overview.paths.runtime);
+    line("Logs", &overview.paths.logs);
+    let mut list = |title: &str, items: &mut dyn Iterator<Item = &String>| {
+        let mut items = items.peekable();
+        if items.peek().is_some() {
+            writeln!(out, "{title}:").expect("a string takes everything");
+        }
+        for item in items {
+            writeln!(out, "  {}", item.replace('\n', "\n  ")).expect("a string takes everything");
+        }
+    };
+    list("Alarms", &mut overview.alarms.iter());
+    list("Faults in manifests", &mut overview.faults.values().flatten());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::overview::{Counts, Places};
+
+    #[test]
+    fn the_state_of_the_agent_is_told_with_what_is_wrong() {
+        let fault = "pods.d/a.yaml:1:1: error: x\n  help: y".to_owned();
+        let overview = Overview {
+            version: "0.1.0".to_owned(),
+            started_at: "2026-01-01T00:00:00Z".to_owned(),
+            uptime_seconds: 200,
+            recovered: true,
+            resource_version: "7".to_owned(),
+            store: "sound".to_owned(),
+            store_fault: Some("disk full".to_owned()),
+            cgroup: "roost".to_owned(),
+            cgroups: "cgroup v2".to_owned(),
+            directories: vec!["pods.d".to_owned()],
+            paths: Places {
+                data: "/d".to_owned(),
+                runtime: "/r".to_owned(),
+                logs: "/l".to_owned(),
+            },
+            alarms: vec!["gone".to_owned()],
+            faults: [("pods.d/a.yaml".to_owned(), vec![fault])].into(),
+            pods: Counts { total: 2, running: 1, failed: 1, ..Counts::default() },
+        };
+        insta::assert_snapshot!(text(&overview), @r"
+        Agent:        running, version 0.1.0, for 3m20s
+        Pods:         2 (1 running, 1 failed)
+        Manifests:    pods.d
+        Store:        sound
+        Store fault:  disk full
+        Cgroups:      cgroup v2; all pods in `roost`
+        Data:         /d
+        Runtime:      /r
+        Logs:         /l
+        Alarms:
+          gone
+        Faults in manifests:
+          pods.d/a.yaml:1:1: error: x
+            help: y
+        ");
+    }
+}
