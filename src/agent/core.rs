@@ -69,8 +69,8 @@ pub(super) struct Core {
     busy: BTreeMap<Key, Busy>,
     /// Executors that are there and were silent: when to try again.
     silent: BTreeMap<PodId, BootTime>,
-    /// Executors that were found at the start and not tried yet.
-    unsought: BTreeSet<PodId>,
+    /// Executors that were found at the start and have neither reported yet nor turned out not to.
+    unheard: BTreeSet<PodId>,
     flush_at: Option<BootTime>,
 }
 
@@ -110,7 +110,7 @@ impl Core {
             link_events,
             links_made: 0,
             busy: BTreeMap::new(),
-            unsought: silent.keys().copied().collect(),
+            unheard: silent.keys().copied().collect(),
             silent,
             flush_at: None,
         }
@@ -241,6 +241,7 @@ impl Core {
                 self.actual.pods.remove(&id);
                 self.links.remove(&id);
                 self.silent.remove(&id);
+                self.unheard.remove(&id);
             }
             Update::Runtime { id, present } => {
                 if let Some(pod) = self.actual.pods.get_mut(&id) {
@@ -281,7 +282,6 @@ impl Core {
             None
         });
         self.silent.remove(&id);
-        self.unsought.remove(&id);
         self.links_made += 1;
         let number = self.links_made;
         let link_id = LinkId { pod: id, number };
@@ -316,7 +316,7 @@ impl Core {
 
     fn unlinked(&mut self, id: PodId) {
         self.silent.remove(&id);
-        self.unsought.remove(&id);
+        self.unheard.remove(&id);
         self.publisher.touch(id);
         let lived = self.links.remove(&id).map(|link| BootTime::now().since(link.since));
         if let Some(pod) = self.actual.pods.get_mut(&id) {
@@ -331,7 +331,7 @@ impl Core {
 
     /// It is tried again later; starting it again would run its containers twice.
     fn unreached(&mut self, id: PodId) {
-        self.unsought.remove(&id);
+        self.unheard.remove(&id);
         let pod = self.pod(id);
         if matches!(pod.executor, ExecutorState::Absent | ExecutorState::Lost { .. }) {
             pod.executor = ExecutorState::Silent;
@@ -341,7 +341,7 @@ impl Core {
 
     /// Whether everything that was found at the start is known, and the manifests are read.
     pub(super) fn is_recovered(&self) -> bool {
-        self.unsought.is_empty() && self.desired.is_read()
+        self.unheard.is_empty() && self.desired.is_read()
     }
 
     fn hear(&mut self, link: LinkId, event: LinkEvent) {
@@ -373,6 +373,7 @@ impl Core {
     fn reported(&mut self, id: PodId, new: PodReport) {
         let Some(pod) = self.actual.pods.get_mut(&id) else { return };
         let ExecutorState::Connected { report, .. } = &mut pod.executor else { return };
+        self.unheard.remove(&id);
         let at = WallTime::now();
         let news = match (&pod.record, report.as_ref()) {
             (Some(record), Some(old)) => events::between(record, old, &new, at),
@@ -394,6 +395,12 @@ impl Core {
             self.publisher.clear_failure(&key, &self.actual);
             return;
         };
+        // What is said of it now is what can be said.
+        let name_of = |id: &PodId| self.actual.pods.get(id).and_then(ActualPod::name);
+        self.unheard.retain(|id| match &key {
+            Key::Pod(name) => name_of(id) != Some(name),
+            Key::Instance(instance) => id != instance,
+        });
         let failures = failures.saturating_add(1);
         let factor = 1_u64.checked_shl(failures - 1).unwrap_or(u64::MAX);
         let delay = Millis(HOLD.0.saturating_mul(factor)).min(HOLD_MAX);

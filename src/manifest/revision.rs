@@ -156,7 +156,7 @@ mod tests {
             volumes: vec![],
             containers: vec![container],
         };
-        let Revision { shared, containers, in_place } = Revision::of(&spec);
+        let Revision { shared, containers, in_place, digest: _of_the_others } = Revision::of(&spec);
         let container = containers.values().next().unwrap().to_string();
         assert_eq!(
             [shared.to_string(), container, in_place.to_string()],

@@ -1,5 +1,7 @@
 //! One rule, one test, on a world that carries out its own plans.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::directory::AlarmKind;
