@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::events;
-use super::link::{self, LinkEvent, LinkHandle};
+use super::link::{self, LinkEvent, LinkHandle, LinkId};
 use super::manifests::Manifests;
 use super::publish::{Publisher, Saved};
 use super::service::Request;
@@ -49,7 +49,7 @@ const EVENTS_FLUSH: Millis = Millis::from_secs(30);
 pub(super) struct Inputs {
     pub(super) observations: mpsc::UnboundedReceiver<DirectoryObservation>,
     pub(super) updates: mpsc::Receiver<Update>,
-    pub(super) links: mpsc::Receiver<(PodId, LinkEvent)>,
+    pub(super) links: mpsc::Receiver<(LinkId, LinkEvent)>,
     pub(super) requests: mpsc::Receiver<Request>,
 }
 
@@ -62,7 +62,9 @@ pub(super) struct Core {
     pub(super) publisher: Publisher,
     desired: DesiredState,
     links: BTreeMap<PodId, Link>,
-    link_events: mpsc::Sender<(PodId, LinkEvent)>,
+    link_events: mpsc::Sender<(LinkId, LinkEvent)>,
+    /// How many links there have been.
+    links_made: u64,
     /// Keys with a worker out, or held after one failed.
     busy: BTreeMap<Key, Busy>,
     /// Executors that are there and were silent: when to try again.
@@ -74,6 +76,7 @@ pub(super) struct Core {
 
 #[derive(Debug)]
 struct Link {
+    number: u64,
     handle: LinkHandle,
     pid: u32,
     since: BootTime,
@@ -91,7 +94,7 @@ impl Core {
         actual: ActualState,
         manifests: Manifests,
         publisher: Publisher,
-        link_events: mpsc::Sender<(PodId, LinkEvent)>,
+        link_events: mpsc::Sender<(LinkId, LinkEvent)>,
     ) -> Self {
         let now = BootTime::now();
         let found = actual.pods.iter().filter(|(_, pod)| pod.executor == ExecutorState::Silent);
@@ -105,6 +108,7 @@ impl Core {
             desired,
             links: BTreeMap::new(),
             link_events,
+            links_made: 0,
             busy: BTreeMap::new(),
             unheard: silent.keys().copied().collect(),
             silent,
@@ -247,6 +251,7 @@ impl Core {
             Update::Linked { id, connection, welcome } => self.linked(id, *connection, *welcome),
             Update::Unlinked(id) => self.unlinked(id),
             Update::Unreached(id) => self.unreached(id),
+            Update::Killed(id) => self.unlinked(id),
             Update::UpgradeRefused { id, why } => {
                 tracing::warn!(%id, why, "the executor goes on as the build it is");
                 if let Some(pod) = self.actual.pods.get_mut(&id)
@@ -277,9 +282,12 @@ impl Core {
             None
         });
         self.silent.remove(&id);
+        self.links_made += 1;
+        let number = self.links_made;
+        let link_id = LinkId { pod: id, number };
         let events = self.link_events.clone();
-        let handle = link::open(id, connection, build.clone(), process, events);
-        self.links.insert(id, Link { handle, pid, since: BootTime::now() });
+        let handle = link::open(link_id, connection, build.clone(), process, events);
+        self.links.insert(id, Link { number, handle, pid, since: BootTime::now() });
         let pod = self.pod(id);
         pod.executor = ExecutorState::Connected { build, refused_upgrade: false, report: None };
         let Some(wanted) = wanted else { return };
@@ -336,7 +344,12 @@ impl Core {
         self.unheard.is_empty() && self.desired.is_read()
     }
 
-    fn hear(&mut self, id: PodId, event: LinkEvent) {
+    fn hear(&mut self, link: LinkId, event: LinkEvent) {
+        let id = link.pod;
+        // What an earlier link still has to say is about an executor that is dealt with.
+        if self.links.get(&id).is_none_or(|current| current.number != link.number) {
+            return;
+        }
         self.publisher.touch(id);
         match event {
             LinkEvent::Report(report) => self.reported(id, report),
