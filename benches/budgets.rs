@@ -135,7 +135,9 @@ fn bench_density(count: usize) {
     node.agent = spawn(&node.dir, &node.pods).0;
     node.until_running(count);
     let taken = begin.elapsed().as_millis();
-    println!("budget 11  agent restart with {count} pods → all right: {taken} ms (budget 100: 50, 300: 130)");
+    println!(
+        "budget 11  agent restart with {count} pods → all right: {taken} ms (budget 100: 50, 300: 130)"
+    );
 }
 
 /// Budget 10: what an idle node does.
@@ -361,9 +363,8 @@ impl Crun {
             .expect("unshare is there");
         assert!(status.success(), "crun run failed");
         let taken = stamped(&out).saturating_sub(begin);
-        let delete = format!(
-            "umount /sys/fs/cgroup/unified 2>/dev/null; exec crun delete --force {id}"
-        );
+        let delete =
+            format!("umount /sys/fs/cgroup/unified 2>/dev/null; exec crun delete --force {id}");
         Command::new("unshare").args(["-m", "sh", "-c", &delete]).status().ok();
         taken
     }
@@ -384,7 +385,9 @@ fn secs(begin: Instant) -> f64 {
 }
 
 fn read(path: &str) -> String {
-    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    std::fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
 }
 
 fn pids() -> impl Iterator<Item = u32> {

@@ -116,8 +116,8 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
     let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
     let saved_events = contents.events.clone();
     let build = program.build().to_owned();
-    let found = recover::find(contents, &paths, &cgroups, boot, build)
-        .map_err(AgentError::Recover)?;
+    let found =
+        recover::find(contents, &paths, &cgroups, boot, build).map_err(AgentError::Recover)?;
 
     let directories: Vec<String> = pods.iter().map(|path| path.display().to_string()).collect();
     let view = AgentView {
