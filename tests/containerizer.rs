@@ -44,6 +44,8 @@ const CHECKS: &[Check] = checks![
     the_network_is_the_pods_own_with_loopback_up,
     a_pod_in_the_hosts_network_keeps_the_hosts_name,
     a_link_on_the_mount_path_stays_inside,
+    what_a_run_leaves_in_a_volume_gives_the_next_no_way_to_the_kernel,
+    the_input_is_the_null_device_whatever_is_mounted_on_dev,
     missing_mount_points_are_made_without_writing_to_the_host,
     files_can_be_mounted_on_missing_paths,
     host_paths_are_writable_or_not_as_asked,
@@ -149,6 +151,11 @@ impl Cgroups {
             into: fs::File::open(&self.unified).unwrap().into(),
             tasks: self.others.iter().map(|directory| open(directory.join("tasks"))).collect(),
         }
+    }
+
+    /// The same ones, for another scene.
+    fn share(&self) -> Self {
+        Self { unified: self.unified.clone(), others: self.others.clone() }
     }
 
     fn remove(&self) {
@@ -396,6 +403,52 @@ fn a_link_on_the_mount_path_stays_inside(scene: &Scene) {
     // Through /proc no root can be reached, and a link to nowhere is not followed by making it.
     let outcome = scene.run_in(&mut native, &attempt("magic"), 0);
     assert_eq!(outcome.status, "look for /host/magic: Too many symbolic links encountered");
+}
+
+/// The masks of the next run must not be made of what this one put in the place of `/dev/null`
+/// (as in CVE-2025-31133).
+fn what_a_run_leaves_in_a_volume_gives_the_next_no_way_to_the_kernel(scene: &Scene) {
+    let script = "if test -e /data/b; then
+            for f in /proc/kcore /proc/keys /proc/timer_list /proc/interrupts; do
+                test -f $f && echo changed > $f; done
+            cat /proc/sys/kernel/hostname
+        else
+            ln -s /proc/sys/kernel/hostname /data/a/cfg/null
+            mv /data/a /data/b && mkdir /data/a && ln -s $TO /data/a/cfg && echo prepared
+        fi";
+    for to in ["/dev", "/proc"] {
+        let mut pod = pod(shell(script));
+        pod.name = format!("check/to{}", to.replace('/', "-")).parse().unwrap();
+        pod.containers[0].env.push(EnvVar { name: "TO".to_owned(), value: to.to_owned() });
+        add_volume(&mut pod, "data", VolumeSource::EmptyDir {}, "/data", false);
+        add_volume(&mut pod, "cfg", VolumeSource::EmptyDir {}, "/data/a/cfg", false);
+        let name = format!("pod{}", to.replace('/', "-"));
+        let scene =
+            Scene { directory: scene.host_directory(&name), cgroups: scene.cgroups.share() };
+        let mut native = scene.enter(&pod);
+        scene.run_in(&mut native, &pod, 0).expect("prepared\n");
+        let outcome = scene.run_in(&mut native, &pod, 0);
+        if to == "/dev" {
+            outcome.expect("pod-of-check\n");
+        } else {
+            let refused = "mount on /data/a/cfg: a link in a volume leads it to /proc";
+            assert_eq!(outcome.status, refused, "{outcome:?}");
+        }
+    }
+}
+
+/// Root opens it before it becomes the container's user.
+fn the_input_is_the_null_device_whatever_is_mounted_on_dev(scene: &Scene) {
+    let host = scene.host_directory("host");
+    let secret = scene.host_directory("closed").join("secret");
+    fs::write(&secret, "secret").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(&secret, host.join("null")).unwrap();
+    let mut container = program(&["/bin/cat"]);
+    container.user = 1234;
+    let mut pod = pod(container);
+    add_volume(&mut pod, "dev", host_path(&host, HostPathType::Directory), "/dev", false);
+    scene.run(&pod).expect("");
 }
 
 fn missing_mount_points_are_made_without_writing_to_the_host(scene: &Scene) {

@@ -52,7 +52,7 @@ fn hundred_broken() -> Vec<(String, usize)> {
         all.push(broken(4, &format!("  name: {pad}\"web"), 4));
         all.push(broken(13, &format!("\t{pad}- name: COLOUR"), 13));
         all.push(broken(14, &format!("          valu{i}: blue"), 14));
-        all.push(broken(16, &format!("      command: [sleep, \"{i}\""), 17));
+        all.push(broken(16, &format!("      command: [sleep, \"{i}\""), 16));
         all.push(broken(7, &format!("specs{i}:"), 7));
     }
     all

@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Uid};
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -122,9 +122,9 @@ fn start(prepared: &Prepared, ends: &ChildEnds, entry: &Entry) -> Result<Infalli
         std::fs::write("/proc/self/oom_score_adj", score.to_string()).ok();
     }
     rustix::process::umask(Mode::empty());
-    mounts::set_up(prepared)?;
+    let null = mounts::set_up(prepared)?;
     rustix::process::umask(Mode::from_raw_mode(prepared.user.umask));
-    place_standard_streams(ends, prepared.user)?;
+    place_standard_streams(&null, ends, prepared.user)?;
     limit_open_files(prepared);
     change_user(prepared)?;
     let cwd = &prepared.program.cwd;
@@ -154,15 +154,13 @@ fn enter_cgroup(prepared: &Prepared, entry: &Entry) -> Result<(), Failure> {
     Ok(())
 }
 
-fn place_standard_streams(ends: &ChildEnds, user: User) -> Result<(), Failure> {
-    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .to(|| "open /dev/null".to_owned())?;
+fn place_standard_streams(null: &OwnedFd, ends: &ChildEnds, user: User) -> Result<(), Failure> {
     for stream in [&ends.stdout, &ends.stderr] {
         // So that /dev/stdout, which opens the pipe anew, works for the user.
         std::os::unix::fs::fchown(stream, Some(user.uid), Some(user.gid))
             .to(|| "give the output to the user".to_owned())?;
     }
-    nix::unistd::dup2_stdin(&null)
+    nix::unistd::dup2_stdin(null)
         .and_then(|()| nix::unistd::dup2_stdout(&ends.stdout))
         .and_then(|()| nix::unistd::dup2_stderr(&ends.stderr))
         .to(|| "place the standard streams".to_owned())

@@ -6,6 +6,11 @@
 //! (openat2(2), RESOLVE_IN_ROOT) and mounted on by descriptor, so that no symbolic link, not even
 //! one that changes meanwhile, leads out.
 //!
+//! **What a container left in a volume** is there when it is started again, symbolic links on the
+//! way to another mount included. So nothing that the isolation rests on is looked up by a path
+//! that may lead through a volume: the null device is that of the `/dev` made here, and nothing is
+//! bound on the kernel's `/proc`.
+//!
 //! **Missing mount points** are made where that is possible. Where the file system is read-only,
 //! the directory is *mirrored*: a small tmpfs takes its place, with every entry bound into it, and
 //! the mount point is made there; but not in a volume, where that is an error. The host is never
@@ -58,7 +63,8 @@ const EMPTY_ATTRIBUTES: u64 =
 const EMPTY_MODE: (&str, &str) = ("mode", "0555");
 
 /// Makes the container's file system tree and enters it; the working directory is then its root.
-pub(super) fn set_up(prepared: &Prepared) -> Result<(), Failure> {
+/// Returns its null device, opened for reading.
+pub(super) fn set_up(prepared: &Prepared) -> Result<OwnedFd, Failure> {
     // Before the root is made read-only and mounted over: copies keep what they have.
     let trees = prepared.mounts.iter().map(bound).collect::<Result<Vec<_>, _>>()?;
     let mut root = Root::of_host()?;
@@ -71,7 +77,9 @@ pub(super) fn set_up(prepared: &Prepared) -> Result<(), Failure> {
     for path in &prepared.read_only {
         root.make_read_only(path)?;
     }
-    root.enter()
+    let null = root.null()?.try_clone().to(|| "keep the null device".to_owned())?;
+    root.enter()?;
+    Ok(null)
 }
 
 /// The detached copy of what a step binds.
@@ -99,6 +107,9 @@ struct Root {
     bound: Vec<String>,
     /// One empty directory for all that are masked: a file system less for each.
     empty: Option<OwnedFd>,
+    /// The null device of the `/dev` that was made here. What is at `/dev/null` by now may have
+    /// been put there by the container, in a volume.
+    null: Option<OwnedFd>,
 }
 
 impl Root {
@@ -110,7 +121,14 @@ impl Root {
         let top = rustix::fs::open("/", flags, Mode::empty()).to(what)?;
         let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID;
         sys::mount_setattr(top.as_fd(), true, set, 0, libc::MS_PRIVATE).to(what)?;
-        Ok(Self { top, moved: false, mirrors: Vec::new(), bound: Vec::new(), empty: None })
+        Ok(Self {
+            top,
+            moved: false,
+            mirrors: Vec::new(),
+            bound: Vec::new(),
+            empty: None,
+            null: None,
+        })
     }
 
     fn mount(&mut self, step: &MountStep, tree: Option<OwnedFd>) -> Result<(), Failure> {
@@ -125,6 +143,9 @@ impl Root {
                 let new = new.to(|| format!("make the {kind} of {path}"))?;
                 if path == "/dev" {
                     populate_dev(new.as_fd()).to(|| "make devices".to_owned())?;
+                    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+                    let null = rustix::fs::openat(&new, c"null", flags, Mode::empty());
+                    self.null = Some(null.to(|| "open the null device".to_owned())?);
                 }
                 new
             }
@@ -135,6 +156,11 @@ impl Root {
         if is_directory(target.as_fd()).to(what)? != directory {
             let (new, old) = if directory { ("directory", "file") } else { ("file", "directory") };
             return Err(Failure::new(format!("mount a {new} on {path}: a {old} is there")));
+        }
+        // The plan has no such path: see `isolators::volumes`.
+        if matches!(step.source, Source::Bind { .. }) && is_proc(target.as_fd()).to(what)? {
+            let why = format!("mount on {path}: a link in a volume leads it to /proc");
+            return Err(Failure::new(why));
         }
         attach(tree.as_fd(), target.as_fd()).to(what)?;
         if matches!(step.source, Source::Bind { .. }) {
@@ -150,8 +176,7 @@ impl Root {
         let cover = if is_directory(target.as_fd()).to(what)? {
             self.empty_directory()?
         } else {
-            let null = self.resolve("/dev/null").to(what)?;
-            copy(null.as_fd(), false).to(what)?
+            copy(self.null()?.as_fd(), false).to(what)?
         };
         attach(cover.as_fd(), target.as_fd()).to(what)
     }
@@ -189,6 +214,10 @@ impl Root {
         let empty = new_file_system("tmpfs", [(key, Some(value))], EMPTY_ATTRIBUTES).to(what)?;
         self.empty = Some(empty.try_clone().to(what)?);
         Ok(empty)
+    }
+
+    fn null(&self) -> Result<&OwnedFd, Failure> {
+        self.null.as_ref().ok_or_else(|| Failure::new("the container has no null device"))
     }
 
     fn resolve(&self, path: &str) -> Result<OwnedFd, Errno> {
@@ -407,6 +436,11 @@ fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
 fn is_directory(file: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mode = rustix::fs::fstat(file)?.st_mode;
     Ok(FileType::from_raw_mode(mode) == FileType::Directory)
+}
+
+/// Whether it is of the kernel's file system of processes.
+fn is_proc(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstatfs(file)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
 
 /// Whether both are the same directory of the same mount.
