@@ -2,15 +2,16 @@
 # Power cuts while pods run: whatever shall run runs again, and nothing that was to run once and
 # whose end was recorded, or may have happened, runs a second time.
 #
-# Every container adds a line to its trace and flushes it before it does anything else.
+# Every container adds the boot's id to its trace and flushes it before it does anything else.
 # boot: --cut-on CUT-THE-POWER
 # boot: --cut-on CUT-THE-POWER
 # boot: --cut-on CUT-THE-POWER
-# boot:
 # boot:
 set -eu
+shopt -s nullglob
 . /share/repo/tests/vm/installed.bash
 boot=$1
+boot_id=$(cat /proc/sys/kernel/random/boot_id)
 seen=/var/lib/seen # Pods that the command line called completed, flushed.
 
 # Whatever the kernel would write back by itself must wait until after the cut.
@@ -24,7 +25,7 @@ run_pod() {
     : >"$out/$name.trace"
     sync "$out/$name.trace" "$out"
     put_pod "$name" "[$(container main \
-        "echo $boot >>/srv/$name.trace; sync /srv/$name.trace; $script")]" \
+        "cat /proc/sys/kernel/random/boot_id >>/srv/$name.trace; sync /srv/$name.trace; $script")]" \
         "\"restartPolicy\": \"$policy\"" "$@"
     sync "$manifests/$name.json" "$manifests"
 }
@@ -49,8 +50,7 @@ check_all() {
         grep -Eq '^Store: +(sound|.*rebuilt)' <(roost status)
     until_true "running" all_run
     for name in web1 web2; do
-        check "$name was started once in this boot" [ "$(tail -n 1 "$out/$name.trace")" = "$boot" ]
-        check "not twice" [ "$(grep -c "^$boot\$" "$out/$name.trace")" = 1 ]
+        check "$name was started once in this boot" [ "$(grep -c "$boot_id" "$out/$name.trace")" = 1 ]
     done
     until_true "through" has_status done Completed
     while read -r name; do
@@ -59,7 +59,7 @@ check_all() {
     until_true "through" has_status bad Error
     check "its exit code is still known" grep -q 'Exit Code: *3' <(roost describe pod bad)
     for trace in "$out"/{done,bad,cut,once}*.trace; do
-        check "$(basename "$trace" .trace) ran at most once" [ "$(wc -l <"$trace")" -le 1 ]
+        [ "$(wc -l <"$trace")" -le 1 ] || fail "$trace: ran more than once"
     done
     check "the crash loop goes on" until_true "run again" ran_more_than loop "$(runs loop)"
     check "no pod is there that was removed" [ -z "$(status removed)" ]
@@ -73,7 +73,7 @@ churn() {
     for n in $(seq 1 50); do
         name=once-$boot-$n
         run_pod "$name" Never "sleep 0.$((RANDOM % 10)); exit 0"
-        for name in $(roost get pods | awk '$3 == "Completed" { print $1 }'); do
+        for name in $(roost get pods 2>/dev/null | awk '$3 == "Completed" { print $1 }'); do
             grep -qx "$name" "$seen" || echo "$name" >>"$seen"
         done
         sync "$seen"
@@ -128,15 +128,11 @@ case $boot in
     ;;
 4)
     check_all
-    rm "$manifests"/once*.json && sync "$manifests"
+    rm "$manifests"/once*.json
     is_small() { [ "$(roost get pods -o name | wc -l)" = 6 ]; }
     until_true "gone" is_small
     finish
-    # And now in good order: tests/vm/run fails if systemd has to lose patience with a pod.
-    ;;
-5)
-    check_all
-    finish
     echo "power cuts: all that shall run runs, and nothing ran twice"
+    # And now in good order: tests/vm/run fails if systemd has to lose patience with a pod.
     ;;
 esac
