@@ -18,9 +18,14 @@ mod logs;
 pub mod overview;
 mod query;
 mod routes;
+#[cfg(test)]
+pub(crate) mod samples;
 mod server;
 pub mod socket;
 mod watch;
 
 pub use server::serve;
 pub use socket::{Listener, ServeError, listen};
+
+#[cfg(test)]
+mod tests;

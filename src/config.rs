@@ -183,7 +183,7 @@ pub fn load(given: Given) -> Result<(AgentConfig, LogFormat), ConfigError> {
         pods,
         paths: paths(root.as_deref()),
         relist,
-        logs: log_limits(file.logs)?,
+        logs: log_limits(file.logs.as_ref())?,
         cgroup: file.cgroup.unwrap_or_else(|| cgroup_name(root.as_deref())),
         executor,
     };
@@ -225,9 +225,9 @@ fn read(given: &Given) -> Result<FileConfig, ConfigError> {
     toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source: Box::new(source) })
 }
 
-fn log_limits(file: Option<FileLogs>) -> Result<LogLimits, ConfigError> {
+fn log_limits(file: Option<&FileLogs>) -> Result<LogLimits, ConfigError> {
     let default = LogLimits::default();
-    let Some(FileLogs { file_bytes, files }) = file else { return Ok(default) };
+    let Some(&FileLogs { file_bytes, files }) = file else { return Ok(default) };
     let limits = LogLimits {
         file_bytes: file_bytes.unwrap_or(default.file_bytes),
         files: files.unwrap_or(default.files),

@@ -58,7 +58,7 @@ fn a_container_that_ignores_its_stop_signal_is_killed_after_the_grace_period_and
         assert!((700..5000).contains(&took), "{took} ms");
         assert_eq!(pod.log("a", 0), ["stdout F up", "stdout F no"]);
         assert_eq!(pod.exit_file("a", 0), Exit::Signal(9));
-        assert!(matches!(connect(pod.paths()), Err(ConnectError::Gone { .. })));
+        assert!(matches!(connect(&pod.paths().runtime), Err(ConnectError::Gone { .. })));
     });
 }
 
@@ -139,7 +139,7 @@ fn an_executor_whose_agent_dies_before_it_says_anything_ends() {
         pod.welcome().await;
         pod.disconnect();
         pod.wait_executor();
-        assert!(matches!(connect(pod.paths()), Err(ConnectError::Gone { .. })));
+        assert!(matches!(connect(&pod.paths().runtime), Err(ConnectError::Gone { .. })));
     });
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::events;
-use super::link::{self, LinkEvent, LinkHandle};
+use super::link::{self, LinkEvent, LinkHandle, LinkId};
 use super::manifests::Manifests;
 use super::publish::{Publisher, Saved};
 use super::service::Request;
@@ -49,7 +49,7 @@ const EVENTS_FLUSH: Millis = Millis::from_secs(30);
 pub(super) struct Inputs {
     pub(super) observations: mpsc::UnboundedReceiver<DirectoryObservation>,
     pub(super) updates: mpsc::Receiver<Update>,
-    pub(super) links: mpsc::Receiver<(PodId, LinkEvent)>,
+    pub(super) links: mpsc::Receiver<(LinkId, LinkEvent)>,
     pub(super) requests: mpsc::Receiver<Request>,
 }
 
@@ -62,18 +62,21 @@ pub(super) struct Core {
     pub(super) publisher: Publisher,
     desired: DesiredState,
     links: BTreeMap<PodId, Link>,
-    link_events: mpsc::Sender<(PodId, LinkEvent)>,
+    link_events: mpsc::Sender<(LinkId, LinkEvent)>,
+    /// How many links there have been.
+    links_made: u64,
     /// Keys with a worker out, or held after one failed.
     busy: BTreeMap<Key, Busy>,
     /// Executors that are there and were silent: when to try again.
     silent: BTreeMap<PodId, BootTime>,
-    /// Executors that were found at the start and not tried yet.
-    unsought: BTreeSet<PodId>,
+    /// Executors that were found at the start and have neither reported yet nor turned out not to.
+    unheard: BTreeSet<PodId>,
     flush_at: Option<BootTime>,
 }
 
 #[derive(Debug)]
 struct Link {
+    number: u64,
     handle: LinkHandle,
     pid: u32,
     since: BootTime,
@@ -91,7 +94,7 @@ impl Core {
         actual: ActualState,
         manifests: Manifests,
         publisher: Publisher,
-        link_events: mpsc::Sender<(PodId, LinkEvent)>,
+        link_events: mpsc::Sender<(LinkId, LinkEvent)>,
     ) -> Self {
         let now = BootTime::now();
         let found = actual.pods.iter().filter(|(_, pod)| pod.executor == ExecutorState::Silent);
@@ -105,8 +108,9 @@ impl Core {
             desired,
             links: BTreeMap::new(),
             link_events,
+            links_made: 0,
             busy: BTreeMap::new(),
-            unsought: silent.keys().copied().collect(),
+            unheard: silent.keys().copied().collect(),
             silent,
             flush_at: None,
         }
@@ -237,6 +241,7 @@ impl Core {
                 self.actual.pods.remove(&id);
                 self.links.remove(&id);
                 self.silent.remove(&id);
+                self.unheard.remove(&id);
             }
             Update::Runtime { id, present } => {
                 if let Some(pod) = self.actual.pods.get_mut(&id) {
@@ -246,6 +251,7 @@ impl Core {
             Update::Linked { id, connection, welcome } => self.linked(id, *connection, *welcome),
             Update::Unlinked(id) => self.unlinked(id),
             Update::Unreached(id) => self.unreached(id),
+            Update::Killed(id) => self.unlinked(id),
             Update::UpgradeRefused { id, why } => {
                 tracing::warn!(%id, why, "the executor goes on as the build it is");
                 if let Some(pod) = self.actual.pods.get_mut(&id)
@@ -276,10 +282,12 @@ impl Core {
             None
         });
         self.silent.remove(&id);
-        self.unsought.remove(&id);
+        self.links_made += 1;
+        let number = self.links_made;
+        let link_id = LinkId { pod: id, number };
         let events = self.link_events.clone();
-        let handle = link::open(id, connection, build.clone(), process, events);
-        self.links.insert(id, Link { handle, pid, since: BootTime::now() });
+        let handle = link::open(link_id, connection, build.clone(), process, events);
+        self.links.insert(id, Link { number, handle, pid, since: BootTime::now() });
         let pod = self.pod(id);
         pod.executor = ExecutorState::Connected { build, refused_upgrade: false, report: None };
         let Some(wanted) = wanted else { return };
@@ -308,7 +316,7 @@ impl Core {
 
     fn unlinked(&mut self, id: PodId) {
         self.silent.remove(&id);
-        self.unsought.remove(&id);
+        self.unheard.remove(&id);
         self.publisher.touch(id);
         let lived = self.links.remove(&id).map(|link| BootTime::now().since(link.since));
         if let Some(pod) = self.actual.pods.get_mut(&id) {
@@ -323,7 +331,7 @@ impl Core {
 
     /// It is tried again later; starting it again would run its containers twice.
     fn unreached(&mut self, id: PodId) {
-        self.unsought.remove(&id);
+        self.unheard.remove(&id);
         let pod = self.pod(id);
         if matches!(pod.executor, ExecutorState::Absent | ExecutorState::Lost { .. }) {
             pod.executor = ExecutorState::Silent;
@@ -333,10 +341,15 @@ impl Core {
 
     /// Whether everything that was found at the start is known, and the manifests are read.
     pub(super) fn is_recovered(&self) -> bool {
-        self.unsought.is_empty() && self.desired.is_read()
+        self.unheard.is_empty() && self.desired.is_read()
     }
 
-    fn hear(&mut self, id: PodId, event: LinkEvent) {
+    fn hear(&mut self, link: LinkId, event: LinkEvent) {
+        let id = link.pod;
+        // What an earlier link still has to say is about an executor that is dealt with.
+        if self.links.get(&id).is_none_or(|current| current.number != link.number) {
+            return;
+        }
         self.publisher.touch(id);
         match event {
             LinkEvent::Report(report) => self.reported(id, report),
@@ -360,6 +373,7 @@ impl Core {
     fn reported(&mut self, id: PodId, new: PodReport) {
         let Some(pod) = self.actual.pods.get_mut(&id) else { return };
         let ExecutorState::Connected { report, .. } = &mut pod.executor else { return };
+        self.unheard.remove(&id);
         let at = WallTime::now();
         let news = match (&pod.record, report.as_ref()) {
             (Some(record), Some(old)) => events::between(record, old, &new, at),
@@ -381,6 +395,12 @@ impl Core {
             self.publisher.clear_failure(&key, &self.actual);
             return;
         };
+        // What is said of it now is what can be said.
+        let name_of = |id: &PodId| self.actual.pods.get(id).and_then(ActualPod::name);
+        self.unheard.retain(|id| match &key {
+            Key::Pod(name) => name_of(id) != Some(name),
+            Key::Instance(instance) => id != instance,
+        });
         let failures = failures.saturating_add(1);
         let factor = 1_u64.checked_shl(failures - 1).unwrap_or(u64::MAX);
         let delay = Millis(HOLD.0.saturating_mul(factor)).min(HOLD_MAX);

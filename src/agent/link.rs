@@ -22,6 +22,14 @@ const EXIT_TIME_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// How long an executor may take to accept a message.
 const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Tells one link to an executor from an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LinkId {
+    pub(super) pod: PodId,
+    /// Counts the links of this agent.
+    pub(super) number: u64,
+}
+
 /// What the loop hears.
 #[derive(Debug)]
 pub(super) enum LinkEvent {
@@ -113,11 +121,11 @@ impl LinkHandle {
 
 /// Starts the task of a link. `hear` is called with everything that comes in, the end last.
 pub(super) fn open(
-    id: PodId,
+    id: LinkId,
     connection: Connection,
     build: String,
     process: Option<OwnedFd>,
-    events: mpsc::Sender<(PodId, LinkEvent)>,
+    events: mpsc::Sender<(LinkId, LinkEvent)>,
 ) -> LinkHandle {
     let (outgoing, to_send) = mpsc::channel(OUTGOING_MAX);
     let (tell, heard) = watch::channel(Heard { build, ..Heard::default() });
@@ -132,11 +140,11 @@ pub(super) fn open(
 }
 
 async fn relay(
-    id: PodId,
+    id: LinkId,
     mut connection: Connection,
     mut to_send: mpsc::Receiver<(ToExecutor, Vec<OwnedFd>)>,
     tell: &watch::Sender<Heard>,
-    events: &mpsc::Sender<(PodId, LinkEvent)>,
+    events: &mpsc::Sender<(LinkId, LinkEvent)>,
 ) {
     loop {
         tokio::select! {
@@ -146,7 +154,7 @@ async fn relay(
                     Ok(Some(message)) => hear(message, tell),
                     Ok(None) => return,
                     Err(error) => {
-                        tracing::warn!(%id, error = %error, "the executor's connection broke");
+                        tracing::warn!(id = %id.pod, error = %error, "the executor's connection broke");
                         return;
                     }
                 };
@@ -162,11 +170,11 @@ async fn relay(
                 match timeout(SEND_TIME_MAX, connection.send(&message, fds)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        tracing::warn!(%id, error = %error, "the executor's connection broke");
+                        tracing::warn!(id = %id.pod, error = %error, "the executor's connection broke");
                         return;
                     }
                     Err(_) => {
-                        tracing::warn!(%id, "the executor does not read what it is told");
+                        tracing::warn!(id = %id.pod, "the executor does not read what it is told");
                         return;
                     }
                 }

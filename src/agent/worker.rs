@@ -67,6 +67,8 @@ pub(super) enum Update {
     Linked { id: PodId, connection: Box<Connection>, welcome: Box<Welcome> },
     /// There is no executor.
     Unlinked(PodId),
+    /// Whatever executor there was, it is killed.
+    Killed(PodId),
     /// There may be an executor, and it could not be reached.
     Unreached(PodId),
     /// The executor did not want to be upgraded.
@@ -166,7 +168,11 @@ impl Context {
             Action::Start(id) => self.start(subject(id)?).await,
             Action::SetSpec { id, goal } => set_spec(subject(id)?, goal).await,
             Action::Upgrade(id) => self.upgrade(subject(id)?).await,
-            Action::Kill(id) => self.kill(id).await,
+            Action::Kill(id) => {
+                self.kill(id).await?;
+                self.tell(Update::Killed(id)).await;
+                Ok(())
+            }
             Action::Release(id) => self.release(subject(id)?).await,
             Action::Destroy(id) => self.destroy(id, subjects).await,
             Action::Forget(id) => {
@@ -349,8 +355,11 @@ impl Context {
             } else {
                 remove_logs_of(id, &paths.logs)?;
             }
-            // Last, because it tells a recovering agent that there was an instance at all.
-            remove_tree(&paths.pods().join(id.to_string()))
+            // The specification first: without a store, what is left must not look like an instance
+            // whose runs are not known. The directory last: it says that there is something left.
+            let directory = paths.pods().join(id.to_string());
+            remove_durably(&directory, "spec.json")?;
+            remove_tree(&directory)
         })
         .await?;
         self.tell(Update::Runtime { id, present: false }).await;
@@ -376,7 +385,11 @@ async fn set_spec(subject: &Subject, goal: Goal) -> Result<(), ActError> {
     let digest = record.accepted.digest;
     let wanted = WantedPod { number, goal, spec };
     link.send(ToExecutor::SetSpec(wanted), Vec::new()).await.map_err(ActError::Tell)?;
-    link.told(number, digest, goal, ANSWER_TIME_MAX).await.map_err(ActError::Tell)
+    match link.told(number, digest, goal, ANSWER_TIME_MAX).await {
+        // It may have stopped and ended before its last report was read.
+        Err(TellError::Closed) if matches!(goal, Goal::Stop { .. }) => Ok(()),
+        told => told.map_err(ActError::Tell),
+    }
 }
 
 /// Kills everything in a pod's cgroup, its executor included, and waits until it is gone.
@@ -403,6 +416,20 @@ fn remove_tree(path: &Path) -> Result<(), ActError> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(ActError::Io { attempted: "remove", path: path.to_owned(), source }),
+    }
+}
+
+/// Removes a file so that it does not come back after a power cut.
+fn remove_durably(directory: &Path, name: &str) -> Result<(), ActError> {
+    let path = directory.join(name);
+    let failed = |attempted| {
+        let path = path.clone();
+        move |source| ActError::Io { attempted, path, source }
+    };
+    match std::fs::remove_file(&path) {
+        Ok(()) => checkpoint::sync_dir(directory).map_err(failed("sync the directory of")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(failed("remove")(source)),
     }
 }
 

@@ -33,6 +33,16 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// About this machine, now.
+    pub(super) fn of(service: Service) -> Self {
+        let boot = BootId::current().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the boot id can't be read");
+            "unknown".parse().unwrap_or_else(|never: std::convert::Infallible| match never {})
+        });
+        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self { service, boot, node }
+    }
+
     /// What the shapes need beside the views, now.
     pub(super) fn context(&self, snapshot: &Snapshot) -> Context {
         Context {
@@ -50,12 +60,7 @@ type Asked = State<Arc<Shared>>;
 
 /// All paths.
 pub(super) fn router(service: Service) -> Router {
-    let boot = BootId::current().unwrap_or_else(|error| {
-        tracing::warn!(%error, "the boot id can't be read");
-        "unknown".parse().unwrap_or_else(|never: std::convert::Infallible| match never {})
-    });
-    let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let shared = Arc::new(Shared { service, boot, node });
+    let shared = Arc::new(Shared::of(service));
     Router::new()
         .route("/api/v1/pods", get(all_pods))
         .route("/api/v1/namespaces/{namespace}/pods", get(pods_of))

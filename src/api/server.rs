@@ -100,16 +100,41 @@ fn refusal(stream: &UnixStream, group: Option<u32>) -> Option<Failure> {
         Ok(peer) => peer,
         Err(error) => return Some(Failure::forbidden(format!("who asks is unknown: {error}"))),
     };
-    let is_member = || {
-        let Some(group) = group else { return false };
-        let groups = crate::sys::peer_groups(stream).unwrap_or_default();
-        peer.gid() == group || groups.contains(&group)
-    };
-    let may = peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() || is_member();
+    let uid = peer.uid();
+    // What can't be found out does not admit.
+    let groups = || crate::sys::peer_groups(stream).unwrap_or_default();
+    let may = is_ruler(uid) || group.is_some_and(|group| is_member(group, peer.gid(), &groups()));
     (!may).then(|| {
         Failure::forbidden(format!(
-            "user {} may not use the API: only root and the members of group `{GROUP}` may",
-            peer.uid()
+            "user {uid} may not use the API: only root and the members of group `{GROUP}` may"
         ))
     })
+}
+
+/// Root, and whoever the agent itself is.
+fn is_ruler(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+/// Whether the group is the peer's primary one or one of the others.
+fn is_member(group: u32, primary: u32, others: &[u32]) -> bool {
+    primary == group || others.contains(&group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_the_members_of_the_group_are_admitted() {
+        assert!(is_ruler(0) && !is_ruler(u32::MAX - 1));
+        assert!(is_member(7, 7, &[]) && is_member(7, 1, &[2, 7]));
+        assert!(!is_member(7, 1, &[2, 3]));
+    }
+
+    #[tokio::test]
+    async fn who_asks_is_taken_from_the_socket() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert_eq!(refusal(&ours, None), None, "the peer is this very process");
+    }
 }

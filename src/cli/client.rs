@@ -222,3 +222,61 @@ impl Watch<'_> {
         }
     }
 }
+
+#[cfg(test)]
+impl Client {
+    /// A client of an agent that shows what the service does.
+    pub(super) fn serving(root: &Path, service: crate::agent::service::Service) -> Self {
+        let client = Self::of(Some(root)).unwrap();
+        std::fs::create_dir_all(client.socket.parent().unwrap()).unwrap();
+        let listener = crate::api::listen(&client.socket).unwrap();
+        tokio::spawn(crate::api::serve(listener, service));
+        client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::kubernetes::types::{List, Pod};
+    use crate::api::samples::{fake, pod, snapshot};
+
+    #[tokio::test]
+    async fn an_agent_that_is_not_there_is_told_with_what_to_do() {
+        let root = tempfile::tempdir().unwrap();
+        let client = Client::of(Some(root.path())).unwrap();
+        let check = |failure: Failure| {
+            let text = failure.to_string();
+            assert_eq!(failure.code(), 3);
+            assert!(text.starts_with("error: no agent answers at "), "{text}");
+            assert!(
+                text.contains("run/roost.sock: is it running?\n  help: `roost agent"),
+                "{text}"
+            );
+        };
+        check(client.get::<Pod>("/api/v1/pods").await.unwrap_err());
+        // One that an agent left behind.
+        std::fs::create_dir_all(client.socket.parent().unwrap()).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&client.socket).unwrap());
+        check(client.get::<Pod>("/api/v1/pods").await.unwrap_err());
+    }
+
+    #[tokio::test]
+    async fn answers_are_read_and_refusals_are_told_in_the_agent_s_words() {
+        let root = tempfile::tempdir().unwrap();
+        let pods = (0..300).map(|number| pod(&format!("p{number}"), number)).collect();
+        let fake = fake(snapshot(1, pods, root.path()));
+        let client = Client::serving(root.path(), fake.service);
+        let list: List<Pod> = client.get("/api/v1/pods").await.unwrap();
+        assert_eq!(list.items.len(), 300);
+        let path = "/api/v1/namespaces/default/pods/other";
+        assert_eq!(client.find::<Pod>(path).await.unwrap(), None);
+        let failure = client.get::<Pod>(path).await.unwrap_err();
+        assert_eq!(failure.to_string(), "error: pods \"other\" not found\n");
+        assert_eq!(failure.code(), 1);
+        let mut watch = client.watch("/api/v1/pods?watch=true").await.unwrap();
+        for _ in 0..300 {
+            assert_eq!(watch.next::<Pod>().await.unwrap().kind, "ADDED");
+        }
+    }
+}

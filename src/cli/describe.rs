@@ -240,7 +240,7 @@ struct Page {
 
 impl Page {
     /// Where values begin, from the indentation of their names.
-    const COLUMN: usize = 17;
+    const COLUMN: usize = 19;
 
     fn title(&mut self, title: &str) {
         writeln!(self.text, "{title}:").expect("writing to a string cannot fail");

@@ -22,7 +22,7 @@ pub(super) async fn pods(client: &Client, args: &PodsArgs) -> Result<(), Failure
         None => pods_path(namespace.namespace.as_ref()),
     };
     let selector = name.as_ref().map(|name| format!("fieldSelector=metadata.name={}", name.name));
-    let list_path = with_query(&path, &[selector.clone()]);
+    let list_path = with_query(&path, std::slice::from_ref(&selector));
     let mut list: Value = client.get(&list_path).await?;
     if let Some(name) = &name {
         only_youngest(&mut list, name)?;
@@ -160,7 +160,7 @@ fn full_name(pod: &Pod) -> String {
 /// Says what a table can't show.
 async fn remark(client: &Client, pods: &[Pod], is_all: bool) -> Result<(), Failure> {
     for pod in pods.iter().filter(|pod| pod.status.message.is_some()) {
-        let name = PodName::clone(&named(pod)?);
+        let name = named(pod)?;
         output::note(&format!(
             "warning: something is wrong with {name}; `roost describe pod {name}` says what"
         ));

@@ -92,4 +92,21 @@ mod tests {
         assert_eq!(check(&Goal::Delete, Some(&pod("Failed", "False"))), Ok(false));
         assert_eq!(check(&Goal::Delete, None), Ok(true));
     }
+
+    #[tokio::test]
+    async fn a_pod_that_is_not_there_yet_is_waited_for() {
+        use crate::api::samples::{fake, pod, snapshot};
+        let root = tempfile::tempdir().unwrap();
+        let fake = fake(snapshot(1, vec![], root.path()));
+        let client = Client::serving(root.path(), fake.service);
+        let ended = tokio::spawn(async move {
+            let goal = Goal::Condition { kind: "Ready".to_owned(), status: true };
+            until(&client, &"web".parse().unwrap(), &goal).await
+        });
+        tokio::task::yield_now().await;
+        assert!(!ended.is_finished());
+        let next = snapshot(2, vec![pod("web", 1)], root.path());
+        fake.snapshots.send_replace(std::sync::Arc::new(next));
+        ended.await.unwrap().unwrap();
+    }
 }

@@ -120,3 +120,51 @@ fn container_hash(container: &ContainerSpec) -> Hash {
     } = container;
     Hash::of(&(name, argv, env, working_dir, user, group, read_only_root, mounts))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::pod::{BackoffPolicy, HostNamespaces, RestartPolicy};
+
+    /// Records and checkpoints hold hashes that older builds made. If a hash of the same
+    /// specification changed with the build, an upgrade would replace every pod, and run-once
+    /// containers would run again. So a new field is hashed only where it is not its default.
+    #[test]
+    fn the_hashes_of_a_specification_are_the_same_in_every_build() {
+        let container = ContainerSpec {
+            name: "a".parse().unwrap(),
+            argv: vec!["sleep".to_owned(), "1".to_owned()],
+            env: vec![],
+            working_dir: None,
+            resources: Resources::default(),
+            user: 0,
+            group: 0,
+            read_only_root: false,
+            mounts: vec![],
+        };
+        let spec = PodSpec {
+            name: "default/p".parse().unwrap(),
+            labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            annotations: BTreeMap::new(),
+            hostname: "p".to_owned(),
+            host: HostNamespaces::default(),
+            share_process_namespace: false,
+            restart_policy: RestartPolicy::Always,
+            termination_grace: crate::clock::Millis(30_000),
+            backoff: BackoffPolicy::default(),
+            pids_limit: 4096,
+            volumes: vec![],
+            containers: vec![container],
+        };
+        let Revision { shared, containers, in_place, digest: _of_the_others } = Revision::of(&spec);
+        let container = containers.values().next().unwrap().to_string();
+        assert_eq!(
+            [shared.to_string(), container, in_place.to_string()],
+            [
+                "a75332b3a2ea8fe5ac6dd68a0d5f610e",
+                "f5a002ea005d70de4d2c3375f1ef565c",
+                "f6f216924f6c0645d1bc96b99d848cf1",
+            ],
+        );
+    }
+}

@@ -307,3 +307,14 @@ fn a_directory_without_a_handle_is_known_by_its_birth() {
     let handle = directory_handle(File::open(folder.path()).unwrap().as_fd()).unwrap();
     assert_eq!(handle.first(), Some(&HANDLE_BY_KERNEL));
 }
+
+#[test]
+fn the_groups_of_a_peer_are_those_that_it_had() {
+    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut expected: Vec<u32> =
+        nix::unistd::getgroups().unwrap().into_iter().map(nix::unistd::Gid::as_raw).collect();
+    let mut found = peer_groups(&ours).unwrap();
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+}

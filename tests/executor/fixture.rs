@@ -123,7 +123,7 @@ impl TestPod {
         boot.cgroups.pod(id).create().unwrap();
         let program = ExecutorProgram::open(EXECUTOR.as_ref()).unwrap();
         let spawned = program.spawn(&boot).unwrap();
-        let connection = Some(connect(&boot.paths).unwrap());
+        let connection = Some(connect(&boot.paths.runtime).unwrap());
         Self { root, program, boot, spawned: Some(spawned), number: 0, connection }
     }
 
@@ -152,7 +152,7 @@ impl TestPod {
 
     /// Makes a new connection; the answer is the older one.
     pub(crate) fn reconnect(&mut self) -> Option<Connection> {
-        self.connection.replace(connect(&self.boot.paths).unwrap())
+        self.connection.replace(connect(&self.boot.paths.runtime).unwrap())
     }
 
     /// Closes the connection.

@@ -408,3 +408,30 @@ fn written_by(pid: u32) -> u64 {
     let field = |line: &str| line.strip_prefix("write_bytes: ")?.parse::<u64>().ok();
     io.lines().find_map(field).unwrap()
 }
+
+/// Invariant 8: an executor that hangs keeps neither the agent from starting nor other pods from
+/// anything, and is not started again beside itself.
+#[test]
+fn an_executor_that_hangs_delays_no_other_pod_and_is_adopted_when_it_goes_on() {
+    let mut node = Node::started();
+    for name in ["hung", "well"] {
+        node.ask_for(&guarded(&node, name, 0));
+    }
+    let before = node.until_all_run(&["hung", "well"].map(|name| format!("default/{name}")));
+    let hung = Process::of(node.executors()["default/hung"]);
+    hung.signal(Signal::STOP);
+    node.kill_agent();
+    node.start();
+    assert_eq!(node.pod("default/well").processes(), before["default/well"].processes());
+    node.ask_for(&guarded(&node, "new", 0));
+    node.until_running("default/new");
+    hung.signal(Signal::CONT);
+    let after = node.until_running("default/hung");
+    assert_eq!(after.processes(), before["default/hung"].processes());
+    // Hung again, and its manifest is removed: the agent ends it by force.
+    hung.signal(Signal::STOP);
+    node.remove("hung.json");
+    node.until_gone("default/hung");
+    assert_never_twice(&node);
+    node.end();
+}

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::harness::{Asked, FOREVER, Node, Pod, Process, manifest};
+use crate::harness::{Asked, FOREVER, Node, Pod, Process, manifest, until_lines};
 
 /// A pod of two containers, written out; lines are counted in tests.
 const GOOD: &str = "\
@@ -451,7 +451,8 @@ fn what_happens_to_the_files_while_there_is_no_agent_counts_afterwards() {
     for key in ["default/broken", "default/moved", "default/same"] {
         assert_same(&before[key], &node.pod(key));
     }
-    assert!(node.pod("default/broken").problems().contains("broken.json:2:"));
+    let problems = node.pod("default/broken").problems();
+    assert!(problems.contains("broken.json:2:"), "{problems}");
     node.end();
 }
 
@@ -464,7 +465,9 @@ fn a_pod_that_is_removed_and_put_back_at_once_never_runs_twice() {
     let asked = Asked::one("quick", &script).sharing(&node.out());
     node.ask_for(&asked);
     let mut pod = node.until_running("default/quick");
-    for _ in 0..5 {
+    let trace = node.out().join("quick.trace");
+    for round in 1..=5 {
+        until_lines(&trace, round);
         node.remove("quick.json");
         node.until("going", |pods| {
             let old = pods.get("default/quick");
@@ -478,8 +481,8 @@ fn a_pod_that_is_removed_and_put_back_at_once_never_runs_twice() {
             let new = pods.get("default/quick")?;
             (new.is_running() && new.uid() != pod.uid()).then(|| new.clone())
         });
+        until_lines(&trace, round + 1);
     }
-    let trace = fs::read_to_string(node.out().join("quick.trace")).unwrap();
-    assert_eq!(trace, "start\n".repeat(6));
+    assert_eq!(fs::read_to_string(trace).unwrap(), "start\n".repeat(6));
     node.end();
 }

@@ -432,7 +432,7 @@ impl World {
             return;
         }
         let outcome = self.act(&mut worker, &step.action);
-        let ambiguous = self.faults && self.rng.chance(1);
+        let ambiguous = self.faults && self.rng.chance(3);
         let Some(agent) = &mut self.agent else { return };
         match outcome {
             Outcome::Failed(why) => self.step_failed(&key, why),

@@ -23,7 +23,7 @@ const LOOKS: u32 = 40;
 pub(crate) struct Done {
     pub(crate) executions: u64,
     pub(crate) removals: u64,
-    pub(crate) ended_at: u64,
+    pub(crate) fingerprint: u64,
 }
 
 /// Runs a seed to its end.
@@ -44,7 +44,7 @@ pub(crate) fn run(seed: u64, options: Options) -> Result<Done, String> {
         None => Ok(Done {
             executions: world.oracle.executions,
             removals: world.oracle.removals,
-            ended_at: world.now,
+            fingerprint: world.fingerprint,
         }),
         Some(why) => {
             let log: Vec<String> = world.log.into();

@@ -43,9 +43,9 @@ pub(crate) struct Run {
     pub(crate) hash: Hash,
     pub(crate) stage: Stage,
     pub(crate) program: Program,
-    told_to_stop: Option<u64>,
-    /// The shortest grace period that was wished since.
-    grace: u64,
+    /// When it is to be killed, once it was told to stop.
+    due: Option<u64>,
+    killed: bool,
     pub(crate) limit: Option<u64>,
 }
 
@@ -158,9 +158,13 @@ impl World {
         let Some(executor) = self.executors.get_mut(&pid) else { return };
         executor.wanted = Some(wanted.clone());
         let pod = executor.pod;
-        let grace = grace_of(&wanted);
+        let due = self.now + grace_of(&wanted);
         for run in self.runs.values_mut().filter(|run| run.executor == pid) {
-            run.grace = run.grace.min(grace);
+            let stops = matches!(wanted.goal, Goal::Stop { .. })
+                || wanted.spec.container(&run.container).is_none();
+            if let (Some(before), true) = (run.due, stops) {
+                run.due = Some(before.min(due));
+            }
         }
         let known = wanted.clone();
         self.say(|| format!("executor {pid} of {pod} is told {}", describe(&known)));
@@ -268,8 +272,7 @@ impl World {
                 let wanted = self.executors.get(&pid).and_then(|e| e.wanted.as_ref());
                 let grace = wanted.map_or(0, grace_of);
                 let running = self.runs.get_mut(&run).expect("just found");
-                running.told_to_stop = Some(now);
-                running.grace = grace;
+                running.due = Some(now + grace);
                 let heeds = running.program.heeds;
                 self.say(|| format!("{pod}/{container}#{attempt} is told to stop"));
                 if let Some(after) = heeds {
@@ -340,8 +343,8 @@ impl World {
             hash,
             stage: Stage::Announced,
             program: Program::of(wanted),
-            told_to_stop: None,
-            grace: u64::MAX,
+            due: None,
+            killed: false,
             limit: wanted.resources.memory_limit_bytes,
         };
         let id = self.number();
@@ -527,21 +530,22 @@ impl World {
     fn check_kill(&mut self, pid: u64, id: u64) {
         let run = self.runs[&id].clone();
         let Stage::Executed { .. } = run.stage else { return };
-        let Some(told) = run.told_to_stop else {
-            self.check_stop(pid, id);
-            let grace = self.executors[&pid].wanted.as_ref().map_or(0, grace_of);
-            self.check(grace == 0 || run.grace == 0, || {
-                format!("{}/{} is killed without a stop", run.pod, run.container)
-            });
+        if run.killed {
             return;
-        };
-        let waited = self.now - told;
-        self.check(waited >= run.grace, || {
-            format!(
-                "{}/{} is killed {waited} ms after its stop, not {}",
-                run.pod, run.container, run.grace
-            )
-        });
+        }
+        let what = format!("{}/{}", run.pod, run.container);
+        let executor = &self.executors[&pid];
+        let never_hung = executor.hung_until == 0;
+        let grace = executor.wanted.as_ref().map_or(0, grace_of);
+        if let Some(due) = run.due {
+            let now = self.now;
+            let in_time = now == due || (now > due && !never_hung);
+            self.check(in_time, || format!("{what} is killed at {now}, due was {due}"));
+        } else {
+            self.check_stop(pid, id);
+            self.check(grace == 0, || format!("{what} is killed without a stop"));
+        }
+        self.runs.get_mut(&id).expect("just seen").killed = true;
     }
 
     fn check_launch(

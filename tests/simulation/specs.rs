@@ -245,7 +245,6 @@ impl User {
     /// One edit, of the kind that people, scripts and accidents make.
     pub(crate) fn change(&mut self, rng: &mut Rng) -> String {
         let which = usize::from(rng.chance(30));
-        let new_handle: Vec<u8> = rng.next().to_be_bytes().to_vec();
         let (name, directory) = &mut self.directories[which];
         let file = (*rng.pick(&FILE_NAMES).expect("not empty")).to_owned();
         let present: Vec<String> = directory.files.keys().cloned().collect();
@@ -272,6 +271,10 @@ impl User {
                 format!("{name}/{other} is edited")
             }
             (11, Some(other)) => {
+                if rng.chance(20) {
+                    directory.files.values_mut().for_each(|file| *file = File::Broken);
+                    return format!("every file of {name} is broken");
+                }
                 directory.files.insert(other.clone(), File::Broken);
                 format!("{name}/{other} is broken")
             }
@@ -291,37 +294,45 @@ impl User {
                 directory.files.insert(file, content);
                 said
             }
-            (15, _) => {
-                directory.readable = !directory.readable;
-                format!("{name} readable: {}", directory.readable)
+            (what, _) => change_directory(what, name, directory, rng),
+        }
+    }
+}
+
+/// What happens to a directory as a whole.
+fn change_directory(what: u64, name: &str, directory: &mut Directory, rng: &mut Rng) -> String {
+    let new_handle: Vec<u8> = rng.next().to_be_bytes().to_vec();
+    match what {
+        15 => {
+            directory.readable = !directory.readable;
+            format!("{name} readable: {}", directory.readable)
+        }
+        16 => {
+            let files = std::mem::take(&mut directory.files);
+            let handle = std::mem::replace(&mut directory.handle, new_handle);
+            if directory.stash.is_none() {
+                directory.stash = Some((handle, files));
             }
-            (16, _) => {
-                let files = std::mem::take(&mut directory.files);
-                let handle = std::mem::replace(&mut directory.handle, new_handle);
-                if directory.stash.is_none() {
-                    directory.stash = Some((handle, files));
-                }
-                format!("{name} is replaced by an empty one")
+            format!("{name} is replaced by an empty one")
+        }
+        17 => {
+            if let Some((handle, files)) = directory.stash.take() {
+                directory.handle = handle;
+                directory.files = files;
             }
-            (17, _) => {
-                if let Some((handle, files)) = directory.stash.take() {
-                    directory.handle = handle;
-                    directory.files = files;
-                }
-                format!("{name} is put back")
-            }
-            (18, _) => {
-                directory.handle = new_handle;
-                format!("{name} is replaced by a copy")
-            }
-            (_, _) => {
-                if rng.chance(50) {
-                    directory.files.clear();
-                    format!("{name} is emptied")
-                } else {
-                    directory.files.retain(|_, file| matches!(file, File::Good(_)));
-                    format!("{name}: faulty files are removed")
-                }
+            format!("{name} is put back")
+        }
+        18 => {
+            directory.handle = new_handle;
+            format!("{name} is replaced by a copy")
+        }
+        _ => {
+            if rng.chance(50) {
+                directory.files.clear();
+                format!("{name} is emptied")
+            } else {
+                directory.files.retain(|_, file| matches!(file, File::Good(_)));
+                format!("{name}: faulty files are removed")
             }
         }
     }

@@ -144,6 +144,8 @@ pub(crate) struct World {
     pub(crate) store_fails_until: u64,
     pub(crate) disk_fails_until: u64,
     pub(crate) log: VecDeque<String>,
+    /// Of every moment at which something happened.
+    pub(crate) fingerprint: u64,
     pub(crate) failure: Option<String>,
 }
 
@@ -175,6 +177,7 @@ impl World {
             store_fails_until: 0,
             disk_fails_until: 0,
             log: VecDeque::new(),
+            fingerprint: 0,
             failure: None,
         }
     }
@@ -246,6 +249,7 @@ impl World {
         }
         let ((at, _), event) = entry.remove_entry();
         self.now = self.now.max(at);
+        self.fingerprint = self.fingerprint.wrapping_mul(31).wrapping_add(self.now);
         self.oracle.count_event(self.now);
         match event {
             Event::Executor { pid, what } => self.executor_event(pid, what),

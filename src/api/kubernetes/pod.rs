@@ -108,17 +108,21 @@ fn extra(view: &PodView) -> PodExtra {
 /// What is wrong with the pod, in one word.
 fn problem(view: &PodView) -> Option<&'static str> {
     let source = view.record.source.to_string();
-    let of_manifest = |problem: &String| problem.starts_with(&source);
+    // Faults begin with their place; that another file claims the pod too names this one.
+    let of_manifest = |problem: &String| problem.contains(&source);
     if view.problems.is_empty() {
         None
     } else if view.problems.iter().any(of_manifest) {
         Some(MANIFEST_INVALID)
     } else {
-        Some("Troubled")
+        Some(STEP_FAILED)
     }
 }
 
+/// Something is wrong in the manifest; the pod runs on as it was.
 const MANIFEST_INVALID: &str = "ManifestInvalid";
+/// The agent could not do what it should for the pod, and tries again.
+const STEP_FAILED: &str = "StepFailed";
 
 /// The rules are the kubelet's (`getPhase`), but that an ended pod is told by its record.
 fn phase(

@@ -129,7 +129,7 @@ fn resources_of(resources: Resources) -> Map<String, Value> {
     let Resources { cpu_request_milli, cpu_limit_milli, memory_request_bytes, memory_limit_bytes } =
         resources;
     let cpu = |milli: u64| {
-        if milli % 1000 == 0 { (milli / 1000).to_string() } else { format!("{milli}m") }
+        if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{milli}m") }
     };
     let group = |milli: Option<u64>, bytes: Option<u64>| {
         let mut out = Map::new();

@@ -1,1 +1,22 @@
+use super::*;
+use crate::agent::service::{ContainerStatus, Exit};
+use crate::api::kubernetes::{event, pod};
+use crate::api::samples::{context, ended, pod as sample, report, running, with_report};
+use crate::clock::{BootTime, Millis};
 
+#[test]
+fn a_pod_is_described_in_reading_order() {
+    let until = BootTime(1_003_000);
+    let status = ContainerStatus::BackingOff { until, delay: Millis::from_secs(8) };
+    let mut sidecar = running("sidecar", 1, Some(ended(0, Exit::Signal(9))));
+    sidecar.update_fault = Some("no room".to_owned());
+    let web = report("web", 3, status, Some(ended(3, Exit::NotStarted("no such file".to_owned()))));
+    let mut view = with_report(sample("shop/hello", 1), vec![web, sidecar]);
+    view.problems =
+        vec!["/etc/roost/pods.d/hello.yaml:3:1: error: spec: is wrong\n  help: mend it".to_owned()];
+    let mut record = crate::api::samples::event(&view, "Started", "sidecar was started");
+    record.count = 4;
+    let events = [event::of(&record, &context())];
+    let text = text(&pod::of(&view, &context()), &events, context().wall);
+    insta::assert_snapshot!(text);
+}

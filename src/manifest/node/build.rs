@@ -315,6 +315,9 @@ impl Builder<'_, '_> {
         if error.info().contains("recursion limit") {
             return self.refuse_depth(position);
         }
+        if let Some(end) = self.end_before(error.marker()) {
+            position = end;
+        }
         let mut help = explain(error.info());
         // A tab in an indentation is seldom reported as such, and not where it stands.
         if let Some((line, column)) = self.indenting_tab(error.marker().line()) {
@@ -328,6 +331,17 @@ impl Builder<'_, '_> {
             None => fault,
         });
         None
+    }
+
+    /// The end of the text, if the place is on a line behind it: there is nothing to look at.
+    fn end_before(&self, marker: &Marker) -> Option<Position> {
+        let text = self.text.trim_end();
+        let last = text.lines().next_back()?;
+        let line = to_u32(text.lines().count());
+        (marker.line() > text.lines().count()).then(|| Position {
+            line: self.first_line.saturating_add(line.saturating_sub(1)),
+            column: to_u32(last.chars().count()).saturating_add(1),
+        })
     }
 
     /// The first tab in the indentation of that line of the document or the one before, as the

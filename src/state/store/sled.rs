@@ -31,7 +31,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
@@ -403,11 +404,34 @@ impl Lock {
             .mode(0o600)
             .open(&files.lock)
             .map_err(|e| io_error("open", &files.lock, e))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self(file)),
-            Err(Errno::WOULDBLOCK) => Err(StoreError::InUse { path: files.store.clone() }),
-            Err(error) => Err(io_error("lock", &files.lock, error.into())),
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self(file)),
+                Err(Errno::WOULDBLOCK) => wait_for_lock(&files.lock, files)?,
+                Err(error) => return Err(io_error("lock", &files.lock, error.into())),
+            }
         }
+    }
+}
+
+/// How long a lock may outlive its owner: a child that was just cloned has a copy of the
+/// descriptor until it executes its program, also if the agent is killed right then.
+const LOCK_LINGER: Duration = Duration::from_secs(2);
+
+/// Waits until nobody holds the lock of a file, for [`LOCK_LINGER`] at most.
+fn wait_for_lock(path: &Path, files: &Files) -> Result<(), StoreError> {
+    let file = File::open(path).map_err(|e| io_error("open", path, e))?;
+    let (free, is_free) = mpsc::channel();
+    // flock(2) knows no time limit. A thread that waits for ever costs little and is the last.
+    std::thread::spawn(move || {
+        let locked = flock(&file, FlockOperation::LockExclusive);
+        let unlocked = locked.and_then(|()| flock(&file, FlockOperation::Unlock));
+        free.send(unlocked)
+    });
+    match is_free.recv_timeout(LOCK_LINGER) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(io_error("lock", path, error.into())),
+        Err(_timeout) => Err(StoreError::InUse { path: files.store.clone() }),
     }
 }
 

@@ -6,29 +6,24 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::mpsc;
-use std::time::Duration;
 
 use ::sled::transaction::{
     ConflictableTransactionError, TransactionError, Transactional, TransactionalTree,
 };
 use ::sled::{Db, Mode, Tree};
-use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
 use super::super::events::EventRing;
 use super::super::{DIRECTORIES, DirectoryHandle, EVENTS, PODS, pod_key};
-use super::{Change, Contents, Files, StoreError, create_private_dir, io_error, sync_dir};
+use super::{
+    Change, Contents, Files, StoreError, create_private_dir, io_error, sync_dir, wait_for_lock,
+};
 use crate::state::codec::{self, CodecError, Place, Value};
 use crate::state::record::PodRecord;
 use crate::state::store::EventRecord;
 
 /// sled's default is 1 GiB.
 const CACHE_BYTES: u64 = 8 << 20;
-/// How long sled's lock may outlive its owner: a child that was just cloned has a copy of the
-/// descriptor until it executes its program.
-const LOCK_LINGER: Duration = Duration::from_secs(2);
-
 const META: &str = "meta";
 const META_PLACE: Place<'static> = Place { tree: META, key: META.as_bytes() };
 const DEFAULT_TREE: &str = "__sled__default";
@@ -96,7 +91,9 @@ impl Database {
         create_private_dir(path).map_err(|e| io_error("make", path, e))?;
         let opened = match guarded(|| open_trees(path)) {
             Err(Trouble::Sled(::sled::Error::Io(error))) if is_lock_held(&error) => {
-                wait_for_lock(files)?;
+                // The store's own lock is ours, so this is a descriptor that lingers, or somebody
+                // who is not Roost.
+                wait_for_lock(&path.join("db"), files)?;
                 guarded(|| open_trees(path))
             }
             other => other,
@@ -467,25 +464,6 @@ fn is_environment(error: &io::Error) -> bool {
             | ErrorKind::ReadOnlyFilesystem
             | ErrorKind::OutOfMemory
     ) || matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
-}
-
-/// Waits until nobody holds sled's lock, for [`LOCK_LINGER`] at most. The store's own lock is
-/// ours, so this is a descriptor that lingers, or somebody who is not Roost.
-fn wait_for_lock(files: &Files) -> Result<(), StoreError> {
-    let path = files.store.join("db");
-    let file = File::open(&path).map_err(|e| io_error("open", &path, e))?;
-    let (free, is_free) = mpsc::channel();
-    // flock(2) knows no time limit. A thread that waits for ever costs little and is the last.
-    std::thread::spawn(move || {
-        let locked = flock(&file, FlockOperation::LockExclusive);
-        let unlocked = locked.and_then(|()| flock(&file, FlockOperation::Unlock));
-        free.send(unlocked)
-    });
-    match is_free.recv_timeout(LOCK_LINGER) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(io_error("lock", &path, error.into())),
-        Err(_timeout) => Err(StoreError::InUse { path: files.store.clone() }),
-    }
 }
 
 #[cfg(test)]

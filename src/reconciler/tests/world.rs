@@ -1,0 +1,244 @@
+//! A world that carries out the plans of the reconciler perfectly.
+
+use super::super::*;
+use crate::clock::Millis;
+use crate::executor::protocol::Goal;
+use crate::manifest::desired::{Claim, DirectoryView};
+use crate::manifest::pod::{
+    BackoffPolicy, ContainerSpec, HostNamespaces, Resources, RestartPolicy,
+};
+use crate::state::record::{Accepted, Losses, ManifestFile, RecordPhase};
+
+pub(super) const BUILD: &str = "b1";
+
+pub(super) fn file(directory: &str, file: &str) -> ManifestFile {
+    ManifestFile { directory: directory.to_owned(), file: file.to_owned() }
+}
+
+pub(super) fn pod(name: &str, hostname: &str) -> PodSpec {
+    let container = ContainerSpec {
+        name: "a".parse().unwrap(),
+        argv: vec!["sleep".to_owned()],
+        env: vec![],
+        working_dir: None,
+        resources: Resources::default(),
+        user: 0,
+        group: 0,
+        read_only_root: false,
+        mounts: vec![],
+    };
+    PodSpec {
+        name: name.parse().unwrap(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        hostname: hostname.to_owned(),
+        host: HostNamespaces::default(),
+        share_process_namespace: false,
+        restart_policy: RestartPolicy::Always,
+        termination_grace: Millis(5000),
+        backoff: BackoffPolicy::default(),
+        pids_limit: 10,
+        volumes: vec![],
+        containers: vec![container],
+    }
+}
+
+pub(super) fn labelled(value: &str) -> PodSpec {
+    let mut spec = pod("p", "p");
+    spec.labels.insert("v".to_owned(), value.to_owned());
+    spec
+}
+
+/// What a directory asks for, and what is there; [`World::act`] carries plans out perfectly.
+pub(super) struct World {
+    pub(super) desired: DesiredState,
+    pub(super) actual: ActualState,
+    pub(super) now: u64,
+    pub(super) ids: u128,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let mut world = Self {
+            desired: DesiredState::default(),
+            actual: ActualState {
+                boot: "boot".parse().unwrap(),
+                executor_build: BUILD.to_owned(),
+                directories: BTreeMap::from([("/m".to_owned(), vec![1])]),
+                pods: BTreeMap::new(),
+            },
+            now: 1000,
+            ids: 0,
+        };
+        world.see("/m", 1, false);
+        world
+    }
+
+    /// With the pod `p` of `/m/1`, running.
+    pub(super) fn running() -> Self {
+        let mut world = Self::new();
+        world.claim("1", &pod("p", "p"));
+        world.settle();
+        world
+    }
+
+    pub(super) fn see(&mut self, directory: &str, handle: u8, empty: bool) {
+        let view = DirectoryView::Read { handle: vec![handle], empty };
+        self.desired.directories.insert(directory.to_owned(), view);
+    }
+
+    pub(super) fn claim_in(&mut self, source: ManifestFile, spec: &PodSpec) {
+        let claims = self.desired.claims.entry(spec.name.clone()).or_default();
+        claims.retain(|claim| claim.source != source);
+        let revision = Revision::of(spec);
+        claims.push(Claim { source, spec: Arc::new(spec.clone()), revision });
+        claims.sort_by(|a, b| a.source.cmp(&b.source));
+    }
+
+    pub(super) fn claim(&mut self, name: &str, spec: &PodSpec) {
+        self.claim_in(file("/m", name), spec);
+    }
+
+    pub(super) fn unclaim(&mut self) {
+        self.desired.claims.clear();
+    }
+
+    pub(super) fn plan(&self) -> Plan {
+        let now = Now { boot: BootTime(self.now), wall: WallTime(5) };
+        let plan = reconcile(&self.desired, &self.actual, now);
+        assert!(plan.wake_at.is_none_or(|at| at > now.boot), "{plan:?}");
+        plan
+    }
+
+    /// The only action, and why.
+    #[track_caller]
+    pub(super) fn only(&self) -> (Action, Reason) {
+        let plan = self.plan();
+        let steps: Vec<Step> = plan.work.into_values().flatten().collect();
+        let [step] = steps.as_slice() else { panic!("not one step: {steps:?}") };
+        (step.action.clone(), step.reason.clone())
+    }
+
+    #[track_caller]
+    pub(super) fn nothing(&self) {
+        let plan = self.plan();
+        assert!(plan.work.is_empty(), "{:?}", plan.work);
+    }
+
+    pub(super) fn one(&mut self) -> &mut ActualPod {
+        assert_eq!(self.actual.pods.len(), 1);
+        self.actual.pods.values_mut().next().unwrap()
+    }
+
+    pub(super) fn record(&mut self) -> &mut PodRecord {
+        self.one().record.as_mut().unwrap()
+    }
+
+    pub(super) fn id(&self) -> PodId {
+        *self.actual.pods.keys().next().unwrap()
+    }
+
+    pub(super) fn settle(&mut self) {
+        for _ in 0..40 {
+            let plan = self.plan();
+            self.actual.directories.extend(plan.remember);
+            if plan.work.is_empty() {
+                return;
+            }
+            for step in plan.work.into_values().flatten() {
+                self.act(step.action);
+            }
+        }
+        panic!("no rest: {:?}", self.plan());
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        let pods = &mut self.actual.pods;
+        match action {
+            Action::Create { source, spec } => {
+                self.ids += 1;
+                let record = new_record(PodId::from_random(self.ids), source, &spec);
+                pods.insert(record.id, actual_pod(record, &spec));
+            }
+            Action::Accept { record, spec } => {
+                let pod = pods.get_mut(&record.id).unwrap();
+                pod.spec = Some(stored(&spec));
+                pod.record = Some(*record);
+            }
+            Action::Record(record) => {
+                let pod = pods.get_mut(&record.id).unwrap();
+                pod.adoptable = None;
+                pod.record = Some(*record);
+            }
+            Action::NoteLoss(record) => {
+                let pod = pods.get_mut(&record.id).unwrap();
+                pod.executor = ExecutorState::Absent;
+                pod.record = Some(*record);
+            }
+            Action::Start(id) => {
+                let pod = pods.get_mut(&id).unwrap();
+                pod.has_runtime = true;
+                pod.executor = connected(None);
+            }
+            Action::SetSpec { id, goal } => {
+                let pod = pods.get_mut(&id).unwrap();
+                pod.executor = match goal {
+                    Goal::Run => connected(Some(report(pod.record.as_ref().unwrap(), goal))),
+                    Goal::Stop { .. } => ExecutorState::Absent,
+                };
+            }
+            Action::Upgrade(id) => pods.get_mut(&id).unwrap().executor = connected(None),
+            Action::Kill(id) => pods.get_mut(&id).unwrap().executor = ExecutorState::Absent,
+            Action::Release(id) => pods.get_mut(&id).unwrap().has_runtime = false,
+            Action::Destroy(id) => {
+                let pod = pods.get_mut(&id).unwrap();
+                pod.executor = ExecutorState::Absent;
+                (pod.spec, pod.has_runtime) = (None, false);
+                if pod.record.is_none() {
+                    pods.remove(&id);
+                }
+            }
+            Action::Forget(id) => {
+                pods.remove(&id);
+            }
+        }
+    }
+}
+
+pub(super) fn stored(spec: &PodSpec) -> StoredSpec {
+    StoredSpec { spec: Arc::new(spec.clone()), revision: Revision::of(spec) }
+}
+
+pub(super) fn new_record(id: PodId, source: ManifestFile, spec: &PodSpec) -> PodRecord {
+    let revision = Revision::of(spec);
+    let (digest, shared) = (revision.digest(), revision.shared);
+    PodRecord {
+        id,
+        name: spec.name.clone(),
+        source,
+        accepted: Accepted { number: 1, digest, shared, at: WallTime(0) },
+        history: vec![],
+        phase: RecordPhase::Active,
+        created_at: WallTime(0),
+        losses: Losses::default(),
+    }
+}
+
+pub(super) fn actual_pod(record: PodRecord, spec: &PodSpec) -> ActualPod {
+    ActualPod {
+        record: Some(record),
+        adoptable: None,
+        spec: Some(stored(spec)),
+        executor: ExecutorState::Absent,
+        has_runtime: false,
+    }
+}
+
+pub(super) fn connected(report: Option<PodReport>) -> ExecutorState {
+    ExecutorState::Connected { build: BUILD.to_owned(), refused_upgrade: false, report }
+}
+
+pub(super) fn report(record: &PodRecord, goal: Goal) -> PodReport {
+    let Accepted { number, digest, .. } = record.accepted;
+    PodReport { number, digest, goal, finished: None, containers: vec![] }
+}
