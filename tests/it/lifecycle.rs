@@ -194,7 +194,9 @@ fn an_executor_that_is_killed_takes_its_containers_along_and_the_pod_is_started_
     let once = Asked::one("once", &alone("once", FOREVER)).policy("Never");
     node.ask_for(&once.sharing(&node.out()));
     let before = node.until_running("default/firm");
-    node.until_running("default/once");
+    for name in ["a", "b", "once"] {
+        until_lines(&node.out().join(format!("{name}.trace")), 1);
+    }
     let processes: Vec<Process> = before.pids().values().map(|pid| Process::of(*pid)).collect();
     for executor in node.executors().values() {
         Process::of(*executor).kill();
@@ -225,7 +227,9 @@ fn executors_that_are_killed_while_there_is_no_agent_are_made_good_by_the_next()
     let once = Asked::one("once", &alone("once", FOREVER)).policy("Never");
     node.ask_for(&once.sharing(&node.out()));
     let before = node.until_running("default/firm");
-    node.until_running("default/once");
+    for name in ["firm", "once"] {
+        until_lines(&node.out().join(format!("{name}.trace")), 1);
+    }
     let executors = node.executors();
     let containers: Vec<Process> = node.containers().into_iter().map(Process::of).collect();
     assert!(containers.len() >= 2);
