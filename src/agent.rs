@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Resource, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -103,7 +103,18 @@ pub fn run(config: AgentConfig) -> Result<(), AgentError> {
     ended
 }
 
+/// The agent holds two descriptors for each pod, so the usual 1024 end at some 500 pods. Programs
+/// that can't deal with more (select(2)) get the usual limit again when they are started.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "can't raise the limit of open files");
+    }
+}
+
 async fn serve(config: AgentConfig) -> Result<(), AgentError> {
+    raise_descriptor_limit();
     let signals = Signals::new()?;
     let AgentConfig { pods, paths, relist, logs, cgroup, executor } = config;
     make_directories(&paths)?;

@@ -223,10 +223,23 @@ impl Context {
         // without a specification gets it from the manifest, or is removed with it.
         let (kept, committed) =
             tokio::join!(self.keep_spec(&record, &spec), self.commit(&record, reason));
-        kept?;
-        let event = committed?;
-        self.tell(Update::Accepted { record, spec, event }).await;
-        Ok(())
+        match (kept, committed) {
+            (Ok(()), Ok(event)) => {
+                self.tell(Update::Accepted { record, spec, event }).await;
+                Ok(())
+            }
+            // The next attempt is to go on with this instance, and not to make one more each time.
+            (Err(error), Ok(event)) => {
+                self.tell(Update::Recorded { record, event }).await;
+                Err(error)
+            }
+            (Ok(()), Err(error)) => {
+                let data = self.paths.pod(record.id, &record.name).data;
+                blocking(move || remove_tree(&data)).await.ok();
+                Err(error)
+            }
+            (Err(error), Err(_)) => Err(error),
+        }
     }
 
     async fn accept(
