@@ -28,13 +28,17 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 /// The program.
 pub(crate) const EXECUTOR: &str = env!("CARGO_BIN_EXE_roost-executor");
-/// Longer than anything here takes.
+/// Longer than anything here takes on a host.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How much longer it may take in the emulated machine of `tests/vm/run`.
+const EMULATED: u32 = 6;
 
 /// Runs a test.
 pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("it is stuck") });
+    let emulated = std::env::var_os("ROOST_VM").is_some();
+    let patience = if emulated { PATIENCE * EMULATED } else { PATIENCE };
+    runtime.block_on(async { tokio::time::timeout(patience, test).await.expect("it is stuck") });
 }
 
 /// A container that runs a program of the host.

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::{
-    Asked, Dice, FOREVER, Node, OUT, Process, SOON, alone, until_lines, until_text,
+    Asked, Dice, FOREVER, Node, OUT, Process, alone, slowness, soon, until_lines, until_text,
 };
 
 /// How many pods are added, edited and removed at random.
@@ -71,7 +71,7 @@ impl Wishes {
     fn until_true(&self, node: &Node, others: &[String]) {
         let wanted: BTreeSet<String> =
             self.pods.values().map(Asked::key).chain(others.iter().cloned()).collect();
-        node.until_within(SOON * 4, "as wanted", |pods| {
+        node.until_within(soon() * 4, "as wanted", |pods| {
             let there: BTreeSet<String> = pods.keys().cloned().collect();
             let right = there == wanted
                 && pods.values().all(|pod| {
@@ -110,8 +110,8 @@ fn assert_never_twice(node: &Node) {
 
 /// Lets the agent live for a random time.
 fn live_a_while(node: &Node, dice: &mut Dice) {
-    let ended =
-        Process::of(node.agent_pid()).ends_within(Duration::from_millis(dice.below(LIFE_MAX)));
+    let life = Duration::from_millis(dice.below(LIFE_MAX)) * slowness();
+    let ended = Process::of(node.agent_pid()).ends_within(life);
     assert!(!ended, "the agent ended by itself:\n{}", node.agent_log());
 }
 
@@ -349,7 +349,7 @@ fn run_once_pods_run_at_most_once_however_often_agent_and_executors_are_killed()
     }
     node.wait_ready();
     for name in &names {
-        node.until_within(SOON * 4, "through", |pods| {
+        node.until_within(soon() * 4, "through", |pods| {
             let pod = pods.get(&format!("default/{name}"))?;
             ["Succeeded", "Failed"].contains(&&*pod.phase()).then_some(())
         });

@@ -18,7 +18,15 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// How long anything may take that should be quick; generous, because machines are shared.
-pub const SOON: Duration = Duration::from_secs(30);
+pub fn soon() -> Duration {
+    Duration::from_secs(30) * slowness()
+}
+
+/// How many times longer everything may take here than on a host: `tests/vm/run` emulates its
+/// machine, and says so.
+pub fn slowness() -> u32 {
+    if std::env::var_os("ROOST_VM").is_some() { 6 } else { 1 }
+}
 
 /// When a condition is looked at again although the API told of no change: some are on processes and
 /// files, which it does not show.
@@ -90,7 +98,7 @@ impl Node {
         let notify = self.dir.path().join("notify");
         let _none_before = std::fs::remove_file(&notify);
         let ready = UnixDatagram::bind(&notify).unwrap();
-        ready.set_read_timeout(Some(SOON)).unwrap();
+        ready.set_read_timeout(Some(soon())).unwrap();
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -179,7 +187,7 @@ impl Node {
 
     fn try_ask(&self, method: &str, path: &str) -> std::io::Result<(u16, String)> {
         let mut stream = connect(&self.socket())?;
-        stream.set_read_timeout(Some(SOON))?;
+        stream.set_read_timeout(Some(soon()))?;
         write!(stream, "{method} {path} HTTP/1.0\r\nHost: roost\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
@@ -207,7 +215,7 @@ impl Node {
         what: &str,
         condition: impl FnMut(&BTreeMap<String, Pod>) -> Option<T>,
     ) -> T {
-        self.until_within(SOON, what, condition)
+        self.until_within(soon(), what, condition)
     }
 
     pub fn until_within<T>(
@@ -262,7 +270,7 @@ impl Node {
 
     /// Waits until all these pods run, and returns all there are.
     pub fn until_all_run(&self, keys: &[String]) -> BTreeMap<String, Pod> {
-        self.until_within(SOON * 4, &format!("running: {keys:?}"), |pods| {
+        self.until_within(soon() * 4, &format!("running: {keys:?}"), |pods| {
             let runs = |key: &String| pods.get(key).is_some_and(Pod::is_running);
             keys.iter().all(runs).then(|| pods.clone())
         })

@@ -388,7 +388,7 @@ fn a_directory_that_is_gone_replaced_or_a_file_stops_nothing_and_raises_an_alarm
 /// Waits for the status of the agent; it has no watch of its own, but changes with the pods' or
 /// within a relist.
 fn until_status(node: &Node, condition: impl Fn(&str) -> bool) {
-    let deadline = std::time::Instant::now() + crate::harness::SOON * 2;
+    let deadline = std::time::Instant::now() + crate::harness::soon() * 2;
     let agent = Process::of(node.agent_pid());
     while !condition(&node.status().to_string()) {
         assert!(std::time::Instant::now() < deadline, "{}", node.status());

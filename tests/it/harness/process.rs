@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::SOON;
+use super::soon;
 
 /// A process, certainly the same one for as long as this value lives.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Process {
 
     /// Waits until it has ended.
     pub fn wait_end(&self) {
-        assert!(self.ends_within(SOON), "process {} did not end in {SOON:?}", self.pid);
+        assert!(self.ends_within(soon()), "process {} did not end in {:?}", self.pid, soon());
     }
 }
 
@@ -84,7 +84,7 @@ pub fn uptime() -> f64 {
 /// Waits until a file's text meets a condition; looked at again whenever something happens in its
 /// directory, which must exist.
 pub fn until_text<T>(path: &Path, what: &str, mut condition: impl FnMut(&str) -> Option<T>) -> T {
-    let end = Instant::now() + SOON * 2;
+    let end = Instant::now() + soon() * 2;
     let watch =
         inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).unwrap();
     let flags = inotify::WatchFlags::MODIFY
