@@ -106,13 +106,13 @@ pub fn write<T: Checkpoint>(path: &Path, value: &T) -> Result<(), CheckpointErro
     sync_dir(directory).map_err(|e| io_error("sync", directory, e))
 }
 
-/// Writes a checkpoint under a name that had none; durable on return. What a power cut leaves of it
-/// is [`CheckpointError::Damaged`], which here means the same as if it were missing, so it is
-/// written in place: the file system commits once, and not once for the file and once for its
-/// name, which is most of the time of a start.
+/// Writes a checkpoint under a name that had none; durable on return. There is nothing to be
+/// replaced, so it is written in place: the file system commits once, and not once for the file
+/// and once for its name, which was most of the time of a start. What a power cut leaves of it
+/// before that is missing or [`CheckpointError::Damaged`].
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn create<T: Checkpoint>(path: &Path, value: &T) -> Result<(), CheckpointError> {
     let bytes = encode(path, value)?;
     let directory = directory_of(path);
