@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::mount::OpenTreeFlags;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
@@ -173,6 +173,38 @@ const FIRST_FD: RawFd = 3;
 /// # Errors
 /// What failed on the way to the program, the child's steps included; no child is left then.
 pub fn spawn_detached(request: &SpawnRequest<'_>) -> io::Result<(Pid, OwnedFd)> {
+    let entry = request.entry;
+    let (mut outcome, mut pid, mut pidfd) = spawn_into(request, Some(entry.into.as_fd()), &[])?;
+    if matches!(outcome, Outcome::Stillborn) {
+        // Linux 6.14 and later compare how often the cgroups of the parent and of the target were
+        // killed as a whole (`kill_seq`, cgroup_css_set_fork() in kernel/cgroup/cgroup.c), and
+        // kill what is cloned from one into the other if that differs. It does for good once the
+        // agent's own cgroup was killed and used again. Entering it afterwards is slow, and works.
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let procs = rustix::fs::openat(&entry.into, c"cgroup.procs", flags, Mode::empty())?;
+        (outcome, pid, pidfd) = spawn_into(request, None, &[procs.as_raw_fd()])?;
+    }
+    match outcome {
+        Outcome::Executed => Ok((pid, pidfd)),
+        Outcome::Failed(error) => Err(error),
+        Outcome::Stillborn => Err(io::Error::other("the process was killed before it began")),
+    }
+}
+
+/// What became of a child of [`spawn_detached`].
+enum Outcome {
+    Executed,
+    Failed(io::Error),
+    /// It was killed before its first instruction.
+    Stillborn,
+}
+
+/// `more` are files like [`Entry::tasks`].
+fn spawn_into(
+    request: &SpawnRequest<'_>,
+    into: Option<BorrowedFd<'_>>,
+    more: &[RawFd],
+) -> io::Result<(Outcome, Pid, OwnedFd)> {
     let argv = pointers(request.argv);
     let env = pointers(request.env);
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -180,7 +212,8 @@ pub fn spawn_detached(request: &SpawnRequest<'_>) -> io::Result<(Pid, OwnedFd)> 
     let stdio = [null.as_fd(), null.as_fd(), request.stderr];
     let wanted = stdio.iter().chain(request.fds);
     let mut placed: Vec<RawFd> = wanted.map(AsRawFd::as_raw_fd).collect();
-    let tasks: Vec<RawFd> = request.entry.tasks.iter().map(AsRawFd::as_raw_fd).collect();
+    let tasks = request.entry.tasks.iter().map(AsRawFd::as_raw_fd).chain(more.iter().copied());
+    let tasks: Vec<RawFd> = tasks.collect();
     let plan = ChildPlan {
         exe: request.exe.as_raw_fd(),
         argv: &argv,
@@ -192,20 +225,19 @@ pub fn spawn_detached(request: &SpawnRequest<'_>) -> io::Result<(Pid, OwnedFd)> 
     // No handler of ours may run in the child: it would write into the parent's self-pipes.
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     // SAFETY: the child runs `ChildPlan::run` only, which makes system calls and nothing else.
-    let cloned = unsafe { clone3(0, Some(request.entry.into.as_fd())) };
+    let cloned = unsafe { clone3(0, into) };
     if matches!(cloned, Ok(None)) {
         plan.run();
     }
     before.thread_set_mask()?;
     drop(report);
     let (pid, pidfd) = cloned?.expect("the child never comes here");
-    match read_failure(failure)? {
-        None => Ok((pid, pidfd)),
-        Some(failure) => {
-            rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?;
-            Err(failure)
-        }
+    let outcome = read_outcome(failure)?;
+    if !matches!(outcome, Outcome::Executed) {
+        // Somebody else in the process may reap all children, and be first.
+        rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).ok();
     }
+    Ok((outcome, pid, pidfd))
 }
 
 /// Pointers to the strings, with the null at the end that exec wants.
@@ -232,15 +264,22 @@ const STEPS: [&str; 6] = [
     "executing the program",
 ];
 
-/// Reads what the child wrote before it gave up; nothing if it executed the program.
-fn read_failure(pipe: OwnedFd) -> io::Result<Option<io::Error>> {
+/// The first byte of what a child reports.
+const BEGUN: u8 = b'+';
+
+/// Reads what the child wrote: that it began, and why it gave up if it did.
+fn read_outcome(pipe: OwnedFd) -> io::Result<Outcome> {
     let mut message = Vec::new();
     File::from(pipe).read_to_end(&mut message)?;
-    let [step, errno @ ..] = message.as_slice() else { return Ok(None) };
+    let (step, errno) = match message.as_slice() {
+        [] => return Ok(Outcome::Stillborn),
+        [_] => return Ok(Outcome::Executed),
+        [_, step, errno @ ..] => (step, errno),
+    };
     let errno = errno.try_into().map_or(libc::EIO, i32::from_ne_bytes);
     let source = io::Error::from_raw_os_error(errno);
     let step = STEPS.get(usize::from(*step)).copied().unwrap_or("starting");
-    Ok(Some(io::Error::new(source.kind(), ChildFailure { step, source })))
+    Ok(Outcome::Failed(io::Error::new(source.kind(), ChildFailure { step, source })))
 }
 
 /// Everything the child of [`spawn_detached`] needs, laid out before the clone. The child may not
@@ -261,6 +300,9 @@ type Failed = (u8, c_int);
 impl ChildPlan<'_> {
     /// Executes the program, or reports why not.
     fn run(mut self) -> ! {
+        let begun = [BEGUN];
+        // SAFETY: the buffer is as long as said. It can't fail: the pipe is empty and has a reader.
+        unsafe { libc::write(self.report, begun.as_ptr().cast(), begun.len()) };
         let (step, errno) = match self.execute() {
             Ok(never) => match never {},
             Err(failed) => failed,

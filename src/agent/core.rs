@@ -15,15 +15,15 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::events;
-use super::link::{self, LinkEvent, LinkHandle, LinkId};
+use super::link::{self, LinkEvent, LinkHandle, LinkId, Process};
 use super::manifests::Manifests;
 use super::publish::{Publisher, Saved};
-use super::service::Request;
+use super::service::{DeleteRefused, Request};
 use super::worker::{self, ActError, Context, Subject, Update};
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::executor::client::{Connection, Welcome};
 use crate::executor::protocol::PodReport;
-use crate::ids::PodId;
+use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DesiredState;
 use crate::manifest::revision::Revision;
 use crate::manifest::watcher::DirectoryObservation;
@@ -47,7 +47,7 @@ const EVENTS_FLUSH: Millis = Millis::from_secs(30);
 /// What the loop listens to.
 #[derive(Debug)]
 pub(super) struct Inputs {
-    pub(super) observations: mpsc::UnboundedReceiver<DirectoryObservation>,
+    pub(super) observations: mpsc::Receiver<DirectoryObservation>,
     pub(super) updates: mpsc::Receiver<Update>,
     pub(super) links: mpsc::Receiver<(LinkId, LinkEvent)>,
     pub(super) requests: mpsc::Receiver<Request>,
@@ -277,10 +277,13 @@ impl Core {
 
     fn linked(&mut self, id: PodId, connection: Connection, welcome: Welcome) {
         let Welcome { build, pid, wanted, .. } = welcome;
-        let process = connection.pidfd(pid).unwrap_or_else(|error| {
-            tracing::warn!(%id, %error, "can't hold the executor's process");
-            None
-        });
+        let process = match connection.pidfd(pid) {
+            Ok(process) => process.map_or(Process::Ended, Process::Held),
+            Err(error) => {
+                tracing::warn!(%id, %error, "can't hold the executor's process");
+                Process::Unknown
+            }
+        };
         self.silent.remove(&id);
         self.links_made += 1;
         let number = self.links_made;
@@ -320,11 +323,16 @@ impl Core {
         self.publisher.touch(id);
         let lived = self.links.remove(&id).map(|link| BootTime::now().since(link.since));
         if let Some(pod) = self.actual.pods.get_mut(&id) {
-            // An executor that this agent never reached was lost before; that is not counted
-            // again.
-            pod.executor = match lived {
-                Some(lived) => ExecutorState::Lost { lived },
-                None => ExecutorState::Absent,
+            pod.executor = match (lived, &pod.executor) {
+                (Some(lived), _) => ExecutorState::Lost { lived },
+                // Its loss is known and not noted yet.
+                (None, ExecutorState::Lost { lived }) => ExecutorState::Lost { lived: *lived },
+                // An executor that this agent never reached was lost before; that is not counted
+                // again.
+                (
+                    None,
+                    ExecutorState::Absent | ExecutorState::Silent | ExecutorState::Connected { .. },
+                ) => ExecutorState::Absent,
             };
         }
     }
@@ -332,7 +340,9 @@ impl Core {
     /// It is tried again later; starting it again would run its containers twice.
     fn unreached(&mut self, id: PodId) {
         self.unheard.remove(&id);
-        let pod = self.pod(id);
+        // It may have been forgotten meanwhile.
+        let Some(pod) = self.actual.pods.get_mut(&id) else { return };
+        self.publisher.touch(id);
         if matches!(pod.executor, ExecutorState::Absent | ExecutorState::Lost { .. }) {
             pod.executor = ExecutorState::Silent;
             self.silent.insert(id, BootTime::now().plus(SILENCE_RETRY));
@@ -450,18 +460,18 @@ impl Core {
     fn answer(&mut self, request: Request) {
         match request {
             Request::Delete { name, answer } => {
-                let result = self.delete(&name);
-                // The asker may have gone.
-                let _gone = answer.send(result);
+                let found = self.file_to_delete(&name);
+                // Not here: the manifests may be on a file system that hangs.
+                tokio::task::spawn_blocking(move || {
+                    let result = found.and_then(|source_file| remove_manifest(name, source_file));
+                    // The asker may have gone.
+                    let _gone = answer.send(result);
+                });
             }
         }
     }
 
-    fn delete(
-        &self,
-        name: &crate::ids::PodName,
-    ) -> Result<ManifestFile, super::service::DeleteRefused> {
-        use super::service::DeleteRefused;
+    fn file_to_delete(&self, name: &PodName) -> Result<ManifestFile, DeleteRefused> {
         let record = self.actual.pods.values().filter_map(|pod| pod.record.as_ref());
         let owned = record.filter(|record| record.name == *name).map(|record| &record.source);
         let claimed = self.desired.claims.get(name).into_iter().flatten().map(|c| &c.source);
@@ -470,17 +480,21 @@ impl Core {
             .find(|source| !source.file.is_empty())
             .cloned()
             .ok_or_else(|| DeleteRefused::NotFound(name.clone()))?;
-        let name = name.clone();
         if !self.manifests.is_alone(&source_file) {
-            return Err(DeleteRefused::SharedFile { name, source_file });
+            return Err(DeleteRefused::SharedFile { name: name.clone(), source_file });
         }
-        let path = std::path::Path::new(&source_file.directory).join(&source_file.file);
-        match std::fs::remove_file(&path) {
-            Ok(()) => Ok(source_file),
-            Err(error) => {
-                Err(DeleteRefused::NotRemoved { name, source_file, why: error.to_string() })
-            }
-        }
+        Ok(source_file)
+    }
+}
+
+fn remove_manifest(
+    name: PodName,
+    source_file: ManifestFile,
+) -> Result<ManifestFile, DeleteRefused> {
+    let path = std::path::Path::new(&source_file.directory).join(&source_file.file);
+    match std::fs::remove_file(&path) {
+        Ok(()) => Ok(source_file),
+        Err(error) => Err(DeleteRefused::NotRemoved { name, source_file, why: error.to_string() }),
     }
 }
 

@@ -30,6 +30,17 @@ pub(super) struct LinkId {
     pub(super) number: u64,
 }
 
+/// The executor's process, as far as the agent has hold of it.
+#[derive(Debug)]
+pub(super) enum Process {
+    /// It becomes readable when it ends.
+    Held(OwnedFd),
+    /// It has ended.
+    Ended,
+    /// It can't be told whether it ended.
+    Unknown,
+}
+
 /// What the loop hears.
 #[derive(Debug)]
 pub(super) enum LinkEvent {
@@ -124,7 +135,7 @@ pub(super) fn open(
     id: LinkId,
     connection: Connection,
     build: String,
-    process: Option<OwnedFd>,
+    process: Process,
     events: mpsc::Sender<(LinkId, LinkEvent)>,
 ) -> LinkHandle {
     let (outgoing, to_send) = mpsc::channel(OUTGOING_MAX);
@@ -202,8 +213,13 @@ fn hear(message: ToAgent, tell: &watch::Sender<Heard>) -> Option<LinkEvent> {
 
 /// Whether the process is gone, or goes within a moment: an executor that ends closes its
 /// connection a little before it is gone.
-async fn is_gone(process: Option<OwnedFd>) -> bool {
-    let Some(pidfd) = process else { return true };
+async fn is_gone(process: Process) -> bool {
+    let pidfd = match process {
+        Process::Held(pidfd) => pidfd,
+        Process::Ended => return true,
+        // Whoever tries to connect will see.
+        Process::Unknown => return false,
+    };
     // Only when it is about to happen, so that hundreds of idle links cost nothing.
     let waited = tokio::task::spawn_blocking(move || {
         let mut process = [PollFd::new(&pidfd, PollFlags::IN)];

@@ -55,6 +55,23 @@ fn run_inside(entry: &Entry, body: impl FnOnce() -> i32) -> i32 {
     })
 }
 
+/// Since Linux 6.14 cloning into it does not do; nor does cloning from such a cgroup into another.
+#[test]
+fn a_program_can_be_started_in_a_cgroup_that_was_killed_before() {
+    let base = testing_base();
+    let pod = base.pod(pod_id());
+    pod.create().unwrap();
+    pod.kill_all().unwrap();
+    let (pid, pidfd) = start(&pod.executor_entry().unwrap());
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let own = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+    assert!(own.ends_with(&format!("{}/executor", pod_id())), "{cgroups}");
+    pod.kill_all().unwrap();
+    assert_eq!(wait_pidfd(pidfd), KILLED);
+    assert!(pod.wait_empty(SOON).unwrap());
+    pod.destroy().unwrap();
+}
+
 /// What a limit is now, in the hierarchy that has the controller.
 #[track_caller]
 fn limit(base: &CgroupBase, controller: Controller, below: &str, v1: &str, v2: &str) -> String {

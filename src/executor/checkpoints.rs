@@ -177,8 +177,12 @@ impl Writers {
 
 /// What the child does: one line for each checkpoint, empty if it is durable.
 fn write_in_child(paths: &PodPaths, jobs: &[Job], report: &OwnedFd) -> ! {
-    // It must not write on when another executor has begun to recover.
-    if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+    // It must not write on when another executor has begun to recover. And if the disk hangs, it
+    // is all that is left of a dead executor: neither the listening socket nor the connection may
+    // look as if there were one, nor the gates of launches stay open.
+    if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err()
+        || sys::close_all_but(&[report.as_fd()]).is_err()
+    {
         sys::exit_now(1);
     }
     let mut lines = String::new();
@@ -202,8 +206,8 @@ fn write(paths: &PodPaths, job: &Job) -> Result<(), String> {
     let Job { container, checkpoint, new_directory } = job;
     let attempt = checkpoint.attempt();
     let result = match checkpoint {
-        Checkpoint::Attempt(file) => checkpoint::write(&paths.attempt(container, attempt), file),
-        Checkpoint::Exit(file) => checkpoint::write(&paths.exit(container, attempt), file),
+        Checkpoint::Attempt(file) => checkpoint::create(&paths.attempt(container, attempt), file),
+        Checkpoint::Exit(file) => checkpoint::create(&paths.exit(container, attempt), file),
     };
     result.map_err(|error| journal::chain(&error))?;
     if *new_directory {

@@ -71,7 +71,7 @@ fn run(arguments: impl Iterator<Item = String>) -> Result<(), ProgramError> {
     if arguments.next_if(|argument| argument == PARK).is_some() {
         return arguments
             .next()
-            .map_or_else(|| park(), |more| Err(ProgramError::Usage { what: format!("`{more}`") }));
+            .map_or_else(park, |more| Err(ProgramError::Usage { what: format!("`{more}`") }));
     }
     let Arguments { build, mode } = parse(arguments)?;
     prepare()?;

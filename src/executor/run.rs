@@ -87,6 +87,13 @@ pub(super) struct Process {
     pub(super) pidfd: Watched,
 }
 
+impl Process {
+    /// Edge-triggered: a process that ends while another traces it is only there for the tracer at
+    /// first (ptrace(2), "Death under ptrace"), and its pidfd stays ready although it can't be
+    /// reaped. When the tracer lets go, there is another edge.
+    pub(super) const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::ET);
+}
+
 /// A process that sets itself up, with everything of it waited for.
 #[derive(Debug)]
 pub(super) struct Setup {
@@ -106,7 +113,8 @@ impl Setup {
         let Launched { pid, pidfd, stdout, stderr, gate, status } = launched;
         let watch = |fd: OwnedFd, token: Token| poller.watch(fd, token.encode(), EventFlags::IN);
         let pid = pid.as_raw_nonzero().get().unsigned_abs();
-        let process = Process { pid, pidfd: watch(pidfd, Token::Process(id))? };
+        let pidfd = poller.watch(pidfd, Token::Process(id).encode(), Process::EVENTS)?;
+        let process = Process { pid, pidfd };
         Ok(Self {
             process,
             gate,

@@ -194,7 +194,9 @@ fn an_executor_that_is_killed_takes_its_containers_along_and_the_pod_is_started_
     let once = Asked::one("once", &alone("once", FOREVER)).policy("Never");
     node.ask_for(&once.sharing(&node.out()));
     let before = node.until_running("default/firm");
-    node.until_running("default/once");
+    for name in ["a", "b", "once"] {
+        until_lines(&node.out().join(format!("{name}.trace")), 1);
+    }
     let processes: Vec<Process> = before.pids().values().map(|pid| Process::of(*pid)).collect();
     for executor in node.executors().values() {
         Process::of(*executor).kill();
@@ -211,8 +213,9 @@ fn an_executor_that_is_killed_takes_its_containers_along_and_the_pod_is_started_
     assert_eq!(once.ended("main")["exitCode"], 137, "{once:?}");
     for (name, expected) in [("a", "start\nstart\n"), ("b", "start\nstart\n"), ("once", "start\n")]
     {
-        let trace = std::fs::read_to_string(node.out().join(format!("{name}.trace"))).unwrap();
-        assert_eq!(trace, expected, "{name}");
+        let trace = node.out().join(format!("{name}.trace"));
+        until_lines(&trace, expected.lines().count());
+        assert_eq!(std::fs::read_to_string(trace).unwrap(), expected, "{name}");
     }
     node.end();
 }
@@ -224,19 +227,26 @@ fn executors_that_are_killed_while_there_is_no_agent_are_made_good_by_the_next()
     let once = Asked::one("once", &alone("once", FOREVER)).policy("Never");
     node.ask_for(&once.sharing(&node.out()));
     let before = node.until_running("default/firm");
-    node.until_running("default/once");
+    for name in ["firm", "once"] {
+        until_lines(&node.out().join(format!("{name}.trace")), 1);
+    }
     let executors = node.executors();
+    let containers: Vec<Process> = node.containers().into_iter().map(Process::of).collect();
+    assert!(containers.len() >= 2);
     node.kill_agent();
     let dead: Vec<Process> = executors.values().map(|pid| Process::of(*pid)).collect();
     dead.iter().for_each(Process::kill);
     dead.iter().for_each(Process::wait_end);
+    // Nobody but the kernel is there to end them.
+    containers.iter().for_each(Process::wait_end);
     node.start();
     let after = node.until_running("default/firm");
     assert_eq!(after.uid(), before.uid());
     assert_eq!(node.until_through("default/once").phase(), "Failed");
     for (name, expected) in [("firm", "start\nstart\n"), ("once", "start\n")] {
-        let trace = std::fs::read_to_string(node.out().join(format!("{name}.trace"))).unwrap();
-        assert_eq!(trace, expected, "{name}");
+        let trace = node.out().join(format!("{name}.trace"));
+        until_lines(&trace, expected.lines().count());
+        assert_eq!(std::fs::read_to_string(trace).unwrap(), expected, "{name}");
     }
     node.end();
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Asked, FOREVER, Node, Pod, alone, manifest};
+use crate::harness::{Asked, FOREVER, Node, Pod, alone, manifest, until_lines};
 
 /// A node with pods of several kinds, whose agent is down.
 struct Scene {
@@ -68,8 +68,9 @@ impl Scene {
         }
         assert_eq!(self.node.pods().len(), self.before.len());
         for name in ["one", "once"] {
-            let trace = fs::read_to_string(self.node.out().join(format!("{name}.trace"))).unwrap();
-            assert_eq!(trace, "start\n", "{name}");
+            let trace = self.node.out().join(format!("{name}.trace"));
+            until_lines(&trace, 1);
+            assert_eq!(fs::read_to_string(trace).unwrap(), "start\n", "{name}");
         }
         let once = self.node.pod("default/once");
         assert_eq!(once.ended("main")["exitCode"], 4, "{once:?}");

@@ -56,12 +56,14 @@ impl Shell {
         self.next_run = self.next_run.wrapping_add(1);
         let process: Result<Process, Exit> = match process {
             ProcessState::Alive { pid, pidfd } => {
-                let pidfd = watch(&self.poller, pidfd, Token::Process(id))?;
+                let pidfd = watch(&self.poller, pidfd, Token::Process(id), Process::EVENTS)?;
                 Ok(Process { pid, pidfd })
             }
             ProcessState::Ended(exit) => Err(exit),
         };
-        let pipe = |fd: Option<i32>, token| fd.map(|fd| watch(&self.poller, fd, token)).transpose();
+        let pipe = |fd: Option<i32>, token| {
+            fd.map(|fd| watch(&self.poller, fd, token, EventFlags::IN)).transpose()
+        };
         let pipes = [pipe(stdout, Token::Stdout(id))?, pipe(stderr, Token::Stderr(id))?];
         let limits = self.boot.logs;
         let log = ContainerLog::resume(&self.boot.paths, &container, attempt, limits, log);
@@ -192,8 +194,11 @@ fn take(number: i32) -> Result<OwnedFd, ShellError> {
     sys::inherited_fd(number).map_err(system("taking over a descriptor"))
 }
 
-fn watch(poller: &Rc<Poller>, number: i32, token: Token) -> Result<Watched, ShellError> {
-    poller
-        .watch(take(number)?, token.encode(), EventFlags::IN)
-        .map_err(system("waiting for a container"))
+fn watch(
+    poller: &Rc<Poller>,
+    number: i32,
+    token: Token,
+    events: EventFlags,
+) -> Result<Watched, ShellError> {
+    poller.watch(take(number)?, token.encode(), events).map_err(system("waiting for a container"))
 }
