@@ -148,7 +148,8 @@ fn bench_idle(node: &Node, executors: &[u32], count: usize) {
     let before = (cpu(&agent), cpu(executors), written(&agent), written(executors));
     rest(Duration::from_secs(IDLE_SECS));
     let after = (cpu(&agent), cpu(executors), written(&agent), written(executors));
-    let rate = |before: u64, after: u64| after.saturating_sub(before) as f64 / 1e6 / IDLE_SECS as f64;
+    let rate =
+        |before: u64, after: u64| after.saturating_sub(before) as f64 / 1e6 / IDLE_SECS as f64;
     println!(
         "budget 10  idle with {count} pods: agent {:.3} ms/s, all executors {:.3} ms/s (budget 1 \
          together); written {} and {} bytes (budget 0)",
