@@ -46,6 +46,10 @@ const RUNTIME_THREADS: usize = 2;
 const BLOCKING_THREADS_MAX: usize = 16;
 /// Updates of workers waiting for the loop.
 const UPDATES_MAX: usize = 256;
+/// Observations of manifest directories waiting for the loop.
+const OBSERVATIONS_MAX: usize = 16;
+/// The agent's configuration, and by default the manifests.
+const CONFIGURATION: &str = "/etc/roost";
 /// Events of executors waiting for the loop.
 const LINK_EVENTS_MAX: usize = 1024;
 
@@ -148,8 +152,8 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
     let (updates, updates_in) = mpsc::channel(UPDATES_MAX);
     let (link_events, links) = mpsc::channel(LINK_EVENTS_MAX);
     let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
-    let (observed, observations) = mpsc::unbounded_channel();
-    let masked = vec![absolute(&paths.data), absolute(&paths.runtime), absolute(&paths.logs)];
+    let (observed, observations) = mpsc::channel(OBSERVATIONS_MAX);
+    let masked = masked(&paths, &pods);
     let (store, _writer) = writer::start(store)
         .map_err(|source| AgentError::System { attempted: "start the store's writer", source })?;
     let context = Arc::new(Context {
@@ -167,7 +171,8 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
     }
     let options = WatchOptions { relist, ..WatchOptions::new(directories.clone()) };
     // The loop is gone only when the agent ends.
-    let _watcher = Watcher::start(options, move |observation| drop(observed.send(observation)))
+    let sink = move |observation| drop(observed.blocking_send(observation));
+    let _watcher = Watcher::start(options, sink)
         .map_err(|source| AgentError::System { attempted: "watch the manifests", source })?;
 
     let listener = crate::api::listen(&paths.api_socket()).map_err(AgentError::Api)?;
@@ -294,8 +299,15 @@ fn make_directories(paths: &Paths) -> Result<(), AgentError> {
     private.iter().try_for_each(|path| make(path, 0o700))
 }
 
-fn absolute(path: &Path) -> PathBuf {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+/// What no container may see of the host's files: the agent's own, and the manifests, because of
+/// the Secrets of others in them.
+fn masked(paths: &Paths, manifests: &[PathBuf]) -> Vec<PathBuf> {
+    let own = [&paths.data, &paths.runtime, &paths.logs].map(PathBuf::as_path);
+    let all = own.into_iter().chain([Path::new(CONFIGURATION)]);
+    let all = all.chain(manifests.iter().map(PathBuf::as_path));
+    // A directory that is not there yet may come.
+    let absolute = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    all.filter_map(|path| absolute(path).ok()).collect()
 }
 
 /// An error with everything that caused it, on one line.

@@ -20,6 +20,7 @@ use roost::executor::protocol::{ContainerStatus, Goal, ToAgent, ToExecutor, Want
 use roost::ids::Attempt;
 use roost::manifest::pod::{RestartPolicy, VolumeSource};
 use roost::state::record::{Exit, Outcome};
+use rustix::process::Signal;
 
 #[test]
 fn a_container_that_exits_is_started_again_after_the_back_off_and_its_neighbour_runs_on() {
@@ -97,6 +98,31 @@ fn when_the_executor_is_killed_its_containers_die_and_run_once_pods_do_not_run_a
         let lasts: Vec<_> = report.containers.iter().map(|c| c.last.clone().unwrap()).collect();
         assert_eq!([lasts[0].attempt.0, lasts[1].attempt.0], [0, 0]);
         assert_eq!([&lasts[0].exit, &lasts[1].exit], [&Exit::Unknown, &Exit::Code(0)]);
+        pod.stop(Millis(0)).await;
+    });
+}
+
+/// So systemd ends the scope of all pods.
+#[test]
+fn when_the_machine_is_shut_down_everything_stops_and_the_next_executor_starts_it_again() {
+    run(async {
+        let mut pod = TestPod::start();
+        let script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.02; done";
+        let mut wanted = spec(&[("a", script), ("deaf", "trap '' TERM; echo up; sleep 1000")]);
+        wanted.termination_grace = Millis(500);
+        pod.set(wanted.clone()).await;
+        pod.until_logged("a", 0, "stdout F up").await;
+        pod.until_logged("deaf", 0, "stdout F up").await;
+        pod.end_executor(Signal::TERM);
+        pod.wait_empty();
+        assert_eq!(
+            [pod.exit_file("a", 0), pod.exit_file("deaf", 0)],
+            [Exit::Code(7), Exit::Signal(9)]
+        );
+        pod.spawn().await;
+        pod.set(wanted).await;
+        pod.running("a").await;
+        pod.running("deaf").await;
         pod.stop(Millis(0)).await;
     });
 }

@@ -47,7 +47,7 @@ const EVENTS_FLUSH: Millis = Millis::from_secs(30);
 /// What the loop listens to.
 #[derive(Debug)]
 pub(super) struct Inputs {
-    pub(super) observations: mpsc::UnboundedReceiver<DirectoryObservation>,
+    pub(super) observations: mpsc::Receiver<DirectoryObservation>,
     pub(super) updates: mpsc::Receiver<Update>,
     pub(super) links: mpsc::Receiver<(LinkId, LinkEvent)>,
     pub(super) requests: mpsc::Receiver<Request>,

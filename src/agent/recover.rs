@@ -9,7 +9,7 @@ use crate::cgroup::{CgroupBase, CgroupError};
 use crate::clock::BootId;
 use crate::ids::PodId;
 use crate::reconciler::{ActualPod, ActualState, ExecutorState, StoredSpec};
-use crate::state::checkpoint::{self, SpecFile};
+use crate::state::checkpoint::{self, CheckpointError, SpecFile};
 use crate::state::paths::{EXECUTOR_SOCKET, Paths};
 use crate::state::record::PodRecord;
 use crate::state::store::Contents;
@@ -69,7 +69,16 @@ pub(super) fn find(
             continue;
         }
         let record = records.remove(id);
-        let spec_file = found.spec_file(*id, paths);
+        let has_runtime = in_runtime.contains(id) || in_cgroups.contains(id);
+        let (spec_file, readable) = match found.spec_file(*id, paths) {
+            Ok(spec_file) => (spec_file, true),
+            Err(Unreadable) => (None, false),
+        };
+        if !readable && record.is_none() && !has_runtime {
+            // It is at rest, and nobody can say what it is: removing it, as the remains of an
+            // instance are, would be removing what may be good on another day or by another build.
+            continue;
+        }
         let record = record.map(|record| found.mend(record, spec_file.as_ref()));
         let adoptable = match (&record, &spec_file) {
             (None, Some(file)) => Some(file.to_record()),
@@ -82,27 +91,35 @@ pub(super) fn find(
             adoptable,
             spec: spec_file.map(|file| StoredSpec::new(Arc::new(file.spec))),
             executor,
-            has_runtime: in_runtime.contains(id) || in_cgroups.contains(id),
+            has_runtime,
         };
         found.actual.pods.insert(*id, pod);
     }
     Ok(found)
 }
 
+/// A specification may be there, and this build or this disk can't read it now.
+struct Unreadable;
+
 impl Found {
-    fn spec_file(&mut self, id: PodId, paths: &Paths) -> Option<SpecFile> {
+    fn spec_file(&mut self, id: PodId, paths: &Paths) -> Result<Option<SpecFile>, Unreadable> {
         let path = paths.pods().join(id.to_string()).join("spec.json");
         match checkpoint::read::<SpecFile>(&path) {
-            Ok(Some(file)) if file.id == id => Some(file),
+            Ok(Some(file)) if file.id == id => Ok(Some(file)),
             Ok(Some(file)) => {
                 let other = file.id;
                 self.oddities.push(format!("{} is of instance {other}", path.display()));
-                None
+                Ok(None)
             }
-            Ok(None) => None,
+            Ok(None) => Ok(None),
             Err(error) => {
                 self.oddities.push(super::chain(&error));
-                None
+                match error {
+                    CheckpointError::Damaged { .. } => Ok(None),
+                    CheckpointError::Newer { .. }
+                    | CheckpointError::Io { .. }
+                    | CheckpointError::Refused { .. } => Err(Unreadable),
+                }
             }
         }
     }
@@ -143,4 +160,26 @@ fn ids_in(directory: &Path) -> Result<BTreeSet<PodId>, RecoverError> {
         }
     }
     Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::testing::testing_base;
+
+    #[test]
+    fn what_a_newer_build_left_at_rest_is_not_taken_for_remains() {
+        let root = tempfile::tempdir().unwrap();
+        let (paths, base) = (Paths::under(root.path()), testing_base());
+        let ids = [1, 2].map(PodId::from_random);
+        for (id, text) in ids.iter().zip(["{\"format\":99}", "{"]) {
+            let directory = paths.pods().join(id.to_string());
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(directory.join("spec.json"), text).unwrap();
+        }
+        let boot = "now".parse().unwrap();
+        let found = find(Contents::default(), &paths, &base, boot, String::new()).unwrap();
+        let known: Vec<PodId> = found.actual.pods.keys().copied().collect();
+        assert_eq!((known.as_slice(), found.oddities.len()), (&ids[1..], 2));
+    }
 }

@@ -4,6 +4,7 @@
 //! loop at once ([`Update`]), in order; that the worker is done is told last, so the loop never
 //! plans for a pod on a state older than what was done for it.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::executor::client::{
     self, ConnectError, Connection, ExecutorProgram, HelloError, SpawnError, Welcome,
 };
 use crate::executor::protocol::{Goal, ToExecutor, WantedPod};
-use crate::ids::PodId;
+use crate::ids::{PodId, PodName};
 use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
 use crate::reconciler::{Action, Key, Step};
@@ -220,25 +221,43 @@ impl Context {
             losses: Losses::default(),
         };
         // Either may become durable first: a directory without a record is adopted, a record
-        // without a specification gets it from the manifest, or is removed with it.
-        let (kept, committed) =
-            tokio::join!(self.keep_spec(&record, &spec), self.commit(&record, reason));
+        // without a specification gets it from the manifest, or is removed with it. Meanwhile the
+        // executor starts: it does nothing before it is told what for, and that is only when both
+        // are durable. If the agent dies before, the executor ends by itself.
+        let (kept, committed, executor) = tokio::join!(
+            self.keep_spec(&record, &spec),
+            self.commit(&record, reason),
+            self.start_executor(record.id, &record.name),
+        );
+        let id = record.id;
         match (kept, committed) {
             (Ok(()), Ok(event)) => {
                 self.tell(Update::Accepted { record, spec, event }).await;
-                Ok(())
+                self.tell(Update::Runtime { id, present: true }).await;
+                self.introduce(id, executor).await
             }
             // The next attempt is to go on with this instance, and not to make one more each time.
             (Err(error), Ok(event)) => {
                 self.tell(Update::Recorded { record, event }).await;
+                self.tell(Update::Runtime { id, present: true }).await;
                 Err(error)
             }
-            (Ok(()), Err(error)) => {
-                let data = self.paths.pod(record.id, &record.name).data;
-                blocking(move || remove_tree(&data)).await.ok();
-                Err(error)
+            (kept, Err(error)) => {
+                drop(executor);
+                let paths = self.paths.pod(id, &record.name);
+                let cgroup = self.cgroups.pod(id);
+                let undone = blocking(move || {
+                    kill_and_wait(&cgroup)?;
+                    cgroup.destroy().map_err(ActError::Cgroup)?;
+                    remove_tree(&paths.runtime)?;
+                    remove_tree(&paths.data)
+                });
+                if let Err(error) = undone.await {
+                    // What is left is found and removed by the next start of the agent.
+                    tracing::warn!(%id, error = super::chain(&error), "can't undo a creation");
+                }
+                Err(kept.err().unwrap_or(error))
             }
-            (Err(error), Err(_)) => Err(error),
         }
     }
 
@@ -258,13 +277,21 @@ impl Context {
     async fn keep_spec(&self, record: &PodRecord, spec: &Arc<PodSpec>) -> Result<(), ActError> {
         let paths = self.paths.pod(record.id, &record.name);
         let file = SpecFile::of(record, PodSpec::clone(spec));
+        let pods = self.paths.pods();
         blocking(move || {
-            checkpoint::create_dir_durable(&paths.data).map_err(|source| ActError::Io {
-                attempted: "make the directory",
-                path: paths.data.clone(),
-                source,
-            })?;
-            checkpoint::write(&paths.spec(), &file).map_err(ActError::Checkpoint)
+            let failed = |attempted, path: &Path| {
+                let path = path.to_owned();
+                move |source| ActError::Io { attempted, path, source }
+            };
+            match std::fs::DirBuilder::new().mode(0o700).create(&paths.data) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    return checkpoint::write(&paths.spec(), &file).map_err(ActError::Checkpoint);
+                }
+                Err(error) => return Err(failed("make the directory", &paths.data)(error)),
+            }
+            checkpoint::create(&paths.spec(), &file).map_err(ActError::Checkpoint)?;
+            checkpoint::sync_dir(&pods).map_err(failed("sync the directory", &pods))
         })
         .await
     }
@@ -272,12 +299,23 @@ impl Context {
     async fn start(&self, subject: &Subject) -> Result<(), ActError> {
         let record = subject.record.as_ref().ok_or(ActError::Unknown)?;
         let id = record.id;
-        let paths = self.paths.pod(id, &record.name);
         self.tell(Update::Runtime { id, present: true }).await;
+        let executor = self.start_executor(id, &record.name).await;
+        self.introduce(id, executor).await
+    }
+
+    /// Starts the executor of an instance of which nothing runs then but that, and connects.
+    async fn start_executor(
+        &self,
+        id: PodId,
+        name: &PodName,
+    ) -> Result<(Connection, Welcome), ActError> {
+        let paths = self.paths.pod(id, name);
+        let runtime = paths.runtime.clone();
         let boot = Boot {
             id,
-            name: record.name.clone(),
-            paths: paths.clone(),
+            name: name.clone(),
+            paths,
             cgroups: self.cgroups.clone(),
             masked: self.masked.clone(),
             logs: self.logs,
@@ -294,12 +332,22 @@ impl Context {
             program.spawn(&boot).map_err(ActError::Spawn).map(drop)
         })
         .await?;
-        self.link(id, &paths.runtime).await
+        Box::pin(connect(&runtime)).await
     }
 
     /// Connects to an executor and introduces the agent.
     pub(super) async fn link(&self, id: PodId, runtime: &Path) -> Result<(), ActError> {
-        match Box::pin(connect(runtime)).await {
+        let executor = Box::pin(connect(runtime)).await;
+        self.introduce(id, executor).await
+    }
+
+    /// Tells the loop how the executor of an instance was reached, or was not.
+    async fn introduce(
+        &self,
+        id: PodId,
+        executor: Result<(Connection, Welcome), ActError>,
+    ) -> Result<(), ActError> {
+        match executor {
             Ok((connection, welcome)) => {
                 let (connection, welcome) = (Box::new(connection), Box::new(welcome));
                 self.tell(Update::Linked { id, connection, welcome }).await;

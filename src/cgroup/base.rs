@@ -20,7 +20,7 @@ use cgroups_rs::fs::Controllers;
 use cgroups_rs::fs::hierarchies::{UNIFIED_MOUNTPOINT, V1, is_cgroup2_unified_mode};
 use cgroups_rs::systemd::SystemdClient;
 use cgroups_rs::systemd::props::PropertiesBuilder;
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::process::{Pid, Signal};
 
@@ -169,7 +169,7 @@ impl<'a> Scope<'a> {
         if !files::is_populated(&self.directory)? {
             let own = files::open_directory(&self.mount.join(own_cgroup()))?;
             let (pid, pidfd) = self.start_holder(holder, own)?;
-            if let Err(error) = self.start(pid).and_then(|()| self.wait_for(pid)) {
+            if let Err(error) = self.start(pid).and_then(|()| self.wait_for(pid, pidfd.as_fd())) {
                 rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).ok();
                 return Err(error);
             }
@@ -220,7 +220,7 @@ impl<'a> Scope<'a> {
     }
 
     /// Waits until systemd has moved the holder into the scope.
-    fn wait_for(&self, pid: Pid) -> Result<(), CgroupError> {
+    fn wait_for(&self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<(), CgroupError> {
         let failed = |error: rustix::io::Errno| CgroupError::Io {
             action: "watch",
             path: self.directory.clone(),
@@ -248,13 +248,24 @@ impl<'a> Scope<'a> {
             if fs::read_to_string(&procs).is_ok_and(|text| text.lines().any(|line| line == pid)) {
                 return Ok(());
             }
-            let changed = files::poll_until(watch.as_fd(), PollFlags::IN, deadline);
+            // systemd does not tell of a scope whose only process is gone before it began.
+            if has_ended(pidfd).map_err(failed)? {
+                let source = io::Error::other("it ended at once");
+                return Err(CgroupError::Holder { unit: self.unit.clone(), source });
+            }
+            let changed = files::poll_until(&[watch.as_fd(), pidfd], PollFlags::IN, deadline);
             if !changed.is_ok_and(|changed| changed) {
                 let seconds = SCOPE_TIMEOUT.as_secs();
                 return Err(CgroupError::ScopeTimeout { unit: self.unit.clone(), seconds });
             }
         }
     }
+}
+
+/// Whether the process of a pidfd has ended (pidfd_open(2): it can be read from then on).
+fn has_ended(pidfd: BorrowedFd<'_>) -> Result<bool, rustix::io::Errno> {
+    let mut polled = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    rustix::event::poll(&mut polled, Some(&Timespec::default())).map(|ready| ready > 0)
 }
 
 /// The cgroup2 directory of this process, relative to the mount.
@@ -282,6 +293,20 @@ mod tests {
             let error = CgroupBase::open(name, None).unwrap_err();
             assert!(matches!(error, CgroupError::InvalidName { .. }), "{name}: {error}");
         }
+    }
+
+    /// Does nothing where there is no systemd with unified cgroups.
+    #[test]
+    fn a_holder_that_ends_at_once_is_named_instead_of_waited_for() {
+        if !is_cgroup2_unified_mode() || !Path::new("/run/systemd/system").is_dir() {
+            return;
+        }
+        let name = format!("roost-test-short-{}", std::process::id());
+        let (exe, argv) = (File::open("/bin/true").unwrap(), [c"true".into()]);
+        let holder = Holder { exe: exe.as_fd(), argv: &argv };
+        let error = CgroupBase::open(&name, Some(&holder)).unwrap_err();
+        let is_named = matches!(error, CgroupError::Holder { .. } | CgroupError::Scope { .. });
+        assert!(is_named, "{error}");
     }
 
     /// Does nothing where there is no systemd with unified cgroups.

@@ -192,7 +192,7 @@ impl Events {
     pub fn wait_empty(&self, timeout: Duration) -> Result<bool, CgroupError> {
         let deadline = Instant::now() + timeout;
         while self.is_populated()? {
-            if !poll_until(self.file.as_fd(), PollFlags::PRI, deadline)
+            if !poll_until(&[self.file.as_fd()], PollFlags::PRI, deadline)
                 .map_err(|error| failed("wait for", &self.path, error))?
             {
                 return Ok(false);
@@ -214,16 +214,17 @@ impl From<Events> for OwnedFd {
     }
 }
 
-/// Waits until a descriptor is ready, or the deadline has passed: false.
+/// Waits until one of these descriptors is ready, or the deadline has passed: false.
 pub(super) fn poll_until(
-    fd: BorrowedFd<'_>,
+    fds: &[BorrowedFd<'_>],
     flags: PollFlags,
     deadline: Instant,
 ) -> io::Result<bool> {
+    let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, flags)).collect();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-        match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&timeout)) {
+        match rustix::event::poll(&mut polled, Some(&timeout)) {
             Ok(ready) => return Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),

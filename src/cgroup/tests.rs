@@ -204,7 +204,7 @@ fn the_end_of_the_last_process_is_an_event() {
     let events = container.events_fd().unwrap();
     assert!(events.is_populated().unwrap());
     let flags = rustix::event::PollFlags::PRI;
-    let poll = |wait| files::poll_until(events.as_fd(), flags, std::time::Instant::now() + wait);
+    let poll = |wait| files::poll_until(&[events.as_fd()], flags, std::time::Instant::now() + wait);
     assert!(!poll(Duration::ZERO).unwrap());
     rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL).unwrap();
     assert!(poll(SOON).unwrap());

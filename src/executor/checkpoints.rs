@@ -206,8 +206,8 @@ fn write(paths: &PodPaths, job: &Job) -> Result<(), String> {
     let Job { container, checkpoint, new_directory } = job;
     let attempt = checkpoint.attempt();
     let result = match checkpoint {
-        Checkpoint::Attempt(file) => checkpoint::write(&paths.attempt(container, attempt), file),
-        Checkpoint::Exit(file) => checkpoint::write(&paths.exit(container, attempt), file),
+        Checkpoint::Attempt(file) => checkpoint::create(&paths.attempt(container, attempt), file),
+        Checkpoint::Exit(file) => checkpoint::create(&paths.exit(container, attempt), file),
     };
     result.map_err(|error| journal::chain(&error))?;
     if *new_directory {

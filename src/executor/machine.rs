@@ -145,8 +145,9 @@ pub enum Effect {
 pub struct Recovered {
     /// Its last run; [`Exit::Unknown`] where an attempt was recorded but no exit.
     pub last: LastRun,
-    /// The hash of the specification that run had.
-    pub hash: Hash,
+    /// The hash of the specification that run had; if that is not known, it counts as the one that
+    /// is wanted first.
+    pub hash: Option<Hash>,
     /// Runs that ended early, in a row, that one included; 0 to start again at once.
     pub streak: u32,
 }
@@ -272,7 +273,7 @@ impl PodMachine {
                     state: State::Ended { since: now },
                     next: last.attempt.next(),
                     last: Some(last),
-                    hash: Some(hash),
+                    hash,
                     streak,
                     resources: None,
                     update_fault: None,
@@ -342,7 +343,13 @@ impl PodMachine {
                 container.resources = None;
             }
         }
-        self.wanted = Some(Wanted { number, goal, revision: Revision::of(&spec), spec });
+        let revision = Revision::of(&spec);
+        for (name, container) in &mut self.containers {
+            if container.hash.is_none() && container.last.is_some() {
+                container.hash = revision.containers.get(name).copied();
+            }
+        }
+        self.wanted = Some(Wanted { number, goal, revision, spec });
     }
 
     /// When [`Event::Tick`] is due next.

@@ -1,6 +1,7 @@
 //! `roost-executor`: what the program does before the loop, and what becomes of its end.
 //!
-//! Nobody calls it by hand. `ps` shows `roost-executor --pod <namespace/name> --build <build>`.
+//! Nobody calls it by hand. `ps` shows `roost-executor --pod <namespace/name> --build <build>`, and
+//! where systemd owns the cgroups one `roost-executor park`, which keeps the scope of all pods.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -19,7 +20,8 @@ use crate::sys;
 #[derive(Debug, thiserror::Error)]
 enum ProgramError {
     #[error(
-        "{PROGRAM} is started by the agent only, as `--pod NAME --build BUILD`: unexpected {what}"
+        "{PROGRAM} is started by the agent only, as `--pod NAME --build BUILD` or `{PARK}`: \
+         unexpected {what}"
     )]
     Usage { what: String },
     #[error("preparing the process failed: {what}")]
@@ -31,6 +33,9 @@ enum ProgramError {
     #[error("the executor of the pod has failed")]
     Shell(#[source] ShellError),
 }
+
+/// The only argument of the process that keeps a systemd scope alive and does nothing else.
+pub const PARK: &str = "park";
 
 /// How the program was called.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,6 +67,12 @@ pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
 }
 
 fn run(arguments: impl Iterator<Item = String>) -> Result<(), ProgramError> {
+    let mut arguments = arguments.peekable();
+    if arguments.next_if(|argument| argument == PARK).is_some() {
+        return arguments
+            .next()
+            .map_or_else(park, |more| Err(ProgramError::Usage { what: format!("`{more}`") }));
+    }
     let Arguments { build, mode } = parse(arguments)?;
     prepare()?;
     let shell = match mode {
@@ -84,6 +95,14 @@ fn run(arguments: impl Iterator<Item = String>) -> Result<(), ProgramError> {
     shell.and_then(Shell::run).map_err(ProgramError::Shell)
 }
 
+/// Waits to be killed. Signals keep their default effect: systemd ends the scope by SIGTERM.
+fn park() -> Result<(), ProgramError> {
+    name_process()?;
+    loop {
+        std::thread::park();
+    }
+}
+
 fn handover(fd: i32) -> Result<Handover, ProgramError> {
     let what = "taking over the state";
     let file = sys::inherited_fd(fd).map_err(|source| ProgramError::Prepare { what, source })?;
@@ -99,9 +118,15 @@ fn prepare() -> Result<(), ProgramError> {
     blocked.thread_block().map_err(|error| failed("blocking signals")(error.into()))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| failed("guarding its memory")(error.into()))?;
-    // Its own program is executed through a descriptor, whose number would be its name.
-    rustix::thread::set_name(&std::ffi::CString::new(PROGRAM).expect("there is no NUL in it"))
-        .map_err(|error| failed("naming the process")(error.into()))
+    name_process()
+}
+
+/// Its own program is executed through a descriptor, whose number would be its name.
+fn name_process() -> Result<(), ProgramError> {
+    let name = std::ffi::CString::new(PROGRAM).expect("there is no NUL in it");
+    let what = "naming the process";
+    rustix::thread::set_name(&name)
+        .map_err(|error| ProgramError::Prepare { what, source: error.into() })
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments, ProgramError> {

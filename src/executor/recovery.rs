@@ -74,7 +74,8 @@ fn recover_run(
     boot: &BootId,
     now: WallTime,
 ) -> Result<Recovered, CheckpointError> {
-    let announced = believed(checkpoint::read::<AttemptFile>(&paths.attempt(container, newest)))?;
+    let path = paths.attempt(container, newest);
+    let announced = believed(checkpoint::read::<AttemptFile>(&path))?;
     let ended = believed(checkpoint::read::<ExitFile>(&paths.exit(container, newest)))?;
     let last = match ended {
         Some(ended) => ended.run,
@@ -91,14 +92,16 @@ fn recover_run(
     };
     checkpoint::sweep(&paths.container(container))?;
     let Some(announced) = announced else {
-        // Announcing it failed, so it never ran: its specification is not known and does not
-        // matter. No specification has this hash, so the next one is started at once.
-        return Ok(Recovered { last, hash: no_hash(), streak: 0 });
+        // Without the file, announcing it failed, so it never ran: its specification is not known
+        // and does not matter. No specification has this hash, so the next one is started at once.
+        // With a damaged one it may have run, and what runs once must not run again.
+        let hash = (!path.exists()).then(no_hash);
+        return Ok(Recovered { last, hash, streak: 0 });
     };
     // Another boot has cleared whatever made it end early.
     let same_boot = announced.boot == *boot;
     let streak = if same_boot { announced.backoff_count.saturating_add(1) } else { 0 };
-    Ok(Recovered { last, hash: announced.container_hash, streak })
+    Ok(Recovered { last, hash: Some(announced.container_hash), streak })
 }
 
 /// A damaged file says as little as none; one of a newer Roost, or a failing disk, stops us.
@@ -193,9 +196,13 @@ mod tests {
         }
 
         fn recover(&self) -> Option<(u32, Exit, Hash, u32)> {
+            let found = self.recovered()?;
+            Some((found.last.attempt.0, found.last.exit, found.hash.unwrap(), found.streak))
+        }
+
+        fn recovered(&self) -> Option<Recovered> {
             let found = recover(&self.paths, &"now".parse().unwrap(), WallTime(9)).unwrap();
-            let found = found.get(&self.container)?;
-            Some((found.last.attempt.0, found.last.exit.clone(), found.hash, found.streak))
+            found.get(&self.container).cloned()
         }
 
         fn files(&self) -> Vec<String> {
@@ -250,6 +257,14 @@ mod tests {
         pod.end(1, Exit::NotStarted("disk full".into()));
         let expected = Exit::NotStarted("disk full".into());
         assert_eq!(pod.recover(), Some((1, expected, no_hash(), 0)));
+    }
+
+    #[test]
+    fn a_damaged_announcement_is_of_a_run_that_may_have_been() {
+        let pod = Pod::new();
+        fs::write(pod.paths.attempt(&pod.container, Attempt(3)), "{\"for").unwrap();
+        let found = pod.recovered().unwrap();
+        assert_eq!((found.last.attempt.0, found.last.exit, found.hash), (3, Exit::Unknown, None));
     }
 
     #[test]

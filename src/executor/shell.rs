@@ -17,6 +17,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
@@ -28,7 +30,7 @@ use super::logs::{ContainerLog, Stream};
 use super::machine::{Effect, Event, PodMachine};
 use super::pod::Pod;
 use super::poller::{EventFlags, Poller, Timer, Watched};
-use super::protocol::{PROTOCOL, ToAgent, ToExecutor, WantedPod};
+use super::protocol::{Goal, PROTOCOL, PodReport, ToAgent, ToExecutor, WantedPod};
 use super::recovery::{self, RecoveryError};
 use super::run::{READ_LEN, Run, Setup};
 use super::token::Token;
@@ -37,7 +39,7 @@ use super::wire::{Received, WireError};
 use crate::cgroup::{CgroupError, ContainerCgroup, PodCgroup, PodLimits};
 use crate::clock::{BootId, BootTime, Millis, WallTime};
 use crate::ids::{Attempt, ContainerName};
-use crate::manifest::pod::Resources;
+use crate::manifest::pod::{PodSpec, Resources};
 use crate::manifest::revision::Hash;
 use crate::state::checkpoint::{AttemptFile, ExitFile, Format};
 use crate::state::paths::EXECUTOR_SOCKET;
@@ -112,6 +114,10 @@ pub(super) struct Shell {
     /// Whether the machine has taken a step since the agent was last told.
     changed: bool,
     upgrade: Option<Upgrade>,
+    /// Becomes ready when the machine is shut down.
+    shutdown: Watched<SignalFd>,
+    /// Whether it is: nothing is started any more, whatever the agent says.
+    is_shut_down: bool,
     /// When it ends by itself: nobody said what it is for, or the last report is not taken.
     end_at: Option<BootTime>,
     /// Whether it will end as soon as it can: nothing is left to be done.
@@ -151,6 +157,7 @@ impl Shell {
         let listener = poller
             .watch(listener, Token::Listener.encode(), EventFlags::IN)
             .map_err(system("waiting for connections"))?;
+        let shutdown = watch_shutdown(&poller).map_err(system("waiting for signals"))?;
         let pod = Pod::new(boot.paths.clone(), boot.masked.clone(), &poller);
         let writers = Writers::new(boot.paths.clone(), &poller, |id| Token::Writer(id).encode());
         let cgroup = boot.cgroups.pod(boot.id);
@@ -174,6 +181,8 @@ impl Shell {
             events,
             changed,
             upgrade,
+            shutdown,
+            is_shut_down: false,
             end_at,
             ended,
         })
@@ -245,6 +254,7 @@ impl Shell {
                 self.pod.reaper_ended();
             }
             Token::Check => self.look_at_upgrade(),
+            Token::Shutdown => self.shut_down(),
             Token::Writer(id) => {
                 for written in self.writers.ended(id) {
                     self.written(written);
@@ -264,6 +274,28 @@ impl Shell {
                     run.kill_others(&self.poller, id);
                 }
             }
+        }
+    }
+
+    /// Stops everything and ends, as if the agent had said so: after this boot the agent starts
+    /// what shall run. Otherwise the containers, which systemd tells to stop as well, would be
+    /// started again and again until it loses patience.
+    fn shut_down(&mut self) {
+        if !matches!(self.shutdown.get().read_signal(), Ok(Some(_))) {
+            return;
+        }
+        journal::note(format_args!("told to end: everything is stopped"));
+        self.is_shut_down = true;
+        if let Some(upgrade) = self.upgrade.take() {
+            upgrade.cancel();
+        }
+        match (self.machine.report(), self.machine.spec()) {
+            (Some(PodReport { number, goal, .. }), Some(spec)) => {
+                let goal = stopping(goal, spec);
+                let wanted = WantedPod { number, goal, spec: spec.clone() };
+                self.events.push_back(Event::Wanted(wanted));
+            }
+            (None, _) | (_, None) => self.ended = true,
         }
     }
 
@@ -477,8 +509,11 @@ impl Shell {
                     }
                     connection.due.welcome = true;
                 }
-                ToExecutor::SetSpec(wanted) => {
+                ToExecutor::SetSpec(mut wanted) => {
                     connection.due.report = true;
+                    if self.is_shut_down {
+                        wanted.goal = stopping(wanted.goal, &wanted.spec);
+                    }
                     self.events.push_back(Event::Wanted(wanted));
                     // Each takes effect before the next is looked at.
                     self.settle();
@@ -519,6 +554,22 @@ impl Shell {
         if let Err(error) = fs::remove_file(&path) {
             journal::note(format_args!("can't remove {}: {error}", path.display()));
         }
+    }
+}
+
+/// systemd ends the scope of all pods by SIGTERM when the machine is shut down. The signal is
+/// blocked since the program began (`program`), so that it waits here.
+fn watch_shutdown(poller: &Rc<Poller>) -> io::Result<Watched<SignalFd>> {
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(&SigSet::from(Signal::SIGTERM), flags)?;
+    poller.watch(signals, Token::Shutdown.encode(), EventFlags::IN)
+}
+
+/// The goal of a pod whose machine is shut down.
+fn stopping(goal: Goal, spec: &PodSpec) -> Goal {
+    match goal {
+        Goal::Run => Goal::Stop { grace: spec.termination_grace },
+        Goal::Stop { grace } => Goal::Stop { grace },
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) enum Token {
     Stderr(u32),
     /// The last process of a run has ended.
     Cgroup(u32),
+    /// The machine is shut down.
+    Shutdown,
 }
 
 impl Token {
@@ -43,6 +45,7 @@ impl Token {
             Self::Stdout(id) => (8, id),
             Self::Stderr(id) => (9, id),
             Self::Cgroup(id) => (10, id),
+            Self::Shutdown => (11, 0),
         };
         kind << 32 | u64::from(id)
     }
@@ -63,6 +66,7 @@ impl Token {
             8 => Self::Stdout(id),
             9 => Self::Stderr(id),
             10 => Self::Cgroup(id),
+            11 => Self::Shutdown,
             _ => return None,
         })
     }

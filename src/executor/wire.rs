@@ -89,7 +89,7 @@ impl Inbox {
         self.fds.is_empty().then_some(&self.bytes)
     }
 
-    /// Takes what is there, at most [`CHUNK_LEN`] bytes, without waiting.
+    /// Takes what is there, at most `CHUNK_LEN` bytes, without waiting.
     ///
     /// # Errors
     /// If the connection can't be used any further.

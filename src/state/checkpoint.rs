@@ -85,14 +85,11 @@ pub enum CheckpointError {
 /// [`CheckpointError::Io`] or [`CheckpointError::Refused`]. The old one is still there then, or
 /// (when only the last step, the sync of the directory, failed) the new one already.
 pub fn write<T: Checkpoint>(path: &Path, value: &T) -> Result<(), CheckpointError> {
-    let refused = |why: String| CheckpointError::Refused { path: path.to_owned(), why };
-    let mut bytes = serde_json::to_vec(value).map_err(|e| refused(e.to_string()))?;
-    bytes.push(b'\n');
-    if bytes.len() as u64 > CHECKPOINT_LEN_MAX {
-        let len = bytes.len();
-        return Err(refused(format!("it would be {len} bytes; {CHECKPOINT_LEN_MAX} are the most")));
-    }
-    let name = path.file_name().ok_or_else(|| refused("it has no name".into()))?;
+    let bytes = encode(path, value)?;
+    let name = path.file_name().ok_or_else(|| CheckpointError::Refused {
+        path: path.to_owned(),
+        why: "it has no name".into(),
+    })?;
     let directory = directory_of(path);
     let (temp, mut file) = create_temp(directory, name)
         .map_err(|e| io_error("make a temporary file in", directory, e))?;
@@ -107,6 +104,41 @@ pub fn write<T: Checkpoint>(path: &Path, value: &T) -> Result<(), CheckpointErro
         return Err(error);
     }
     sync_dir(directory).map_err(|e| io_error("sync", directory, e))
+}
+
+/// Writes a checkpoint under a name that had none; durable on return. There is nothing to be
+/// replaced, so it is written in place: the file system commits once, and not once for the file
+/// and once for its name, which was most of the time of a start. What a power cut leaves of it
+/// before that is missing or [`CheckpointError::Damaged`].
+///
+/// # Errors
+/// As [`write()`].
+pub fn create<T: Checkpoint>(path: &Path, value: &T) -> Result<(), CheckpointError> {
+    let bytes = encode(path, value)?;
+    let directory = directory_of(path);
+    let mut file = match File::options().write(true).create_new(true).open(path) {
+        Ok(file) => file,
+        // An earlier try of the same.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return write(path, value),
+        Err(error) => return Err(io_error("make", path, error)),
+    };
+    let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        drop(fs::remove_file(path));
+        return Err(io_error("write", path, error));
+    }
+    sync_dir(directory).map_err(|e| io_error("sync", directory, e))
+}
+
+fn encode<T: Checkpoint>(path: &Path, value: &T) -> Result<Vec<u8>, CheckpointError> {
+    let refused = |why: String| CheckpointError::Refused { path: path.to_owned(), why };
+    let mut bytes = serde_json::to_vec(value).map_err(|e| refused(e.to_string()))?;
+    bytes.push(b'\n');
+    if bytes.len() as u64 > CHECKPOINT_LEN_MAX {
+        let len = bytes.len();
+        return Err(refused(format!("it would be {len} bytes; {CHECKPOINT_LEN_MAX} are the most")));
+    }
+    Ok(bytes)
 }
 
 /// Reads a checkpoint; none if there is no such file.

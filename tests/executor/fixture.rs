@@ -285,8 +285,13 @@ impl TestPod {
 
     /// Kills the executor and nothing else.
     pub(crate) fn kill_executor(&mut self) {
+        self.end_executor(Signal::KILL);
+    }
+
+    /// Sends the executor a signal that ends it.
+    pub(crate) fn end_executor(&mut self, signal: Signal) {
         let pidfd = &self.spawned.as_ref().unwrap().pidfd;
-        rustix::process::pidfd_send_signal(pidfd, Signal::KILL).unwrap();
+        rustix::process::pidfd_send_signal(pidfd, signal).unwrap();
         self.wait_executor();
     }
 

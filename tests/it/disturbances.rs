@@ -365,7 +365,7 @@ fn run_once_pods_run_at_most_once_however_often_agent_and_executors_are_killed()
 fn a_pod_that_takes_its_time_delays_no_other() {
     let node = Node::started();
     let deaf = Asked::one("deaf", "trap '' TERM; echo deaf; while :; do sleep 1000; done");
-    node.ask_for(&deaf.with("/spec/terminationGracePeriodSeconds", json!(5)));
+    node.ask_for(&deaf.with("/spec/terminationGracePeriodSeconds", json!(5 * slowness())));
     let pod = node.until_running("default/deaf");
     until_text(&node.log(&pod, "main", 0), "deaf", |text| text.contains("deaf").then_some(()));
     let process = Process::of(pod.pids()["main"]);

@@ -112,7 +112,10 @@ impl World {
             if self.has(Bug::RecoveryCountsFromZero) {
                 last.attempt = Attempt(0);
             }
-            all.insert(name, Recovered { last, hash, streak: streak.saturating_add(1) });
+            all.insert(
+                name,
+                Recovered { last, hash: Some(hash), streak: streak.saturating_add(1) },
+            );
         }
         all
     }

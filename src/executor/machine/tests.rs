@@ -476,7 +476,7 @@ fn what_belongs_to_another_run_is_ignored() {
 fn recovered(exit: Exit, spec: &PodSpec, streak: u32) -> BTreeMap<ContainerName, Recovered> {
     let last = LastRun { attempt: Attempt(4), started_at: None, finished_at: WallTime(0), exit };
     let hash = Revision::of(spec).containers[&name("a")];
-    BTreeMap::from([(name("a"), Recovered { last, hash, streak })])
+    BTreeMap::from([(name("a"), Recovered { last, hash: Some(hash), streak })])
 }
 
 #[test]
@@ -492,6 +492,16 @@ fn a_recovered_run_counts_with_its_back_off() {
 fn an_unknown_end_of_a_run_once_container_is_a_failure_and_not_run_again() {
     let spec = pod(RestartPolicy::Never, &["a"]);
     let mut bench = Bench::recovered(recovered(Exit::Unknown, &spec, 1));
+    assert_eq!(launches(bench.want(&spec)), []);
+    assert_eq!((bench.wake(), bench.finished()), (None, Some(Outcome::Failed)));
+}
+
+#[test]
+fn a_run_of_which_only_the_number_is_known_counts_as_one_of_what_is_wanted_first() {
+    let spec = pod(RestartPolicy::Never, &["a"]);
+    let mut found = recovered(Exit::Unknown, &spec, 0);
+    found.values_mut().for_each(|container| container.hash = None);
+    let mut bench = Bench::recovered(found);
     assert_eq!(launches(bench.want(&spec)), []);
     assert_eq!((bench.wake(), bench.finished()), (None, Some(Outcome::Failed)));
 }

@@ -87,6 +87,7 @@ impl Shell {
             return;
         }
         let begun = match (fds.pop(), fds.is_empty()) {
+            (_, _) if self.is_shut_down => Err("the machine is shut down".to_owned()),
             (Some(exe), true) => self.check_upgrade(build, exe),
             (None | Some(_), _) => Err("it has to come with one descriptor".to_owned()),
         };
