@@ -153,7 +153,12 @@ impl Node {
     pub fn stop_agent(&mut self) {
         if let Some(mut agent) = self.agent.take() {
             send(agent.id(), libc::SIGTERM);
+            let ended = Process::of(agent.id()).ends_within(soon());
+            if !ended {
+                agent.kill().unwrap();
+            }
             agent.wait().unwrap();
+            assert!(ended, "the agent did not end when told to:\n{}", self.agent_log());
         }
     }
 

@@ -454,6 +454,12 @@ fn a_container_cannot_write_the_hosts_programs_through_proc() {
         assert!(reached.is_empty(), "{reached:?}: {text}");
     }
     assert!(state() == before, "a program was written");
+    // The last of the walls, by itself: even who could open it finds a read-only mount.
+    for pid in node.executors().into_values() {
+        let exe = std::fs::File::open(format!("/proc/{pid}/exe")).unwrap();
+        let mount = rustix::fs::fstatvfs(exe).unwrap().f_flag;
+        assert!(mount.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{mount:?}");
+    }
     node.end();
 }
 
