@@ -149,6 +149,19 @@ mod tests {
         assert_eq!(BootTime(u64::MAX).plus(Millis(9)), BootTime(u64::MAX));
     }
 
+    /// Of the clocks of the kernel only this one is what `/proc/uptime` counts (proc_uptime(5)): a
+    /// step of the wall clock does not move it, and it does not stand still in suspend.
+    #[test]
+    fn the_time_that_decides_is_the_uptime_of_the_machine() {
+        let text = std::fs::read_to_string("/proc/uptime").unwrap();
+        let (seconds, hundredths) = text.split(' ').next().unwrap().split_once('.').unwrap();
+        let uptime = seconds.parse::<u64>().unwrap() * 1000;
+        let uptime = BootTime(uptime + hundredths.parse::<u64>().unwrap() * 10);
+        let now = BootTime::now();
+        assert!(now >= uptime, "{now:?} is before {uptime:?}");
+        assert!(now.since(uptime) < Millis::from_secs(60), "{now:?} is not about {uptime:?}");
+    }
+
     #[test]
     fn times_are_written_as_kubernetes_does() {
         let t = WallTime(1_700_000_000_123_456_789);

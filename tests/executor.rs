@@ -260,15 +260,16 @@ fn a_program_that_can_not_go_on_is_refused_and_nothing_changes() {
 fn the_output_of_a_container_that_exits_at_once_is_complete() {
     run(async {
         let mut pod = TestPod::start();
-        let mut spec = spec(&[("a", "seq 1 1000; echo err >&2; printf end")]);
+        let mut spec = spec(&[("a", "seq 1 10000; echo err >&2; printf end")]);
         spec.restart_policy = RestartPolicy::Never;
         pod.set(spec).await;
         pod.until("a", |a| a.status == ContainerStatus::Terminated).await;
         let log = pod.log("a", 0);
         let stdout: Vec<&str> = log.iter().filter_map(|l| l.strip_prefix("stdout F ")).collect();
-        let expected: Vec<String> = (1..=1000).map(|n| n.to_string()).collect();
-        assert_eq!(stdout[..1000], expected);
-        assert_eq!(stdout[1000..], ["end"]);
+        let expected: Vec<String> = (1..=10_000).map(|n| n.to_string()).collect();
+        // More than is read at a time, and less than a pipe takes.
+        assert_eq!(stdout[..10_000], expected);
+        assert_eq!(stdout[10_000..], ["end"]);
         assert!(log.iter().any(|line| line == "stderr F err"));
         pod.stop(Millis(0)).await;
     });

@@ -170,8 +170,15 @@ impl Core {
         self.desired = self.manifests.desired();
         let faults = self.manifests.faults();
         self.publisher.set_faults(faults, &self.actual, WallTime::now());
-        // A pod that could not be dealt with may be dealt with now.
-        self.busy.retain(|_, busy| matches!(busy, Busy::Working { .. }));
+        // A pod that could not be dealt with may be dealt with now. What a worker is out for may
+        // be out of date, so that its failure is no reason to wait for long.
+        self.busy.retain(|_, busy| match busy {
+            Busy::Working { failures } => {
+                *failures = 0;
+                true
+            }
+            Busy::Held { .. } => false,
+        });
     }
 
     fn remember(&mut self, plan: &Plan) {

@@ -147,6 +147,17 @@ fn another_and_empty_directory_keeps_the_pods_and_raises_an_alarm() {
 }
 
 #[test]
+fn another_and_empty_directory_is_told_of_also_when_no_pod_is_from_it() {
+    let mut world = World::running();
+    world.actual.pods.clear();
+    world.unclaim();
+    world.see("/m", 2, true);
+    let plan = world.plan();
+    assert!(plan.remember.is_empty());
+    assert_eq!(plan.alarms.len(), 1);
+}
+
+#[test]
 fn the_same_directory_made_empty_deletes() {
     let mut world = World::running();
     world.unclaim();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use roost::state::store::{Opening, open_or_rebuild};
 use serde_json::json;
 
 use crate::harness::{
@@ -282,7 +283,7 @@ fn nothing_is_lost_while_there_is_no_agent() {
 /// Invariant 6: after a pod is deleted nothing of it is left ([`Node::end`] proves it as well).
 #[test]
 fn a_pod_whose_file_is_deleted_leaves_nothing_while_others_go_on() {
-    let node = Node::started();
+    let mut node = Node::started();
     let shared = json!({ "name": "shared", "emptyDir": { "medium": "Memory" } });
     let going = Asked::one("going", FOREVER)
         .container("forks", "(sleep 1000 &) ; setsid sleep 1000 & sleep 1000")
@@ -306,6 +307,13 @@ fn a_pod_whose_file_is_deleted_leaves_nothing_while_others_go_on() {
     assert_eq!(of_it(&node), Vec::<String>::new());
     assert_eq!(node.executors().len(), 1);
     assert_eq!(node.pod("default/staying").processes(), staying.processes());
+    node.stop_agent();
+    let (store, opening) = open_or_rebuild(&node.root().join("data/state")).unwrap();
+    let Opening::Loaded(contents) = opening else { panic!("{opening:?}") };
+    let recorded: Vec<String> = contents.pods.keys().map(ToString::to_string).collect();
+    assert_eq!(recorded, [staying.uid()]);
+    drop(store);
+    node.start();
     node.end();
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::harness::{Asked, FOREVER, Node, Pod, Process, manifest, until_lines};
+use crate::harness::{Asked, FOREVER, Node, Pod, Process, manifest, until_lines, until_text};
 
 /// A pod of two containers, written out; lines are counted in tests.
 const GOOD: &str = "\
@@ -484,5 +484,48 @@ fn a_pod_that_is_removed_and_put_back_at_once_never_runs_twice() {
         until_lines(&trace, round + 1);
     }
     assert_eq!(fs::read_to_string(trace).unwrap(), "start\n".repeat(6));
+    node.end();
+}
+
+/// Invariant 7. What a pod waits for may be in any manifest, so each change ends its waiting.
+#[test]
+fn a_pod_in_trouble_is_tried_again_at_once_when_a_manifest_changes() {
+    let node = Node::started();
+    // No executor can be started while there is no room for its socket.
+    let sockets = node.root().join("run/pods");
+    fs::remove_dir(&sockets).unwrap();
+    fs::write(&sockets, "").unwrap();
+    node.ask_for(&Asked::one("waits", FOREVER));
+    let waits_until = |what: &[&str]| {
+        let log = node.root().with_file_name("agent.log");
+        until_text(&log, &what.join(", then "), |text| {
+            let found: Vec<&str> = text
+                .split("retry_in=")
+                .skip(1)
+                .filter_map(|rest| rest.split_whitespace().next())
+                .take(what.len())
+                .collect();
+            assert!(what.starts_with(&found), "{found:?} is not {what:?}:\n{text}");
+            (found.len() == what.len()).then_some(())
+        });
+    };
+    waits_until(&["500ms", "1s", "2s", "4s"]);
+    node.put("other.json", "no manifest");
+    waits_until(&["500ms", "1s", "2s", "4s", "500ms"]);
+    fs::remove_file(&sockets).unwrap();
+    node.until_running("default/waits");
+    node.end();
+}
+
+/// Invariant 4: the handle of the directory is kept, so that it is known to be the same.
+#[test]
+fn a_directory_that_was_emptied_while_there_was_no_agent_deletes() {
+    let mut node = Node::started();
+    node.ask_for(&Asked::one("last", FOREVER));
+    node.until_running("default/last");
+    node.stop_agent();
+    node.remove("last.json");
+    node.start();
+    node.until_gone("default/last");
     node.end();
 }
