@@ -98,7 +98,7 @@ mod tests {
         ("bincode", "src/state/codec"),
         ("notify", "src/manifest/watcher"),
         ("cgroups_rs", "src/cgroup/base.rs"),
-        ("unsafe", "src/sys.rs"),
+        ("unsafe", "src/sys"),
     ];
 
     /// What may lie at the top; anything else there is a dotfile.
