@@ -436,10 +436,15 @@ impl Drop for Node {
         self.kill_agent();
         let Some(name) = self.cgroup.get() else { return };
         let mut cgroups = cgroups_named(name);
+        let processes: Vec<Process> =
+            pids().filter(|pid| self.is_ours(*pid)).filter_map(Process::find).collect();
         for cgroup in &cgroups {
             let _not_v2 = std::fs::write(cgroup.join("cgroup.kill"), "1");
         }
-        // Children before their parents.
+        // A cgroup can be removed when its processes have ended. Children before their parents.
+        for process in &processes {
+            process.ends_within(soon());
+        }
         cgroups.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
         for cgroup in cgroups {
             let _in_use = std::fs::remove_dir(cgroup);
