@@ -377,8 +377,10 @@ impl Node {
             let line = command_line(pid);
             let is_executor = line.first().is_some_and(|word| word == "roost-executor");
             let pod = line.iter().skip_while(|word| *word != "--pod").nth(1)?;
-            // A reaper is a copy of its executor, and PID 1 of its pod.
-            (is_executor && !is_reaper(pid)).then(|| (pod.clone(), pid))
+            // Reapers, writers of checkpoints, checks of another build and containers that are
+            // being set up look like their executor, and are its children.
+            let is_copy = command_line(parent(pid)).first() == line.first();
+            (is_executor && !is_copy).then(|| (pod.clone(), pid))
         });
         named.collect()
     }
@@ -546,12 +548,6 @@ fn is_zombie(pid: u32) -> bool {
 
 fn parent(pid: u32) -> u32 {
     status_line(pid, "PPid").parse().unwrap_or(0)
-}
-
-/// Whether a process is PID 1 of a pid namespace inside ours.
-fn is_reaper(pid: u32) -> bool {
-    let ids = status_line(pid, "NSpid");
-    ids.split_whitespace().count() > 1
 }
 
 /// The systemd scope of a base.

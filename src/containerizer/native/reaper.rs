@@ -6,11 +6,13 @@
 //! its namespace it gets no signal from inside; when it ends, the kernel kills the whole pod.
 
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::io::FdFlags;
+use rustix::pipe::PipeFlags;
 use rustix::process::{DumpableBehavior, WaitOptions};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
@@ -34,11 +36,16 @@ impl Reaper {
         let failed = |source| ContainerizerError::Reaper { source };
         let own = File::open(OWN_NAMESPACE).map_err(failed)?;
         let flags = u64::from(CloneFlags::CLONE_NEWPID.bits().unsigned_abs());
+        let (done, ready) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         match sys::clone_process(&CloneRequest { flags, into_cgroup: None }).map_err(failed)? {
             Cloned::Parent { pid, pidfd } => {
+                drop(ready);
+                // No container may begin before its PID 1 is what it shall be.
+                File::from(done).read_exact(&mut [0]).map_err(failed)?;
                 Ok(Self { pid: pid.as_raw_nonzero().get(), pidfd, own })
             }
-            Cloned::Child => reap_for_ever(),
+            Cloned::Child => reap_for_ever(&ready),
         }
     }
 
@@ -76,11 +83,11 @@ impl Reaper {
 
 /// What the reaper does. The parent-death signal may come too late to be set if the executor ends
 /// at this very moment; the agent's kill of the cgroup covers that.
-fn reap_for_ever() -> ! {
+fn reap_for_ever(ready: &OwnedFd) -> ! {
     /// Exit code for a set-up that failed; the executor sees the end of PID 1.
     const FAILED: i32 = 1;
     let set_up = || -> std::io::Result<SigSet> {
-        sys::close_all_but(&[])?;
+        sys::close_all_but(&[ready.as_fd()])?;
         sys::reset_signals();
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
@@ -89,6 +96,8 @@ fn reap_for_ever() -> ! {
         let mut children = SigSet::empty();
         children.add(Signal::SIGCHLD);
         children.thread_block()?;
+        rustix::io::write(ready, b"1")?;
+        sys::close_all_but(&[])?;
         Ok(children)
     };
     let Ok(children) = set_up() else { sys::exit_now(FAILED) };
