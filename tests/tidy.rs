@@ -443,6 +443,7 @@ mod tests {
                 {
                     scripts += 1;
                 }
+                // What several scripts have in common.
                 ["tests", "vm", name] if is_read_in(tree, name) => {}
                 ["tests", "vm", ..] => {
                     faults
