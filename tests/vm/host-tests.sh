@@ -9,6 +9,9 @@ mkdir -p "$ROOST_TARGET" "${ROOST_TARGET%/*}/tmp"
 mount --bind /share/bin "$ROOST_TARGET"
 cd "$ROOST_REPO"
 export ROOST_KILLS=2
+# Tests of the executor start it without the agent, which raises this for it. systemd's default
+# does not do for a pod of 200 containers.
+ulimit -n "$(ulimit -H -n)"
 
 run() {
     local name=$1
