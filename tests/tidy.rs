@@ -399,7 +399,7 @@ mod tests {
     }
 
     fn machine_paths(tree: &Tree) -> Vec<Fault> {
-        // Only where a path begins: `upper/work/` is somebody else's.
+        // Only where a path begins: a part of a longer one with such a name is somebody else's.
         let absolute = |line: &str| {
             MACHINE_PATHS.iter().any(|path| {
                 line.match_indices(path).any(|(at, _)| {
