@@ -91,7 +91,7 @@ fn when_the_executor_is_killed_its_containers_die_and_run_once_pods_do_not_run_a
         pod.wait_empty();
         pod.spawn().await;
         let welcome = pod.welcome().await;
-        assert_eq!(welcome.wanted, None);
+        assert_eq!(welcome.told, None);
         pod.set(spec).await;
         let report = pod.finished().await;
         assert_eq!(report.finished, Some(Outcome::Failed));
@@ -147,8 +147,12 @@ fn a_newer_connection_replaces_the_older_and_learns_what_is_wanted() {
         let pid = pod.running("a").await;
         let mut older = pod.reconnect().unwrap();
         let welcome = pod.welcome().await;
-        let told = welcome.wanted.unwrap();
+        let (told, report) = welcome.told.unwrap();
         assert_eq!((told.goal, &*told.spec), (Goal::Run, &wanted));
+        let ContainerStatus::Running { pid: reported, .. } = report.containers[0].status else {
+            panic!("{report:?}");
+        };
+        assert_eq!(reported, pid);
         assert!(older.next().await.is_ok_and(|message| message.is_none()));
         assert_eq!(pod.agent().peer_pid().unwrap(), welcome.pid);
         assert!(pod.agent().pidfd(welcome.pid).unwrap().is_some());

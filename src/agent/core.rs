@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::events;
-use super::link::{self, LinkEvent, LinkHandle, LinkId, Process};
+use super::link::{self, Heard, LinkEvent, LinkHandle, LinkId, Process};
 use super::manifests::Manifests;
 use super::publish::{Publisher, Saved};
 use super::service::{DeleteRefused, Request};
@@ -283,7 +283,8 @@ impl Core {
     }
 
     fn linked(&mut self, id: PodId, connection: Connection, welcome: Welcome) {
-        let Welcome { build, pid, wanted, .. } = welcome;
+        let Welcome { build, pid, told, .. } = welcome;
+        let (wanted, report) = told.unzip();
         let process = match connection.pidfd(pid) {
             Ok(process) => process.map_or(Process::Ended, Process::Held),
             Err(error) => {
@@ -296,10 +297,14 @@ impl Core {
         let number = self.links_made;
         let link_id = LinkId { pod: id, number };
         let events = self.link_events.clone();
-        let handle = link::open(link_id, connection, build.clone(), process, events);
+        let heard = Heard::first(build.clone(), report.clone());
+        let handle = link::open(link_id, connection, heard, process, events);
         self.links.insert(id, Link { number, handle, pid, since: BootTime::now() });
+        if report.is_some() {
+            self.unheard.remove(&id);
+        }
         let pod = self.pod(id);
-        pod.executor = ExecutorState::Connected { build, refused_upgrade: false, report: None };
+        pod.executor = ExecutorState::Connected { build, refused_upgrade: false, report };
         let Some(wanted) = wanted else { return };
         // What the executor was told makes good what the disk has lost.
         if pod.record.is_none() && pod.adoptable.is_none() {

@@ -59,11 +59,19 @@ pub(super) struct LinkHandle {
     heard: watch::Receiver<Heard>,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Heard {
+/// What an executor has said.
+#[derive(Debug, Clone)]
+pub(super) struct Heard {
     build: String,
     report: Option<PodReport>,
     refused_upgrade: Option<String>,
+}
+
+impl Heard {
+    /// What it said when it introduced itself.
+    pub(super) fn first(build: String, report: Option<PodReport>) -> Self {
+        Self { build, report, refused_upgrade: None }
+    }
 }
 
 /// Why an executor could not be told something.
@@ -134,12 +142,12 @@ impl LinkHandle {
 pub(super) fn open(
     id: LinkId,
     connection: Connection,
-    build: String,
+    heard: Heard,
     process: Process,
     events: mpsc::Sender<(LinkId, LinkEvent)>,
 ) -> LinkHandle {
     let (outgoing, to_send) = mpsc::channel(OUTGOING_MAX);
-    let (tell, heard) = watch::channel(Heard { build, ..Heard::default() });
+    let (tell, heard) = watch::channel(heard);
     tokio::spawn(async move {
         relay(id, connection, to_send, &tell, &events).await;
         // What waits for an answer must not wait on for one that can't come any more.

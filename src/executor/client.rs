@@ -21,7 +21,7 @@ use tokio::net::UnixStream;
 
 use super::boot::Boot;
 use super::handover;
-use super::protocol::{PROTOCOL, ToAgent, ToExecutor, WantedPod};
+use super::protocol::{PROTOCOL, PodReport, ToAgent, ToExecutor, WantedPod};
 use super::upgrade;
 use super::wire::{Inbox, Outbox, Received, WireError};
 use crate::cgroup::CgroupError;
@@ -259,8 +259,8 @@ pub struct Welcome {
     pub pod: PodId,
     /// Its process.
     pub pid: u32,
-    /// What it was told last.
-    pub wanted: Option<WantedPod>,
+    /// What it was told last, and where its pod stands.
+    pub told: Option<(WantedPod, PodReport)>,
 }
 
 /// Why an executor does not answer.
@@ -289,20 +289,33 @@ impl Connection {
     /// # Errors
     /// If it does not answer so in time; the connection is of no use then.
     pub async fn hello(&mut self, timeout: Duration) -> Result<Welcome, HelloError> {
-        let answer = async {
-            let hello = ToExecutor::Hello { protocol: PROTOCOL };
-            self.send(&hello, Vec::new()).await.map_err(HelloError::Wire)?;
-            self.next().await.map_err(HelloError::Wire)
-        };
-        let answer = tokio::time::timeout(timeout, answer).await;
-        match answer.map_err(|_| HelloError::Timeout { after: timeout })?? {
-            None => Err(HelloError::Closed),
-            Some(ToAgent::Welcome { protocol, build, pod, pid, wanted }) => {
-                Ok(Welcome { protocol, build, pod, pid, wanted })
+        let answer = tokio::time::timeout(timeout, self.introduction()).await;
+        answer.map_err(|_| HelloError::Timeout { after: timeout })?
+    }
+
+    async fn introduction(&mut self) -> Result<Welcome, HelloError> {
+        let hello = ToExecutor::Hello { protocol: PROTOCOL };
+        self.send(&hello, Vec::new()).await.map_err(HelloError::Wire)?;
+        let (protocol, build, pod, pid, wanted) = match self.answer().await? {
+            ToAgent::Welcome { protocol, build, pod, pid, wanted } => {
+                (protocol, build, pod, pid, wanted)
             }
-            Some(ToAgent::Report(_)) => Err(HelloError::Unexpected("a report")),
-            Some(ToAgent::NotUpgraded { .. }) => Err(HelloError::Unexpected("a refusal")),
-        }
+            ToAgent::Report(_) => return Err(HelloError::Unexpected("a report")),
+            ToAgent::NotUpgraded { .. } => return Err(HelloError::Unexpected("a refusal")),
+        };
+        let told = match wanted {
+            None => None,
+            Some(wanted) => match self.answer().await? {
+                ToAgent::Report(report) => Some((wanted, report)),
+                ToAgent::Welcome { .. } => return Err(HelloError::Unexpected("a second welcome")),
+                ToAgent::NotUpgraded { .. } => return Err(HelloError::Unexpected("a refusal")),
+            },
+        };
+        Ok(Welcome { protocol, build, pod, pid, told })
+    }
+
+    async fn answer(&mut self) -> Result<ToAgent, HelloError> {
+        self.next().await.map_err(HelloError::Wire)?.ok_or(HelloError::Closed)
     }
 
     /// Sends a message. An executor always takes it, as fast as it is scheduled.

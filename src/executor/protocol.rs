@@ -9,6 +9,7 @@
 //!     │  Hello { protocol }                    │
 //!     │ ─────────────────────────────────────► │
 //!     │      Welcome { protocol, build, .. }   │
+//!     │      Report(..), if it was told before │
 //!     │ ◄───────────────────────────────────── │
 //!     │  SetSpec { number, goal, spec }        │
 //!     │ ─────────────────────────────────────► │
@@ -75,7 +76,8 @@ pub enum ToAgent {
         /// What it was told last; an agent that lost its store learns from it.
         wanted: Option<WantedPod>,
     },
-    /// Where the pod stands: after `SetSpec`, and whenever that changes.
+    /// Where the pod stands: after a `Welcome` with `wanted`, after `SetSpec`, and whenever that
+    /// changes.
     Report(PodReport),
     /// It could not be continued as another build; this one goes on.
     NotUpgraded {

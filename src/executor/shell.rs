@@ -508,6 +508,8 @@ impl Shell {
                         journal::note(format_args!("the agent speaks no version of the protocol"));
                     }
                     connection.due.welcome = true;
+                    // There is none if it was never told what is wanted.
+                    connection.due.report = true;
                 }
                 ToExecutor::SetSpec(mut wanted) => {
                     connection.due.report = true;

@@ -180,7 +180,7 @@ impl TestPod {
     /// Stops the pod, and waits for the end of the executor.
     pub(crate) async fn stop(&mut self, grace: Millis) {
         drop(self.reconnect());
-        let wanted = self.welcome().await.wanted.expect("it was told before");
+        let (wanted, _) = self.welcome().await.told.expect("it was told before");
         let wanted = WantedPod { goal: Goal::Stop { grace }, ..wanted };
         self.agent().send(&ToExecutor::SetSpec(wanted), Vec::new()).await.unwrap();
         let mut last = None;
@@ -237,12 +237,7 @@ impl TestPod {
     async fn ask_again(&mut self) {
         let hello = ToExecutor::Hello { protocol: 1 };
         self.agent().send(&hello, Vec::new()).await.unwrap();
-        let wanted = |message: &ToAgent| matches!(message, ToAgent::Welcome { .. });
-        let told = match self.message(wanted).await {
-            ToAgent::Welcome { wanted, .. } => wanted.expect("it was told before"),
-            ToAgent::Report(_) | ToAgent::NotUpgraded { .. } => unreachable!("see above"),
-        };
-        self.agent().send(&ToExecutor::SetSpec(told), Vec::new()).await.unwrap();
+        self.message(|message| matches!(message, ToAgent::Welcome { .. })).await;
     }
 
     /// Waits until a container runs; its process.
