@@ -91,7 +91,7 @@ fn when_the_executor_is_killed_its_containers_die_and_run_once_pods_do_not_run_a
         pod.wait_empty();
         pod.spawn().await;
         let welcome = pod.welcome().await;
-        assert_eq!(welcome.told, None);
+        assert_eq!((welcome.wanted, welcome.report), (None, None));
         pod.set(spec).await;
         let report = pod.finished().await;
         assert_eq!(report.finished, Some(Outcome::Failed));
@@ -147,7 +147,7 @@ fn a_newer_connection_replaces_the_older_and_learns_what_is_wanted() {
         let pid = pod.running("a").await;
         let mut older = pod.reconnect().unwrap();
         let welcome = pod.welcome().await;
-        let (told, report) = welcome.told.unwrap();
+        let (told, report) = (welcome.wanted.unwrap(), welcome.report.unwrap());
         assert_eq!((told.goal, &*told.spec), (Goal::Run, &wanted));
         let ContainerStatus::Running { pid: reported, .. } = report.containers[0].status else {
             panic!("{report:?}");

@@ -283,8 +283,7 @@ impl Core {
     }
 
     fn linked(&mut self, id: PodId, connection: Connection, welcome: Welcome) {
-        let Welcome { build, pid, told, .. } = welcome;
-        let (wanted, report) = told.unzip();
+        let Welcome { build, pid, wanted, report, .. } = welcome;
         let process = match connection.pidfd(pid) {
             Ok(process) => process.map_or(Process::Ended, Process::Held),
             Err(error) => {

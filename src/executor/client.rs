@@ -21,7 +21,9 @@ use tokio::net::UnixStream;
 
 use super::boot::Boot;
 use super::handover;
-use super::protocol::{PROTOCOL, PodReport, ToAgent, ToExecutor, WantedPod};
+use super::protocol::{
+    PROTOCOL, PROTOCOL_OF_FIRST_REPORT, PodReport, ToAgent, ToExecutor, WantedPod,
+};
 use super::upgrade;
 use super::wire::{Inbox, Outbox, Received, WireError};
 use crate::cgroup::CgroupError;
@@ -259,8 +261,11 @@ pub struct Welcome {
     pub pod: PodId,
     /// Its process.
     pub pid: u32,
-    /// What it was told last, and where its pod stands.
-    pub told: Option<(WantedPod, PodReport)>,
+    /// What it was told last.
+    pub wanted: Option<WantedPod>,
+    /// Where its pod stands, if it was told anything. An executor of an earlier build says so only
+    /// when it is told something.
+    pub report: Option<PodReport>,
 }
 
 /// Why an executor does not answer.
@@ -303,15 +308,16 @@ impl Connection {
             ToAgent::Report(_) => return Err(HelloError::Unexpected("a report")),
             ToAgent::NotUpgraded { .. } => return Err(HelloError::Unexpected("a refusal")),
         };
-        let told = match wanted {
-            None => None,
-            Some(wanted) => match self.answer().await? {
-                ToAgent::Report(report) => Some((wanted, report)),
+        let report = if wanted.is_some() && protocol >= PROTOCOL_OF_FIRST_REPORT {
+            match self.answer().await? {
+                ToAgent::Report(report) => Some(report),
                 ToAgent::Welcome { .. } => return Err(HelloError::Unexpected("a second welcome")),
                 ToAgent::NotUpgraded { .. } => return Err(HelloError::Unexpected("a refusal")),
-            },
+            }
+        } else {
+            None
         };
-        Ok(Welcome { protocol, build, pod, pid, told })
+        Ok(Welcome { protocol, build, pod, pid, wanted, report })
     }
 
     async fn answer(&mut self) -> Result<ToAgent, HelloError> {

@@ -35,7 +35,9 @@ use crate::manifest::revision::Hash;
 use crate::state::record::{LastRun, Outcome};
 
 /// The newest version of the protocol that this build speaks.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
+/// From this version on, a `Welcome` with `wanted` is followed by a `Report`.
+pub const PROTOCOL_OF_FIRST_REPORT: u32 = 2;
 /// The longest message in bytes; a specification is at most 1 MiB of manifest.
 pub const MESSAGE_LEN_MAX: usize = 16 << 20;
 /// Most descriptors with one message.

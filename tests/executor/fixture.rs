@@ -180,7 +180,7 @@ impl TestPod {
     /// Stops the pod, and waits for the end of the executor.
     pub(crate) async fn stop(&mut self, grace: Millis) {
         drop(self.reconnect());
-        let (wanted, _) = self.welcome().await.told.expect("it was told before");
+        let wanted = self.welcome().await.wanted.expect("it was told before");
         let wanted = WantedPod { goal: Goal::Stop { grace }, ..wanted };
         self.agent().send(&ToExecutor::SetSpec(wanted), Vec::new()).await.unwrap();
         let mut last = None;
