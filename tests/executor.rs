@@ -6,8 +6,12 @@
     reason = "the whole file is tests; what they stand on panics when it is not there"
 )]
 
+#[path = "contract/suite.rs"]
+mod contract;
 #[path = "executor/fixture.rs"]
 mod fixture;
+#[path = "executor/real_host.rs"]
+mod real_host;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
