@@ -120,7 +120,7 @@ fn raise_descriptor_limit() {
 async fn serve(config: AgentConfig) -> Result<(), AgentError> {
     raise_descriptor_limit();
     let signals = Signals::new()?;
-    let AgentConfig { pods, paths, relist, logs, cgroup, executor } = config;
+    let AgentConfig { pods, paths, logs, cgroup, executor, log_format: _, live } = config;
     make_directories(&paths)?;
     let (store, opening) = open_or_rebuild(&paths.store()).map_err(AgentError::Store)?;
     let (contents, store_text) = opened(opening);
@@ -169,7 +169,7 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
         let changes = found.mended.into_iter().map(Change::PutPod).collect();
         store.commit(changes).await.map_err(AgentError::Store)?;
     }
-    let options = WatchOptions { relist, ..WatchOptions::new(directories.clone()) };
+    let options = WatchOptions { relist: live.relist, ..WatchOptions::new(directories.clone()) };
     // The loop is gone only when the agent ends.
     let sink = move |observation| drop(observed.blocking_send(observation));
     let _watcher = Watcher::start(options, sink)

@@ -1,23 +1,16 @@
 //! [`AgentConfig`]: how an agent shall work, whatever it was told by: flags, which override the
-//! environment, which overrides the file.
+//! environment, which overrides the file. `packaging/agent.toml` explains every key.
 //!
-//! ```toml
-//! # /etc/roost/agent.toml
-//! pods = ["/etc/roost/pods.d"]         # manifest directories
-//! root = "/srv/roost"                  # keep everything under this directory
-//! relist = "20s"                       # how often they are read even without a hint
-//! log-format = "text"                  # or "json"
-//! executor = "/usr/libexec/roost-executor"
-//! cgroup = "roost"
-//! [logs]                               # of each container
-//! file-bytes = 10485760
-//! files = 5
-//! ```
+//! What can be changed while the agent runs is apart, in [`Live`]. Not here: reading the flags
+//! (`cli`), and acting on a change (`agent`).
 
+mod file;
+pub mod values;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Millis;
@@ -30,12 +23,20 @@ pub const RELIST_DEFAULT: Millis = Millis::from_secs(20);
 pub const PODS_DEFAULT: &str = "/etc/roost/pods.d";
 /// The file of an installed agent.
 pub const FILE_DEFAULT: &str = "/etc/roost/agent.toml";
+/// Most pods of a node that was told nothing else.
+pub const MAX_PODS_DEFAULT: u32 = 1000;
+/// Memory that pods can't ask for: what the kubelet keeps free by default.
+pub const RESERVE_MEMORY_DEFAULT: u64 = 100 << 20;
+/// Logs of all pods together.
+pub const LOG_NODE_BYTES_DEFAULT: u64 = 2 << 30;
+/// What is logged: sled says little that is of use, and much of it.
+pub const LOG_DEFAULT: &str = "info,sled=error";
 /// Program of the executors, beside the agent's own.
 const EXECUTOR: &str = "roost-executor";
 /// Name of the cgroup of an installed agent.
 const CGROUP: &str = "roost";
 /// Largest configuration file in bytes.
-const FILE_LEN_MAX: usize = 1 << 20;
+const FILE_LEN_MAX: u64 = 1 << 20;
 
 /// How an agent shall work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,19 +45,55 @@ pub struct AgentConfig {
     pub pods: Vec<PathBuf>,
     /// Where everything lies.
     pub paths: Paths,
-    /// How often manifest directories are read anew.
-    pub relist: Millis,
     /// Limits of the logs of each container.
     pub logs: LogLimits,
     /// Name of the cgroup of all pods; by default `roost`, with a suffix for another root.
     pub cgroup: String,
     /// The executor's program; by default `roost-executor` beside the agent's own.
     pub executor: PathBuf,
+    /// The form of the agent's own log.
+    pub log_format: LogFormat,
+    /// What can be changed while the agent runs.
+    pub live: Live,
+}
+
+/// What of a configuration can be changed while the agent runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Live {
+    /// How often manifest directories are read anew.
+    pub relist: Millis,
+    /// What the agent logs (`tracing-subscriber`'s directives).
+    pub log: String,
+    /// What pods can't ask for, of what the machine has.
+    pub reserve: Reserve,
+    /// The node's labels, for `nodeSelector`: those configured, and those that every node has
+    /// (`kubernetes.io/hostname`, `kubernetes.io/os`, `kubernetes.io/arch`).
+    pub labels: BTreeMap<String, String>,
+    /// Most pods at a time.
+    pub max_pods: u32,
+    /// Whether manifests with warnings are refused.
+    pub strict: bool,
+    /// Bytes of the logs of all pods together.
+    pub log_node_bytes: u64,
+}
+
+/// What is kept from pods for the system and the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserve {
+    /// Thousandths of a processor.
+    pub cpu_milli: u64,
+    /// Memory.
+    pub memory_bytes: u64,
+}
+
+impl Default for Reserve {
+    fn default() -> Self {
+        Self { cpu_milli: 0, memory_bytes: RESERVE_MEMORY_DEFAULT }
+    }
 }
 
 /// How the agent writes its own log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -65,21 +102,72 @@ pub enum LogFormat {
     Json,
 }
 
-/// What flags and environment say; the file counts where they are silent.
+/// What flags and environment say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Given {
-    /// `--pods`.
-    pub pods: Vec<PathBuf>,
-    /// `--root`.
-    pub root: Option<PathBuf>,
     /// `--config`.
     pub config: Option<PathBuf>,
-    /// `--relist`.
+    /// Everything else; the file counts where it is silent.
+    pub layer: Layer,
+}
+
+/// What one source says; where it is silent, the next one counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Layer {
+    /// `pods`; silent when empty.
+    pub pods: Vec<PathBuf>,
+    /// `root`.
+    pub root: Option<PathBuf>,
+    /// `relist`.
     pub relist: Option<Millis>,
-    /// `--executor`.
+    /// `executor`.
     pub executor: Option<PathBuf>,
-    /// `--log-format`.
+    /// `cgroup`.
+    pub cgroup: Option<String>,
+    /// `log`.
+    pub log: Option<String>,
+    /// `log-format`.
     pub log_format: Option<LogFormat>,
+    /// `labels`.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// `max-pods`.
+    pub max_pods: Option<u32>,
+    /// `strict`.
+    pub strict: Option<bool>,
+    /// `reserve.cpu`, in thousandths of a processor.
+    pub reserve_cpu: Option<u64>,
+    /// `reserve.memory`, in bytes.
+    pub reserve_memory: Option<u64>,
+    /// `logs.file-bytes`.
+    pub log_file_bytes: Option<u64>,
+    /// `logs.files`.
+    pub log_files: Option<u32>,
+    /// `logs.node-bytes`.
+    pub log_node_bytes: Option<u64>,
+}
+
+impl Layer {
+    /// This, and where it is silent the other.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        Self {
+            pods: if self.pods.is_empty() { below.pods } else { self.pods },
+            root: self.root.or(below.root),
+            relist: self.relist.or(below.relist),
+            executor: self.executor.or(below.executor),
+            cgroup: self.cgroup.or(below.cgroup),
+            log: self.log.or(below.log),
+            log_format: self.log_format.or(below.log_format),
+            labels: self.labels.or(below.labels),
+            max_pods: self.max_pods.or(below.max_pods),
+            strict: self.strict.or(below.strict),
+            reserve_cpu: self.reserve_cpu.or(below.reserve_cpu),
+            reserve_memory: self.reserve_memory.or(below.reserve_memory),
+            log_file_bytes: self.log_file_bytes.or(below.log_file_bytes),
+            log_files: self.log_files.or(below.log_files),
+            log_node_bytes: self.log_node_bytes.or(below.log_node_bytes),
+        }
+    }
 }
 
 /// Why a configuration can't be used.
@@ -94,23 +182,11 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// The file says what can't be understood.
-    #[error("the configuration {} is wrong", path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// What, with the line.
-        source: Box<toml::de::Error>,
-    },
-    /// A value is out of its range.
-    #[error("{what} can't be {found}: {rule}")]
-    Value {
-        /// Which.
-        what: &'static str,
-        /// What was given.
-        found: String,
-        /// What is allowed.
-        rule: &'static str,
+    /// The file says what can't be understood or used: every fault, one a line, with its place.
+    #[error("{}", faults.join("\n"))]
+    Faults {
+        /// `file:line:column: what is wrong`.
+        faults: Vec<String>,
     },
     /// A path can't be made absolute.
     #[error("can't find out what {} means", path.display())]
@@ -125,69 +201,103 @@ pub enum ConfigError {
     OwnProgram(#[source] io::Error),
 }
 
-/// What stands in the file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct FileConfig {
-    pods: Option<Vec<PathBuf>>,
-    root: Option<PathBuf>,
-    relist: Option<Span>,
-    log_format: Option<LogFormat>,
-    executor: Option<PathBuf>,
-    cgroup: Option<String>,
-    logs: Option<FileLogs>,
-}
-
-/// The table `logs`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct FileLogs {
-    file_bytes: Option<u64>,
-    files: Option<u32>,
-}
-
-/// A span of time as people write it.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "String")]
-struct Span(Millis);
-
-impl TryFrom<String> for Span {
-    type Error = humantime::DurationError;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        Ok(Self(humantime::parse_duration(&text)?.into()))
-    }
-}
-
-/// The configuration of an agent, and the form of its log.
+/// The configuration of an agent.
 ///
 /// # Errors
-/// When the file can't be used or a value is out of its range.
-pub fn load(given: Given) -> Result<(AgentConfig, LogFormat), ConfigError> {
+/// When the file can't be used.
+pub fn load(given: Given) -> Result<AgentConfig, ConfigError> {
     let file = read(&given)?;
-    let Given { pods, root, config: _, relist, executor, log_format } = given;
-    let pods = [pods, file.pods.unwrap_or_default(), vec![PODS_DEFAULT.into()]]
-        .into_iter()
-        .find(|pods| !pods.is_empty())
-        .expect("the last one is not empty");
-    let root = root.or(file.root).map(|root| absolute(&root)).transpose()?;
-    let executor = match executor.or(file.executor) {
+    resolve(given.layer.over(file))
+}
+
+fn resolve(layer: Layer) -> Result<AgentConfig, ConfigError> {
+    let root = layer.root.map(|root| absolute(&root)).transpose()?;
+    let executor = match layer.executor {
         Some(path) => absolute(&path)?,
         None => std::env::current_exe().map_err(ConfigError::OwnProgram)?.with_file_name(EXECUTOR),
     };
-    let relist = relist.or(file.relist.map(|span| span.0)).unwrap_or(RELIST_DEFAULT);
-    if relist < Millis::from_secs(1) {
-        let rule = "it must be at least 1s";
-        return Err(ConfigError::Value { what: "relist", found: relist.to_string(), rule });
-    }
-    let config = AgentConfig {
+    let pods = if layer.pods.is_empty() { vec![PODS_DEFAULT.into()] } else { layer.pods };
+    let logs = LogLimits::default();
+    let mut labels = labels_of_every_node();
+    labels.extend(layer.labels.unwrap_or_default());
+    let reserve = Reserve::default();
+    Ok(AgentConfig {
         pods,
         paths: paths(root.as_deref()),
-        relist,
-        logs: log_limits(file.logs.as_ref())?,
-        cgroup: file.cgroup.unwrap_or_else(|| cgroup_name(root.as_deref())),
+        logs: LogLimits {
+            file_bytes: layer.log_file_bytes.unwrap_or(logs.file_bytes),
+            files: layer.log_files.unwrap_or(logs.files),
+        },
+        cgroup: layer.cgroup.unwrap_or_else(|| cgroup_name(root.as_deref())),
         executor,
+        log_format: layer.log_format.unwrap_or_default(),
+        live: Live {
+            relist: layer.relist.unwrap_or(RELIST_DEFAULT),
+            log: layer.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
+            reserve: Reserve {
+                cpu_milli: layer.reserve_cpu.unwrap_or(reserve.cpu_milli),
+                memory_bytes: layer.reserve_memory.unwrap_or(reserve.memory_bytes),
+            },
+            labels,
+            max_pods: layer.max_pods.unwrap_or(MAX_PODS_DEFAULT),
+            strict: layer.strict.unwrap_or(false),
+            log_node_bytes: layer.log_node_bytes.unwrap_or(LOG_NODE_BYTES_DEFAULT),
+        },
+    })
+}
+
+/// What the kubelet says of every node.
+fn labels_of_every_node() -> BTreeMap<String, String> {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
     };
-    Ok((config, log_format.or(file.log_format).unwrap_or_default()))
+    let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    [("hostname", host.as_str()), ("os", "linux"), ("arch", arch)]
+        .map(|(name, value)| (format!("kubernetes.io/{name}"), value.to_owned()))
+        .into()
+}
+
+impl AgentConfig {
+    /// The keys that differ in the other configuration and need a restart to take effect.
+    #[must_use]
+    pub fn fixed_keys_changed(&self, new: &Self) -> Vec<&'static str> {
+        let Self { pods, paths, logs, cgroup, executor, log_format, live: _ } = self;
+        [
+            ("pods", *pods != new.pods),
+            ("root", *paths != new.paths),
+            ("logs.file-bytes", logs.file_bytes != new.logs.file_bytes),
+            ("logs.files", logs.files != new.logs.files),
+            ("cgroup", *cgroup != new.cgroup),
+            ("executor", *executor != new.executor),
+            ("log-format", *log_format != new.log_format),
+        ]
+        .into_iter()
+        .filter_map(|(key, changed)| changed.then_some(key))
+        .collect()
+    }
+}
+
+impl Live {
+    /// The keys that differ in the other.
+    #[must_use]
+    pub fn keys_changed(&self, new: &Self) -> Vec<&'static str> {
+        let Self { relist, log, reserve, labels, max_pods, strict, log_node_bytes } = self;
+        [
+            ("relist", *relist != new.relist),
+            ("log", *log != new.log),
+            ("reserve.cpu", reserve.cpu_milli != new.reserve.cpu_milli),
+            ("reserve.memory", reserve.memory_bytes != new.reserve.memory_bytes),
+            ("labels", *labels != new.labels),
+            ("max-pods", *max_pods != new.max_pods),
+            ("strict", *strict != new.strict),
+            ("logs.node-bytes", *log_node_bytes != new.log_node_bytes),
+        ]
+        .into_iter()
+        .filter_map(|(key, changed)| changed.then_some(key))
+        .collect()
+    }
 }
 
 /// Where everything of an agent lies: under its root, or where an installed one has it.
@@ -204,44 +314,24 @@ pub fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
     std::path::absolute(path).map_err(|source| ConfigError::Path { path: path.to_owned(), source })
 }
 
-fn read(given: &Given) -> Result<FileConfig, ConfigError> {
-    let (path, must_be) = match (&given.config, &given.root) {
+fn read(given: &Given) -> Result<Layer, ConfigError> {
+    let (path, must_be) = match (&given.config, &given.layer.root) {
         (Some(path), _) => (path.clone(), true),
         // Whoever works in a directory of his own does not want what is installed.
-        (None, Some(_)) => return Ok(FileConfig::default()),
+        (None, Some(_)) => return Ok(Layer::default()),
         (None, None) => (PathBuf::from(FILE_DEFAULT), false),
     };
-    let text = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_be => {
-            return Ok(FileConfig::default());
+    let read = std::fs::metadata(&path).and_then(|metadata| {
+        if metadata.len() > FILE_LEN_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
         }
-        Err(source) => return Err(ConfigError::Read { path, source }),
-        Ok(text) => text,
-    };
-    if text.len() > FILE_LEN_MAX {
-        let source = io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB");
-        return Err(ConfigError::Read { path, source });
+        std::fs::read_to_string(&path)
+    });
+    match read {
+        Ok(text) => file::parse(&path, &text).map_err(|faults| ConfigError::Faults { faults }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_be => Ok(Layer::default()),
+        Err(source) => Err(ConfigError::Read { path, source }),
     }
-    toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source: Box::new(source) })
-}
-
-fn log_limits(file: Option<&FileLogs>) -> Result<LogLimits, ConfigError> {
-    let default = LogLimits::default();
-    let Some(&FileLogs { file_bytes, files }) = file else { return Ok(default) };
-    let limits = LogLimits {
-        file_bytes: file_bytes.unwrap_or(default.file_bytes),
-        files: files.unwrap_or(default.files),
-    };
-    if limits.file_bytes < 4096 {
-        let found = limits.file_bytes.to_string();
-        let rule = "it must be at least 4096";
-        return Err(ConfigError::Value { what: "logs.file-bytes", found, rule });
-    }
-    if limits.files < 1 {
-        let rule = "it must be at least 1";
-        return Err(ConfigError::Value { what: "logs.files", found: "0".to_owned(), rule });
-    }
-    Ok(limits)
 }
 
 /// The cgroup of all pods. Agents with roots of their own must not get in each other's way.
@@ -265,72 +355,4 @@ fn canonical(path: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with_file(text: &str, given: Given) -> Result<(AgentConfig, LogFormat), String> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("agent.toml");
-        std::fs::write(&path, text).unwrap();
-        load(Given { config: Some(path), ..given }).map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            format!("{error}: {}", source.unwrap_or_default())
-        })
-    }
-
-    #[test]
-    fn flags_override_the_file_and_the_file_the_defaults() {
-        let text = "pods = ['/a']\nrelist = '1m'\nlog-format = 'json'\n[logs]\nfiles = 2\n";
-        let (config, format) = with_file(text, Given::default()).unwrap();
-        assert_eq!(config.pods, [PathBuf::from("/a")]);
-        assert_eq!((config.relist, config.logs.files), (Millis::from_secs(60), 2));
-        assert_eq!(config.logs.file_bytes, LogLimits::default().file_bytes);
-        assert_eq!((format, config.paths), (LogFormat::Json, Paths::installed()));
-        assert_eq!(config.cgroup, "roost");
-        assert_eq!(config.executor.file_name().unwrap(), "roost-executor");
-
-        let given = Given {
-            pods: vec!["b".into()],
-            relist: Some(Millis::from_secs(2)),
-            log_format: Some(LogFormat::Text),
-            ..Given::default()
-        };
-        let (config, format) = with_file(text, given).unwrap();
-        assert_eq!(config.pods, [PathBuf::from("b")], "as given");
-        assert_eq!((config.relist, format), (Millis::from_secs(2), LogFormat::Text));
-    }
-
-    #[test]
-    fn what_a_file_must_not_say_is_named_with_its_line() {
-        let check = |text: &str, expected: &[&str]| {
-            let error = with_file(text, Given::default()).unwrap_err();
-            for part in expected {
-                assert!(error.contains(part), "{part} is not in: {error}");
-            }
-        };
-        check("pods = ['/a']\nrelists = '1s'\n", &["agent.toml", "line 2", "relists"]);
-        check("\n\nrelist = 'soon'\n", &["line 3"]);
-        check("relist = '1ms'\n", &["relist", "at least 1s"]);
-        check("[logs]\nfiles = 0\n", &["logs.files", "at least 1"]);
-    }
-
-    #[test]
-    fn a_file_that_was_named_must_be_there() {
-        let given = Given { config: Some("/nowhere/agent.toml".into()), ..Given::default() };
-        assert!(matches!(load(given), Err(ConfigError::Read { .. })));
-    }
-
-    #[test]
-    fn each_root_has_a_cgroup_of_its_own_whatever_way_it_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("root");
-        let before = cgroup_name(Some(&root));
-        std::fs::create_dir(&root).unwrap();
-        let link = directory.path().join("link");
-        std::os::unix::fs::symlink(&root, &link).unwrap();
-        assert_eq!(cgroup_name(Some(&root)), before);
-        assert_eq!(cgroup_name(Some(&link)), before);
-        assert_ne!(cgroup_name(Some(directory.path())), before);
-        assert_eq!(before.len(), "roost-".len() + 8);
-    }
-}
+mod tests;

@@ -3,6 +3,8 @@
 //! Pure, but for its `watcher`. Not here: what to do about a pod (`reconciler`).
 
 mod decode;
+// Whoever reads something that people write may have to say what they meant.
+pub(crate) use decode::suggest::closest;
 pub mod desired;
 pub mod diagnostic;
 pub mod file;

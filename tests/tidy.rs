@@ -18,7 +18,19 @@ mod tests {
         arrow("sys", &["cgroup::Entry"], &[]),
         arrow("clock", &["sys"], &[]),
         arrow("ids", &["clock", "sys"], &[]),
-        arrow("config", &["clock", "ids", "state::paths", "executor::boot"], &[]),
+        arrow(
+            "config",
+            // It reads numbers as manifests have them, and says as helpfully what is wrong.
+            &[
+                "clock",
+                "ids",
+                "state::paths",
+                "executor::boot",
+                "manifest::quantity",
+                "manifest::closest",
+            ],
+            &[],
+        ),
         arrow("manifest", &["clock", "ids", "state::record", "sys"], &[]),
         arrow("state", &["clock", "ids", "manifest", "sys"], &["manifest::watcher"]),
         // What executors say is part of what it decides on; how it is said is not.

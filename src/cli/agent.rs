@@ -3,28 +3,119 @@
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
+use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use super::args::AgentArgs;
 use super::failure::Failure;
-use crate::config::{self, Given, LogFormat};
+use crate::clock::Millis;
+use crate::config::{self, Given, Layer, LogFormat, values};
 
-/// What is logged: sled says little that is of use, and much of it.
-const FILTER_DEFAULT: &str = "info,sled=error";
+/// Every flag has its key in the file; see `packaging/agent.toml`.
+#[derive(Debug, Args)]
+pub(super) struct AgentArgs {
+    /// A directory of manifests; may be given several times [default: /etc/roost/pods.d]
+    #[arg(long, env = "ROOST_PODS", value_name = "DIR")]
+    pods: Vec<PathBuf>,
+    /// The configuration [default: /etc/roost/agent.toml if it is there and there is no --root]
+    #[arg(long, env = "ROOST_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What the agent logs about itself, such as `debug` or `info,roost::agent=trace`
+    #[arg(long, env = "ROOST_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    /// The form of the agent's own log, on standard error [default: text]
+    #[arg(long, env = "ROOST_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<Format>,
+    /// The program that runs a pod [default: roost-executor beside this program]
+    #[arg(long, env = "ROOST_EXECUTOR", value_name = "FILE")]
+    executor: Option<PathBuf>,
+    /// Name of the cgroup of all pods [default: roost, with a suffix for another --root]
+    #[arg(long, env = "ROOST_CGROUP", value_name = "NAME", value_parser = values::cgroup)]
+    cgroup: Option<String>,
+    /// An address to serve the API on beside the Unix socket: not supported yet
+    #[arg(long, env = "ROOST_LISTEN", value_name = "ADDR", value_parser = values::listen, hide = true)]
+    listen: Vec<String>,
+    /// How often manifest directories are read even without a hint [default: 20s]
+    #[arg(long, env = "ROOST_RELIST", value_name = "SPAN", value_parser = values::relist)]
+    relist: Option<Millis>,
+    /// A label of this node, for `nodeSelector`; may be given several times
+    #[arg(long, env = "ROOST_LABELS", value_name = "NAME=VALUE", value_delimiter = ',',
+          value_parser = values::label)]
+    label: Vec<(String, String)>,
+    /// Processors that pods can't ask for [default: 0]
+    #[arg(long, env = "ROOST_RESERVE_CPU", value_name = "CPUS", value_parser = values::cpu)]
+    reserve_cpu: Option<u64>,
+    /// Memory that pods can't ask for [default: 100Mi]
+    #[arg(long, env = "ROOST_RESERVE_MEMORY", value_name = "BYTES", value_parser = values::bytes)]
+    reserve_memory: Option<u64>,
+    /// Most pods at a time [default: 1000]
+    #[arg(long, env = "ROOST_MAX_PODS", value_name = "N", value_parser = values::max_pods)]
+    max_pods: Option<u32>,
+    /// Whether manifests with warnings are refused [default: false]
+    #[arg(long, env = "ROOST_STRICT", value_name = "BOOL", num_args = 0..=1,
+          default_missing_value = "true")]
+    strict: Option<bool>,
+    /// A container's log file is rotated at this size [default: 10Mi]
+    #[arg(long, env = "ROOST_LOGS_FILE_BYTES", value_name = "BYTES",
+          value_parser = values::log_file_bytes)]
+    logs_file_bytes: Option<u64>,
+    /// Log files kept of a container, the current one counted [default: 5]
+    #[arg(long, env = "ROOST_LOGS_FILES", value_name = "N", value_parser = values::log_files)]
+    logs_files: Option<u32>,
+    /// Size of the logs of all pods together [default: 2Gi]
+    #[arg(long, env = "ROOST_LOGS_NODE_BYTES", value_name = "BYTES",
+          value_parser = values::log_node_bytes)]
+    logs_node_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// One object a line
+    Json,
+}
+
+impl From<Format> for LogFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Text => Self::Text,
+            Format::Json => Self::Json,
+        }
+    }
+}
+
+impl AgentArgs {
+    fn given(self, root: Option<PathBuf>) -> Given {
+        let labels = (!self.label.is_empty()).then(|| self.label.into_iter().collect());
+        let rust_log = || std::env::var(EnvFilter::DEFAULT_ENV).ok();
+        Given {
+            config: self.config,
+            layer: Layer {
+                pods: self.pods,
+                root,
+                relist: self.relist,
+                executor: self.executor,
+                cgroup: self.cgroup,
+                log: self.log.or_else(rust_log).filter(|text| !text.is_empty()),
+                log_format: self.log_format.map(Into::into),
+                labels,
+                max_pods: self.max_pods,
+                strict: self.strict,
+                reserve_cpu: self.reserve_cpu,
+                reserve_memory: self.reserve_memory,
+                log_file_bytes: self.logs_file_bytes,
+                log_files: self.logs_files,
+                log_node_bytes: self.logs_node_bytes,
+            },
+        }
+    }
+}
 
 /// Runs the agent until it is told to end.
 pub(super) fn run(root: Option<PathBuf>, args: AgentArgs) -> Result<(), Failure> {
-    let AgentArgs { pods, config, log_format, executor, relist } = args;
-    let given = Given {
-        pods,
-        root,
-        config,
-        relist: relist.map(Into::into),
-        executor,
-        log_format: log_format.map(Into::into),
-    };
-    let (config, format) = config::load(given).map_err(|error| Failure::wrong(chain(&error)))?;
-    log(format)?;
+    let given = args.given(root);
+    let config = config::load(given).map_err(|error| Failure::wrong(chain(&error)))?;
+    log(&config.live.log, config.log_format)?;
     crate::agent::run(config).map_err(|error| {
         // The log is what is kept of an agent that nobody looks at.
         tracing::error!(error = chain(&error), "the agent can't run");
@@ -32,12 +123,9 @@ pub(super) fn run(root: Option<PathBuf>, args: AgentArgs) -> Result<(), Failure>
     })
 }
 
-fn log(format: LogFormat) -> Result<(), Failure> {
-    let named = ["ROOST_LOG", EnvFilter::DEFAULT_ENV];
-    let text = named.iter().find_map(|name| std::env::var(name).ok());
-    let text = text.filter(|text| !text.is_empty());
-    let filter = EnvFilter::try_new(text.as_deref().unwrap_or(FILTER_DEFAULT))
-        .map_err(|error| Failure::usage(format!("ROOST_LOG or RUST_LOG is wrong: {error}")))?;
+fn log(filter: &str, format: LogFormat) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| Failure::usage(format!("`log` (ROOST_LOG) is wrong: {error}")))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

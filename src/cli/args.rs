@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
+use super::agent::AgentArgs;
 use super::failure::Failure;
-use crate::config::LogFormat;
 use crate::ids::{ContainerName, Namespace, PodName};
 
 const AFTER_HELP: &str = "\
@@ -51,42 +51,6 @@ pub(super) enum Command {
     Validate(ValidateArgs),
     /// Which build this is
     Version,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct AgentArgs {
-    /// A directory of manifests; may be given several times [default: /etc/roost/pods.d]
-    #[arg(long, env = "ROOST_PODS", value_name = "DIR")]
-    pub(super) pods: Vec<PathBuf>,
-    /// The configuration [default: /etc/roost/agent.toml if it is there and there is no --root]
-    #[arg(long, env = "ROOST_CONFIG", value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    /// The form of the agent's own log, on standard error [default: text]
-    #[arg(long, env = "ROOST_LOG_FORMAT", value_name = "FORMAT")]
-    pub(super) log_format: Option<Format>,
-    /// The program that runs a pod [default: roost-executor beside this program]
-    #[arg(long, env = "ROOST_EXECUTOR", value_name = "FILE")]
-    pub(super) executor: Option<PathBuf>,
-    /// How often manifest directories are read even without a hint [default: 20s]
-    #[arg(long, env = "ROOST_RELIST", value_name = "SPAN", value_parser = humantime::parse_duration)]
-    pub(super) relist: Option<Duration>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
-    /// For people
-    Text,
-    /// One object a line
-    Json,
-}
-
-impl From<Format> for LogFormat {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Text => Self::Text,
-            Format::Json => Self::Json,
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]

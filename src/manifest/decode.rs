@@ -8,7 +8,7 @@ mod fields;
 mod metadata;
 mod pod;
 mod schema;
-mod suggest;
+pub(crate) mod suggest;
 mod volume;
 
 use self::fields::{At, Path};

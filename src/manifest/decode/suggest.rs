@@ -4,7 +4,7 @@
 const NAME_LEN_MAX: usize = 64;
 
 /// The nearest of the candidates, if it is near enough to be what was meant.
-pub(super) fn closest<'a>(
+pub(crate) fn closest<'a>(
     found: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -1,0 +1,143 @@
+use super::*;
+
+fn with_file(text: &str, layer: Layer) -> Result<AgentConfig, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.toml");
+    std::fs::write(&path, text).unwrap();
+    load(Given { config: Some(path), layer }).map_err(|error| error.to_string())
+}
+
+#[test]
+fn flags_override_the_file_and_the_file_the_defaults() {
+    let text = "pods = ['/a']\nrelist = '1m'\nlog-format = 'json'\nstrict = true\nmax-pods = 7\n\
+                [logs]\nfiles = 2\nnode-bytes = '1Gi'\n[reserve]\ncpu = 0.5\nmemory = '1Gi'\n\
+                [labels]\n\"example.com/zone\" = 'a'\n\"kubernetes.io/arch\" = 'mine'\n";
+    let config = with_file(text, Layer::default()).unwrap();
+    assert_eq!(config.pods, [PathBuf::from("/a")]);
+    assert_eq!(config.logs, LogLimits { files: 2, ..LogLimits::default() });
+    assert_eq!((config.log_format, config.paths), (LogFormat::Json, Paths::installed()));
+    assert_eq!(config.cgroup, "roost");
+    assert_eq!(config.executor.file_name().unwrap(), "roost-executor");
+    let live = &config.live;
+    assert_eq!(live.reserve, Reserve { cpu_milli: 500, memory_bytes: 1 << 30 });
+    assert_eq!((live.relist, live.max_pods, live.strict), (Millis::from_secs(60), 7, true));
+    assert_eq!(live.log_node_bytes, 1 << 30);
+    let label = |name: &str| live.labels.get(name).map(String::as_str);
+    assert_eq!(label("example.com/zone"), Some("a"));
+    assert_eq!(
+        (label("kubernetes.io/arch"), label("kubernetes.io/os")),
+        (Some("mine"), Some("linux"))
+    );
+
+    let layer = Layer {
+        pods: vec!["b".into()],
+        relist: Some(Millis::from_secs(2)),
+        log_format: Some(LogFormat::Text),
+        strict: Some(false),
+        ..Layer::default()
+    };
+    let config = with_file(text, layer).unwrap();
+    assert_eq!(config.pods, [PathBuf::from("b")], "as given");
+    assert_eq!((config.live.relist, config.log_format), (Millis::from_secs(2), LogFormat::Text));
+    assert!(!config.live.strict);
+}
+
+#[test]
+fn every_fault_of_a_file_is_named_with_its_place_and_what_was_meant() {
+    let check = |text: &str, expected: &[&str]| {
+        let error = with_file(text, Layer::default()).unwrap_err();
+        assert_eq!(error.lines().count(), expected.len(), "{error}");
+        for (line, part) in error.lines().zip(expected) {
+            assert!(line.contains("agent.toml:") && line.contains(part), "{part}: {error}");
+        }
+    };
+    check(
+        "pods = ['/a']\nrelists = '1s'\n\n  strict = 'yes'\n[reserve]\nmem = 1\ncpu = '1 core'\n",
+        &[
+            "toml:2:1: `relists` is not known; did you mean `relist`?",
+            "toml:4:12: `strict` must be true or false, not \"yes\"",
+            "toml:6:1: `reserve.mem` is not known; known are cpu, memory",
+            "toml:7:7: `reserve.cpu` must be processors such as",
+        ],
+    );
+    check("\n\nrelist = 'soon'\n", &["toml:3:10: `relist` must be a span of time"]);
+    check("relist = 20\n", &["toml:1:10: `relist` must be a text in quotes, not the number 20"]);
+    check("relist = '1ms'\n", &["`relist` must be at least 1s"]);
+    check("[logs]\nfiles = 0\n", &["toml:2:9: `logs.files` must be at least 1"]);
+    check("[logs]\nfile-bytes = '1k'\n", &["toml:2:14: `logs.file-bytes` must be at least 4096"]);
+    check("logs = 5\n", &["toml:1:8: `logs` must be a table ([logs]), not the number 5"]);
+    check("listen = ['0.0.0.0:1']\n", &["toml:1:10: `listen` is not supported yet"]);
+    check("max-pods = -1\n", &["`max-pods` must be a number"]);
+    check("cgroup = 'a/b'\n", &["`cgroup` must be letters"]);
+    check("[labels]\n'a b' = ''\nc = '-'\n", &["has the name \"a b\"", "has the value \"-\""]);
+    check("pods = '/a'\n", &["`pods` must be a list such as"]);
+    check("strict = \n", &["toml:1:"]);
+}
+
+#[test]
+fn a_file_that_was_named_must_be_there() {
+    let given = Given { config: Some("/nowhere/agent.toml".into()), ..Given::default() };
+    assert!(matches!(load(given), Err(ConfigError::Read { .. })));
+}
+
+#[test]
+fn each_root_has_a_cgroup_of_its_own_whatever_way_it_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("root");
+    let before = cgroup_name(Some(&root));
+    std::fs::create_dir(&root).unwrap();
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&root, &link).unwrap();
+    assert_eq!(cgroup_name(Some(&root)), before);
+    assert_eq!(cgroup_name(Some(&link)), before);
+    assert_ne!(cgroup_name(Some(directory.path())), before);
+    assert_eq!(before.len(), "roost-".len() + 8);
+}
+
+#[test]
+fn what_a_reload_can_change_is_told_from_what_needs_a_restart() {
+    let old = with_file("", Layer::default()).unwrap();
+    let new = with_file(
+        "pods = ['/a']\ncgroup = 'b'\nstrict = true\n[logs]\nfiles = 2\n[labels]\na = 'b'\n",
+        Layer::default(),
+    )
+    .unwrap();
+    assert_eq!(old.fixed_keys_changed(&new), ["pods", "logs.files", "cgroup"]);
+    assert_eq!(old.live.keys_changed(&new.live), ["labels", "strict"]);
+    assert_eq!(new.live.keys_changed(&new.live), [""; 0]);
+}
+
+#[test]
+fn the_packaged_file_has_every_key_at_its_default() {
+    let packaged = include_str!("../../packaging/agent.toml");
+    let defaults = with_file("", Layer::default()).unwrap();
+    assert_eq!(with_file(packaged, Layer::default()), Ok(defaults.clone()), "as it is packaged");
+
+    // A key follows the `#` at once, an explanation does not.
+    let is_key = |text: &str| text.starts_with('"') || text.split(" = ").count() == 2;
+    let uncommented: String = packaged
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let all: toml::Table = uncommented.parse().unwrap();
+    let keys = |table: &toml::Table| table.keys().cloned().collect::<Vec<_>>();
+    let sorted = |known: &[&str]| {
+        let mut known: Vec<String> = known.iter().map(|key| (*key).to_owned()).collect();
+        known.sort();
+        known
+    };
+    assert_eq!(keys(&all), sorted(file::KEYS));
+    assert_eq!(keys(all["reserve"].as_table().unwrap()), sorted(file::RESERVE_KEYS));
+    assert_eq!(keys(all["logs"].as_table().unwrap()), sorted(file::LOGS_KEYS));
+
+    let found = with_file(&uncommented, Layer::default()).unwrap();
+    assert_eq!(found.paths, Paths::under(Path::new("/srv/roost")), "an example: it has no default");
+    assert_eq!(found.executor, Path::new("/usr/bin/roost-executor"), "it depends on the agent's");
+    assert_eq!(found.live.labels["example.com/site"], "north", "an example");
+    let mut rest = found;
+    rest.paths = defaults.paths.clone();
+    rest.executor = defaults.executor.clone();
+    rest.live.labels.remove("example.com/site");
+    assert_eq!(rest, defaults);
+}

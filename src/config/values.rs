@@ -1,0 +1,191 @@
+//! Values as people write them, in flags, environment and file alike, and their ranges.
+//!
+//! Every function says what is wrong in words that follow the name of the key.
+
+use std::collections::BTreeMap;
+
+use crate::clock::Millis;
+use crate::manifest::quantity::{InvalidQuantity, Quantity};
+
+/// Relisting costs a listing of each directory.
+const RELIST_MIN: Millis = Millis::from_secs(1);
+/// Smaller log files would be rotated all the time.
+const LOG_FILE_BYTES_MIN: u64 = 4096;
+/// Least for the logs of all pods together.
+const LOG_NODE_BYTES_MIN: u64 = 1 << 20;
+/// Most pods of a node.
+const MAX_PODS_MAX: u32 = 10_000;
+/// Most labels of a node.
+const LABELS_MAX: usize = 256;
+/// Longest name or value of a label, and longest prefix of a name (Kubernetes' limits).
+const LABEL_LEN_MAX: usize = 63;
+const PREFIX_LEN_MAX: usize = 253;
+
+/// `relist`: a span of time such as `20s`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn relist(text: &str) -> Result<Millis, String> {
+    let span = humantime::parse_duration(text)
+        .map_err(|error| format!("must be a span of time such as \"20s\" or \"1m\": {error}"))?;
+    let span = Millis::from(span);
+    if span < RELIST_MIN {
+        return Err(format!("must be at least {RELIST_MIN}"));
+    }
+    Ok(span)
+}
+
+/// `reserve.cpu`: processors, in thousandths.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn cpu(text: &str) -> Result<u64, String> {
+    quantity(text, Quantity::milli, "processors such as \"500m\" or \"2\"")
+}
+
+/// `reserve.memory`: bytes.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    quantity(text, Quantity::units, "bytes such as \"100Mi\" or 1048576")
+}
+
+/// `logs.file-bytes`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn log_file_bytes(text: &str) -> Result<u64, String> {
+    at_least(bytes(text)?, LOG_FILE_BYTES_MIN)
+}
+
+/// `logs.node-bytes`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn log_node_bytes(text: &str) -> Result<u64, String> {
+    at_least(bytes(text)?, LOG_NODE_BYTES_MIN)
+}
+
+/// `logs.files`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn log_files(text: &str) -> Result<u32, String> {
+    let number = number(text)?;
+    if number < 1 {
+        return Err("must be at least 1: the current file counts".to_owned());
+    }
+    Ok(number)
+}
+
+/// `max-pods`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn max_pods(text: &str) -> Result<u32, String> {
+    let number = number(text)?;
+    if number > MAX_PODS_MAX {
+        return Err(format!("must be at most {MAX_PODS_MAX}"));
+    }
+    Ok(number)
+}
+
+/// `cgroup`: one name.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn cgroup(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if text.is_empty() || !text.chars().all(fits) {
+        return Err("must be letters, digits, `-` and `_`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// `listen` is for later; it must not seem to work before.
+///
+/// # Errors
+/// Always.
+pub fn listen(_text: &str) -> Result<String, String> {
+    Err("is not supported yet: the API is on the Unix socket only; leave it out".to_owned())
+}
+
+/// One label, as a flag has it: `name=value`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
+    check_label(name, value)?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Labels must not be more than the limit.
+///
+/// # Errors
+/// If they are.
+pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), String> {
+    if labels.len() > LABELS_MAX {
+        return Err(format!("must be at most {LABELS_MAX} labels"));
+    }
+    Ok(())
+}
+
+/// Whether Kubernetes would take the label.
+///
+/// # Errors
+/// Why not.
+pub fn check_label(name: &str, value: &str) -> Result<(), String> {
+    let (prefix, bare) = match name.split_once('/') {
+        Some((prefix, bare)) => (Some(prefix), bare),
+        None => (None, name),
+    };
+    let is_prefix = |prefix: &str| {
+        let part = |part: &str| is_word(part, |c| c == '-') && part.to_ascii_lowercase() == part;
+        prefix.len() <= PREFIX_LEN_MAX && prefix.split('.').all(part)
+    };
+    let is_label = |text: &str| is_word(text, |c| matches!(c, '-' | '_' | '.'));
+    if !is_label(bare) || !prefix.is_none_or(is_prefix) {
+        return Err(format!(
+            "has the name {name:?}: it must be letters, digits, `-`, `_` and `.`, beginning and \
+             ending with a letter or digit, at most {LABEL_LEN_MAX} characters, and may have a \
+             domain and `/` before it"
+        ));
+    }
+    if !value.is_empty() && !is_label(value) {
+        return Err(format!(
+            "has the value {value:?}: it must be letters, digits, `-`, `_` and `.`, beginning and \
+             ending with a letter or digit, at most {LABEL_LEN_MAX} characters"
+        ));
+    }
+    Ok(())
+}
+
+fn is_word(text: &str, also: impl Fn(char) -> bool) -> bool {
+    let is_letter = |c: char| c.is_ascii_alphanumeric();
+    (1..=LABEL_LEN_MAX).contains(&text.len())
+        && text.starts_with(is_letter)
+        && text.ends_with(is_letter)
+        && text.chars().all(|c| is_letter(c) || also(c))
+}
+
+fn quantity(
+    text: &str,
+    unit: impl Fn(Quantity) -> Result<u64, InvalidQuantity>,
+    what: &str,
+) -> Result<u64, String> {
+    let found = text.parse().and_then(unit);
+    found.map_err(|error| format!("must be {what}: {text:?} {error}"))
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("must be a number from 0 to {}", u32::MAX))
+}
+
+fn at_least(found: u64, least: u64) -> Result<u64, String> {
+    if found < least {
+        return Err(format!("must be at least {least}"));
+    }
+    Ok(found)
+}
