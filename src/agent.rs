@@ -29,14 +29,17 @@ mod link;
 mod manifests;
 mod publish;
 mod recover;
+mod reload;
 pub mod service;
 mod worker;
 
 pub use recover::RecoverError;
+pub use reload::Reload;
 
 use self::core::{Core, Inputs};
 use manifests::Manifests;
 use publish::{Publisher, Saved};
+use reload::Reloaded;
 use service::{AgentView, REQUESTS_MAX, Service};
 use worker::Context;
 
@@ -90,18 +93,19 @@ pub enum AgentError {
     Api(#[source] crate::api::ServeError),
 }
 
-/// Runs the agent until it is told to end by SIGTERM or SIGINT. Pods are left alone then.
+/// Runs the agent until it is told to end by SIGTERM or SIGINT. Pods are left alone then. At
+/// SIGHUP the configuration is read again by `reload`.
 ///
 /// # Errors
 /// When it can't start; nothing has been changed then but for what recovery itself does.
-pub fn run(config: AgentConfig) -> Result<(), AgentError> {
+pub fn run(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()
         .map_err(|source| AgentError::System { attempted: "start the runtime", source })?;
-    let ended = runtime.block_on(Box::pin(serve(config)));
+    let ended = runtime.block_on(Box::pin(serve(config, reload)));
     // Blocked threads hold nothing that the next start needs.
     runtime.shutdown_background();
     ended
@@ -117,10 +121,10 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(config: AgentConfig) -> Result<(), AgentError> {
+async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     raise_descriptor_limit();
     let signals = Signals::new()?;
-    let AgentConfig { pods, paths, logs, cgroup, executor, log_format: _, live } = config;
+    let AgentConfig { pods, paths, logs, cgroup, executor, log_format: _, live } = config.clone();
     make_directories(&paths)?;
     let (store, opening) = open_or_rebuild(&paths.store()).map_err(AgentError::Store)?;
     let (contents, store_text) = opened(opening);
@@ -141,6 +145,8 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
         started: BootTime::now(),
         store: store_text.clone().unwrap_or_else(|| "sound".to_owned()),
         store_fault: None,
+        config_fault: None,
+        restart_for: Vec::new(),
         cgroups: describe(&cgroups),
         cgroup,
         directories: directories.clone(),
@@ -172,22 +178,31 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
     let options = WatchOptions { relist: live.relist, ..WatchOptions::new(directories.clone()) };
     // The loop is gone only when the agent ends.
     let sink = move |observation| drop(observed.blocking_send(observation));
-    let _watcher = Watcher::start(options, sink)
+    let watcher = Watcher::start(options, sink)
         .map_err(|source| AgentError::System { attempted: "watch the manifests", source })?;
 
     let listener = crate::api::listen(&paths.api_socket()).map_err(AgentError::Api)?;
     tokio::spawn(crate::api::serve(listener, Service::new(snapshots, requests)));
     let manifests = Manifests::unread(&directories);
-    let core = Core::new(context, found.actual, manifests, publisher, link_events);
+    let core = Core::new(context, found.actual, manifests, publisher, link_events, config);
     let inputs = Inputs { observations, updates: updates_in, links, requests: requests_in };
-    run_loop(core, inputs, signals).await;
+    let (reloaded, reloads) = mpsc::channel(1);
+    let Signals { hangup, ends } = signals;
+    tokio::spawn(reload::listen(hangup, reload, reloaded));
+    run_loop(core, inputs, ends, reloads, watcher).await;
     Ok(())
 }
 
-async fn run_loop(mut core: Core, mut inputs: Inputs, signals: Signals) {
+async fn run_loop(
+    mut core: Core,
+    mut inputs: Inputs,
+    ends: Ends,
+    mut reloads: mpsc::Receiver<Reloaded>,
+    watcher: Watcher,
+) {
     let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
     let mut ready = false;
-    let Signals { mut terminate, mut interrupt, mut child } = signals;
+    let Ends { mut terminate, mut interrupt, mut child } = ends;
     loop {
         let idle = core.turn();
         if !ready && core.is_recovered() {
@@ -201,11 +216,16 @@ async fn run_loop(mut core: Core, mut inputs: Inputs, signals: Signals) {
         // Told by the loop itself, so that a loop that hangs is noticed.
         let idle = [idle, watchdog].into_iter().flatten().min();
         tokio::select! {
-            // Cancel-safe: see `Core::listen`; signals are counted by tokio, not lost.
+            // Cancel-safe: see `Core::listen`; signals are counted by tokio, not lost; `recv` of a
+            // channel loses nothing.
             () = core.listen(&mut inputs, idle) => {}
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = child.recv() => reap(),
+            Some(reloaded) = reloads.recv() => {
+                core.reconfigure(reloaded);
+                watcher.relist_every(core.config.live.relist);
+            }
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -214,6 +234,12 @@ async fn run_loop(mut core: Core, mut inputs: Inputs, signals: Signals) {
 
 /// Signals the agent listens to.
 struct Signals {
+    hangup: Signal,
+    ends: Ends,
+}
+
+/// Those the loop listens to itself.
+struct Ends {
     terminate: Signal,
     interrupt: Signal,
     child: Signal,
@@ -226,9 +252,12 @@ impl Signals {
                 .map_err(|source| AgentError::System { attempted: "listen to signals", source })
         };
         Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            child: listen(SignalKind::child())?,
+            hangup: listen(SignalKind::hangup())?,
+            ends: Ends {
+                terminate: listen(SignalKind::terminate())?,
+                interrupt: listen(SignalKind::interrupt())?,
+                child: listen(SignalKind::child())?,
+            },
         })
     }
 }

@@ -18,9 +18,11 @@ use super::events;
 use super::link::{self, Heard, LinkEvent, LinkHandle, LinkId, Process};
 use super::manifests::Manifests;
 use super::publish::{Publisher, Saved};
+use super::reload::Reloaded;
 use super::service::{DeleteRefused, Request};
 use super::worker::{self, ActError, Context, Subject, Update};
 use crate::clock::{BootTime, Millis, WallTime};
+use crate::config::AgentConfig;
 use crate::executor::client::{Connection, Welcome};
 use crate::executor::protocol::PodReport;
 use crate::ids::{PodId, PodName};
@@ -72,6 +74,8 @@ pub(super) struct Core {
     /// Executors that were found at the start and have neither reported yet nor turned out not to.
     unheard: BTreeSet<PodId>,
     flush_at: Option<BootTime>,
+    /// How the agent shall work. What of it needs a restart stays as it was at the start.
+    pub(super) config: AgentConfig,
 }
 
 #[derive(Debug)]
@@ -95,6 +99,7 @@ impl Core {
         manifests: Manifests,
         publisher: Publisher,
         link_events: mpsc::Sender<(LinkId, LinkEvent)>,
+        config: AgentConfig,
     ) -> Self {
         let now = BootTime::now();
         let found = actual.pods.iter().filter(|(_, pod)| pod.executor == ExecutorState::Silent);
@@ -113,6 +118,7 @@ impl Core {
             unheard: silent.keys().copied().collect(),
             silent,
             flush_at: None,
+            config,
         }
     }
 
@@ -161,6 +167,24 @@ impl Core {
                 self.observe(observation);
             } else {
                 break;
+            }
+        }
+    }
+
+    /// Takes over what can be taken over of a configuration that was read again.
+    pub(super) fn reconfigure(&mut self, reloaded: Reloaded) {
+        let now = WallTime::now();
+        match reloaded {
+            Ok(new) => {
+                let changed = self.config.live.keys_changed(&new.live);
+                let restart_for = self.config.fixed_keys_changed(&new);
+                tracing::info!(?changed, ?restart_for, "read the configuration");
+                self.config.live = new.live;
+                self.publisher.set_config(None, restart_for, now);
+            }
+            Err(fault) => {
+                tracing::error!(fault, "can't use the configuration; going on with what it was");
+                self.publisher.set_config(Some(fault), Vec::new(), now);
             }
         }
     }

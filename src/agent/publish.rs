@@ -141,6 +141,32 @@ impl Publisher {
         self.stale = true;
     }
 
+    /// What came of reading the configuration again: why it can't be used, or which of its keys
+    /// wait for a restart.
+    pub(super) fn set_config(
+        &mut self,
+        fault: Option<String>,
+        restart_for: Vec<&'static str>,
+        at: WallTime,
+    ) {
+        let (kind, reason, text) = match &fault {
+            Some(fault) => (EventKind::Warning, "ConfigInvalid", fault.clone()),
+            None if restart_for.is_empty() => {
+                (EventKind::Normal, "ConfigReloaded", "the configuration is in force".to_owned())
+            }
+            None => {
+                let text = format!("a restart is needed for {}", restart_for.join(", "));
+                (EventKind::Normal, "ConfigReloaded", text)
+            }
+        };
+        self.add_event(EventRecord::once(at, None, kind, reason, &text), Saved::No);
+        if fault.is_none() {
+            self.agent.restart_for = restart_for;
+        }
+        self.agent.config_fault = fault;
+        self.stale = true;
+    }
+
     /// Why a step for a key failed.
     pub(super) fn set_failure(
         &mut self,

@@ -89,6 +89,10 @@ pub struct AgentView {
     pub store: String,
     /// Why the last commit failed, if it did.
     pub store_fault: Option<String>,
+    /// Why the configuration could not be read again: what it was is in force.
+    pub config_fault: Option<String>,
+    /// Keys of the configuration that were changed and wait for a restart.
+    pub restart_for: Vec<&'static str>,
     /// How it limits and kills: which kind of cgroups, in words.
     pub cgroups: String,
     /// Name of the cgroup of all pods: the part that their paths have in common.

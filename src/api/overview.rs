@@ -34,8 +34,11 @@ pub struct Overview {
     pub directories: Vec<String>,
     /// Where it keeps everything.
     pub paths: Places,
-    /// What is wrong with manifest directories.
+    /// What is wrong with manifest directories and the configuration.
     pub alarms: Vec<String>,
+    /// Keys of the configuration that were changed and wait for a restart.
+    #[serde(default)]
+    pub restart_for: Vec<String>,
     /// What is wrong in manifest files, by file.
     pub faults: BTreeMap<String, Vec<String>>,
     /// How many pods there are, by phase; those that are ending are counted apart.
@@ -84,11 +87,17 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
         started,
         store,
         store_fault,
+        config_fault,
+        restart_for,
         cgroups,
         cgroup,
         directories,
         paths,
     } = &snapshot.agent;
+    let of_config = config_fault.as_ref().map(|fault| {
+        format!("the configuration can't be used, and what it was is in force: {fault}")
+    });
+    let alarms = snapshot.alarms.iter().map(ToString::to_string).chain(of_config).collect();
     let faults = snapshot.faults.iter().filter(|(_, texts)| !texts.is_empty());
     Overview {
         version: version.clone(),
@@ -106,7 +115,8 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
             runtime: paths.runtime.display().to_string(),
             logs: paths.logs.display().to_string(),
         },
-        alarms: snapshot.alarms.iter().map(ToString::to_string).collect(),
+        alarms,
+        restart_for: restart_for.iter().map(|key| (*key).to_owned()).collect(),
         faults: faults.map(|(file, texts)| (file.to_string(), texts.clone())).collect(),
         pods: counts(snapshot, pods),
     }

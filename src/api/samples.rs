@@ -156,6 +156,8 @@ pub(crate) fn snapshot(version: u64, pods: Vec<PodView>, root: &Path) -> Snapsho
             started: BootTime(900_000),
             store: "sound".to_owned(),
             store_fault: None,
+            config_fault: None,
+            restart_for: Vec::new(),
             cgroups: "cgroup v2".to_owned(),
             cgroup: "roost-test".to_owned(),
             directories: vec!["/etc/roost/pods.d".to_owned()],

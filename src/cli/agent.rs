@@ -4,7 +4,9 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::failure::Failure;
 use crate::clock::Millis;
@@ -114,27 +116,40 @@ impl AgentArgs {
 /// Runs the agent until it is told to end.
 pub(super) fn run(root: Option<PathBuf>, args: AgentArgs) -> Result<(), Failure> {
     let given = args.given(root);
-    let config = config::load(given).map_err(|error| Failure::wrong(chain(&error)))?;
-    log(&config.live.log, config.log_format)?;
-    crate::agent::run(config).map_err(|error| {
+    let load = move || config::load(given.clone()).map_err(|error| chain(&error));
+    let config = load().map_err(Failure::wrong)?;
+    let filter = log(&config.live.log, config.log_format)?;
+    let reload = move || {
+        let config = load()?;
+        let new = parse_filter(&config.live.log)?;
+        filter.reload(new).map_err(|error| format!("can't change what is logged: {error}"))?;
+        Ok(config)
+    };
+    crate::agent::run(config, Box::new(reload)).map_err(|error| {
         // The log is what is kept of an agent that nobody looks at.
         tracing::error!(error = chain(&error), "the agent can't run");
         Failure::wrong(chain(&error))
     })
 }
 
-fn log(filter: &str, format: LogFormat) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| Failure::usage(format!("`log` (ROOST_LOG) is wrong: {error}")))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+/// Begins to log; what is logged can be changed by the handle.
+fn log(filter: &str, format: LogFormat) -> Result<reload::Handle<EnvFilter, Registry>, Failure> {
+    let filter = parse_filter(filter).map_err(Failure::usage)?;
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    let registry = tracing_subscriber::registry().with(filter);
     let set = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => registry.with(lines).try_init(),
+        LogFormat::Json => registry.with(lines.json()).try_init(),
     };
-    set.map_err(|error| Failure::wrong(format!("can't log: {error}")))
+    set.map_err(|error| Failure::wrong(format!("can't log: {error}")))?;
+    Ok(handle)
+}
+
+fn parse_filter(text: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(text).map_err(|error| format!("`log` (ROOST_LOG) is wrong: {error}"))
 }
 
 /// An error with everything that caused it.

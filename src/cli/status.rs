@@ -50,6 +50,9 @@ fn text(overview: &Overview) -> String {
     if let Some(fault) = &overview.store_fault {
         line("Store fault", fault);
     }
+    if !overview.restart_for.is_empty() {
+        line("Restart for", &overview.restart_for.join(", "));
+    }
     line("Cgroups", &format!("{}; all pods in `{}`", overview.cgroups, overview.cgroup));
     line("Data", &overview.paths.data);
     line("Runtime", &overview.paths.runtime);
@@ -93,6 +96,7 @@ mod tests {
                 logs: "/l".to_owned(),
             },
             alarms: vec!["gone".to_owned()],
+            restart_for: vec!["pods".to_owned(), "cgroup".to_owned()],
             faults: [("pods.d/a.yaml".to_owned(), vec![fault])].into(),
             pods: Counts { total: 2, running: 1, failed: 1, ..Counts::default() },
         };
@@ -102,6 +106,7 @@ mod tests {
         Manifests:    pods.d
         Store:        sound
         Store fault:  disk full
+        Restart for:  pods, cgroup
         Cgroups:      cgroup v2; all pods in `roost`
         Data:         /d
         Runtime:      /r

@@ -92,12 +92,17 @@ impl Watcher {
     where
         S: FnMut(DirectoryObservation) + Send + 'static,
     {
-        let inbox = Arc::new(Inbox::new(options.directories.len()));
+        let inbox = Arc::new(Inbox::new(options.directories.len(), options.relist));
         let mut watch = Watch::new(options, Arc::clone(&inbox), sink);
         let thread = std::thread::Builder::new()
             .name("manifest-watch".to_owned())
             .spawn(move || watch.run())?;
         Ok(Self { inbox, thread: Some(thread) })
+    }
+
+    /// Looks this often without a hint, from now on; once at once.
+    pub fn relist_every(&self, span: Millis) {
+        self.inbox.relist_every(span);
     }
 
     /// Looks at all directories now instead of at the next relist.
@@ -126,7 +131,6 @@ impl fmt::Debug for Watcher {
 
 /// What the thread owns.
 struct Watch<S> {
-    relist: Millis,
     hint_source: HintSource,
     directories: Vec<Watched>,
     inbox: Arc<Inbox>,
@@ -154,7 +158,6 @@ impl<S: FnMut(DirectoryObservation)> Watch<S> {
         let tuning = Tuning { settle: options.settle, confirm: options.confirm };
         let watched = |path| Watched { path, points: Vec::new(), settle: Settle::new(tuning) };
         Self {
-            relist: options.relist,
             hint_source: options.hints,
             directories: options.directories.into_iter().map(watched).collect(),
             inbox,
@@ -178,7 +181,7 @@ impl<S: FnMut(DirectoryObservation)> Watch<S> {
             let mut cause = Cause::HintOrDeadline;
             if asked || now >= next_relist {
                 cause = Cause::Relist;
-                next_relist = now.plus(self.relist);
+                next_relist = now.plus(self.inbox.relist_span());
             }
             for (index, hints) in hints.iter().enumerate() {
                 self.attend(index, hints, cause);

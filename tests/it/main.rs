@@ -28,4 +28,5 @@ mod disturbances;
 mod harness;
 mod lifecycle;
 mod manifests;
+mod ops;
 mod store;

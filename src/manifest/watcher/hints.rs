@@ -38,6 +38,8 @@ pub(super) struct Inbox {
 struct InboxState {
     hints: Vec<Hints>,
     request: Request,
+    /// How often to look without a hint.
+    relist: Millis,
     #[cfg(test)]
     rings: u64,
 }
@@ -60,15 +62,24 @@ pub(super) enum Wake {
 }
 
 impl Inbox {
-    pub(super) fn new(directories: usize) -> Self {
+    pub(super) fn new(directories: usize, relist: Millis) -> Self {
         let hints = (0..directories).map(|_| Hints::default()).collect();
-        let state = Mutex::new(InboxState { hints, ..InboxState::default() });
+        let state = Mutex::new(InboxState { hints, relist, ..InboxState::default() });
         Self { state, bell: Condvar::new() }
     }
 
     pub(super) fn stop(&self) {
         self.lock().request = Request::Stop;
         self.bell.notify_all();
+    }
+
+    pub(super) fn relist_every(&self, span: Millis) {
+        self.lock().relist = span;
+        self.relist();
+    }
+
+    pub(super) fn relist_span(&self) -> Millis {
+        self.lock().relist
     }
 
     pub(super) fn relist(&self) {
@@ -379,7 +390,7 @@ mod tests {
     use super::*;
 
     fn hear(routes: &[(&str, Part)], events: &[Event]) -> Hints {
-        let inbox = Arc::new(Inbox::new(1));
+        let inbox = Arc::new(Inbox::new(1, Millis::from_secs(20)));
         let route = |(path, part): &(&str, Part)| (PathBuf::from(path), vec![(0, part.clone())]);
         let router =
             Router { routes: routes.iter().map(route).collect(), inbox: Arc::clone(&inbox) };
