@@ -17,6 +17,7 @@ use crate::clock::{BootId, BootTime, WallTime};
 use crate::config::AgentConfig;
 use crate::executor::client::{ExecutorProgram, ProgramError};
 use crate::manifest::watcher::{WatchOptions, Watcher};
+use crate::metrics::Metrics;
 use crate::state::paths::Paths;
 use crate::state::store::{
     Change, Contents, EventKind, EventRecord, Opening, StoreError, open_or_rebuild,
@@ -31,6 +32,8 @@ mod publish;
 mod recover;
 mod reload;
 pub mod service;
+mod starts;
+mod usage;
 mod worker;
 
 pub use recover::RecoverError;
@@ -41,6 +44,7 @@ use manifests::Manifests;
 use publish::{Publisher, Saved};
 use reload::Reloaded;
 use service::{AgentView, REQUESTS_MAX, Service};
+use usage::Meter;
 use worker::Context;
 
 /// Threads of the runtime.
@@ -139,19 +143,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
         recover::find(contents, &paths, &cgroups, boot, build).map_err(AgentError::Recover)?;
 
     let directories: Vec<String> = pods.iter().map(|path| path.display().to_string()).collect();
-    let view = AgentView {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        started_at: WallTime::now(),
-        started: BootTime::now(),
-        store: store_text.clone().unwrap_or_else(|| "sound".to_owned()),
-        store_fault: None,
-        config_fault: None,
-        restart_for: Vec::new(),
-        cgroups: describe(&cgroups),
-        cgroup,
-        directories: directories.clone(),
-        paths: paths.clone(),
-    };
+    let view = first_view(&config, &cgroups, store_text.as_ref());
     let (mut publisher, snapshots) = Publisher::new(view, saved_events, &found.actual);
     note_oddities(&mut publisher, store_text.as_ref(), &found.oddities);
 
@@ -160,8 +152,10 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
     let (observed, observations) = mpsc::channel(OBSERVATIONS_MAX);
     let masked = masked(&paths, &pods);
-    let (store, _writer) = writer::start(store)
+    let metrics = Arc::new(Metrics::default());
+    let (store, _writer) = writer::start(store, metrics.clone())
         .map_err(|source| AgentError::System { attempted: "start the store's writer", source })?;
+    let meter = Meter::new(cgroups.clone(), paths.store());
     let context = Arc::new(Context {
         paths: paths.clone(),
         store: store.clone(),
@@ -170,19 +164,26 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
         logs,
         masked,
         updates,
+        metrics: metrics.clone(),
     });
     if !found.mended.is_empty() {
         let changes = found.mended.into_iter().map(Change::PutPod).collect();
         store.commit(changes).await.map_err(AgentError::Store)?;
     }
-    let options = WatchOptions { relist: live.relist, ..WatchOptions::new(directories.clone()) };
+    let options = WatchOptions {
+        relist: live.relist,
+        metrics: metrics.watcher.clone(),
+        ..WatchOptions::new(directories.clone())
+    };
     // The loop is gone only when the agent ends.
     let sink = move |observation| drop(observed.blocking_send(observation));
     let watcher = Watcher::start(options, sink)
         .map_err(|source| AgentError::System { attempted: "watch the manifests", source })?;
 
     let listener = crate::api::listen(&paths.api_socket()).map_err(AgentError::Api)?;
-    tokio::spawn(crate::api::serve(listener, Service::new(snapshots, requests)));
+    let service = Service::new(snapshots, requests).metered(metrics, meter);
+    tokio::spawn(crate::api::keep_status_files(service.clone()));
+    tokio::spawn(crate::api::serve(listener, service));
     let manifests = Manifests::unread(&directories);
     let core = Core::new(context, found.actual, manifests, publisher, link_events, config);
     let inputs = Inputs { observations, updates: updates_in, links, requests: requests_in };
@@ -288,6 +289,24 @@ fn opened(opening: Opening) -> (Contents, Option<String>) {
             );
             (Contents::default(), Some(text))
         }
+    }
+}
+
+/// What is to be seen of the agent itself, at first.
+fn first_view(config: &AgentConfig, cgroups: &CgroupBase, store: Option<&String>) -> AgentView {
+    AgentView {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: WallTime::now(),
+        started: BootTime::now(),
+        store: store.cloned().unwrap_or_else(|| "sound".to_owned()),
+        store_fault: None,
+        config_fault: None,
+        restart_for: Vec::new(),
+        reserve: config.live.reserve,
+        cgroups: describe(cgroups),
+        cgroup: config.cgroup.clone(),
+        directories: config.pods.iter().map(|path| path.display().to_string()).collect(),
+        paths: config.paths.clone(),
     }
 }
 

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `/api/v1/pods`, `/api/v1/namespaces/{ns}/pods[/{name}[/log]]`, `/api/v1[/namespaces/{ns}]/events` | the shapes of Kubernetes, `?watch=true` included |
 //! | `/roost/v1/status` | how the agent itself is |
+//! | `/roost/v1/stats` | what pods use and ask for |
+//! | `/metrics` | the node in numbers, for Prometheus |
 //! | `/healthz`, `/livez`, `/readyz` | for supervisors |
 //!
 //! Every shape is an adapter on `agent::service`; nothing is decided or remembered here. Root and
@@ -12,20 +14,27 @@
 //! Not here: what the answers look like on a terminal (`cli`).
 
 mod body;
+mod exposition;
 mod failure;
+mod health;
 pub mod kubernetes;
 mod logs;
+mod metrics;
 pub mod overview;
+mod process;
 mod query;
 mod routes;
 #[cfg(test)]
 pub(crate) mod samples;
 mod server;
 pub mod socket;
+pub mod stats;
+mod status_files;
 mod watch;
 
 pub use server::serve;
 pub use socket::{Listener, ServeError, listen};
+pub use status_files::keep_status_files;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,8 @@
 // Words that every module uses.
 pub mod clock;
 pub mod ids;
+// What is counted, by whoever does it.
+pub mod metrics;
 // System calls that no safe crate offers.
 pub mod sys;
 // 1. What the user wrote, and what it means.

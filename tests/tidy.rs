@@ -18,6 +18,7 @@ mod tests {
         arrow("sys", &["cgroup::Entry"], &[]),
         arrow("clock", &["sys"], &[]),
         arrow("ids", &["clock", "sys"], &[]),
+        arrow("metrics", &["ids"], &[]),
         arrow(
             "config",
             // It reads numbers as manifests have them, and says as helpfully what is wrong.
@@ -31,8 +32,8 @@ mod tests {
             ],
             &[],
         ),
-        arrow("manifest", &["clock", "ids", "state::record", "sys"], &[]),
-        arrow("state", &["clock", "ids", "manifest", "sys"], &["manifest::watcher"]),
+        arrow("manifest", &["clock", "ids", "metrics", "state::record", "sys"], &[]),
+        arrow("state", &["clock", "ids", "manifest", "metrics", "sys"], &["manifest::watcher"]),
         // What executors say is part of what it decides on; how it is said is not.
         arrow(
             "reconciler",
@@ -60,6 +61,7 @@ mod tests {
                 "executor",
                 "ids",
                 "manifest",
+                "metrics",
                 "reconciler",
                 "state",
                 "sys",
@@ -69,7 +71,11 @@ mod tests {
             &["executor::machine"],
         ),
         // Records are converted by hand: their form must be free to change.
-        arrow("api", &["agent", "clock", "config", "ids", "manifest", "state::paths", "sys"], &[]),
+        arrow(
+            "api",
+            &["agent", "clock", "config", "ids", "manifest", "metrics", "state::paths", "sys"],
+            &[],
+        ),
         arrow(
             "cli",
             &["agent", "api", "clock", "config", "ids", "manifest", "state::paths", "sys"],

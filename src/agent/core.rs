@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -20,19 +20,20 @@ use super::manifests::Manifests;
 use super::publish::{Publisher, Saved};
 use super::reload::Reloaded;
 use super::service::{DeleteRefused, Request};
+use super::starts::Starts;
 use super::worker::{self, ActError, Context, Subject, Update};
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::config::AgentConfig;
 use crate::executor::client::{Connection, Welcome};
 use crate::executor::protocol::PodReport;
-use crate::ids::{PodId, PodName};
+use crate::ids::{ContainerName, PodId, PodName};
 use crate::manifest::desired::DesiredState;
 use crate::manifest::revision::Revision;
 use crate::manifest::watcher::DirectoryObservation;
 use crate::reconciler::{
     Action, ActualPod, ActualState, ExecutorState, Key, Now, Plan, Step, StoredSpec, reconcile,
 };
-use crate::state::record::{Accepted, Losses, ManifestFile, PodRecord, RecordPhase};
+use crate::state::record::{Accepted, Exit, Losses, ManifestFile, PodRecord, RecordPhase};
 use crate::state::store::Change;
 
 /// Things that happened, taken in before the next decision.
@@ -76,6 +77,7 @@ pub(super) struct Core {
     flush_at: Option<BootTime>,
     /// How the agent shall work. What of it needs a restart stays as it was at the start.
     pub(super) config: AgentConfig,
+    starts: Starts,
 }
 
 #[derive(Debug)]
@@ -119,6 +121,7 @@ impl Core {
             silent,
             flush_at: None,
             config,
+            starts: Starts::default(),
         }
     }
 
@@ -127,7 +130,9 @@ impl Core {
     pub(super) fn turn(&mut self) -> Option<Duration> {
         let now = Now { boot: BootTime::now(), wall: WallTime::now() };
         self.seek_silent(now.boot);
+        let begun = Instant::now();
         let plan = reconcile(&self.desired, &self.actual, now);
+        self.context.metrics.reconciles.observe(begun.elapsed());
         let mut wake_at = plan.wake_at;
         self.remember(&plan);
         for (key, steps) in plan.work {
@@ -181,6 +186,7 @@ impl Core {
                 tracing::info!(?changed, ?restart_for, "read the configuration");
                 self.config.live = new.live;
                 self.publisher.set_config(None, restart_for, now);
+                self.publisher.set_reserve(self.config.live.reserve);
             }
             Err(fault) => {
                 tracing::error!(fault, "can't use the configuration; going on with what it was");
@@ -192,6 +198,7 @@ impl Core {
     fn observe(&mut self, observation: DirectoryObservation) {
         self.manifests.observe(observation);
         self.desired = self.manifests.desired();
+        self.starts.observe(&self.desired, &self.actual, Instant::now());
         let faults = self.manifests.faults();
         self.publisher.set_faults(faults, &self.actual, WallTime::now());
         // A pod that could not be dealt with may be dealt with now. What a worker is out for may
@@ -389,6 +396,15 @@ impl Core {
         self.unheard.is_empty() && self.desired.is_read()
     }
 
+    /// What is still waited for, if anything.
+    fn unready(&self) -> Option<String> {
+        if !self.unheard.is_empty() {
+            let count = self.unheard.len();
+            return Some(format!("{count} executors found at the start have not reported yet"));
+        }
+        (!self.desired.is_read()).then(|| "the manifests are not read yet".to_owned())
+    }
+
     fn hear(&mut self, link: LinkId, event: LinkEvent) {
         let id = link.pod;
         // What an earlier link still has to say is about an executor that is dealt with.
@@ -424,6 +440,15 @@ impl Core {
             (Some(record), Some(old)) => events::between(record, old, &new, at),
             (Some(_) | None, _) => Vec::new(),
         };
+        let metrics = &self.context.metrics;
+        if let Some(record) = &pod.record
+            && let Some(took) = self.starts.reported(&record.name, &new, Instant::now())
+        {
+            metrics.starts.observe(took);
+        }
+        for container in newly_out_of_memory(report.as_ref(), &new) {
+            metrics.out_of_memory.get((id, container.clone())).add_one();
+        }
         *report = Some(new);
         for event in news {
             self.publisher.add_event(event, Saved::No);
@@ -475,8 +500,9 @@ impl Core {
     fn publish(&mut self, alarms: &[crate::reconciler::Alarm]) {
         let links = &self.links;
         let pid_of = |id: &PodId| links.get(id).map(|link| link.pid);
-        let recovered = self.is_recovered();
-        self.publisher.publish(&self.actual, &self.desired, alarms, recovered, &pid_of);
+        let unready = self.unready();
+        self.publisher.set_store_health(self.context.store.is_healthy());
+        self.publisher.publish(&self.actual, &self.desired, alarms, unready, &pid_of);
     }
 
     fn flush_events(&mut self, now: BootTime) {
@@ -520,6 +546,23 @@ impl Core {
         }
         Ok(source_file)
     }
+}
+
+/// The containers of which a run has ended since the report before because memory ran out.
+fn newly_out_of_memory<'a>(
+    old: Option<&'a PodReport>,
+    new: &'a PodReport,
+) -> impl Iterator<Item = &'a ContainerName> {
+    let run_before = move |name: &ContainerName| {
+        let before = old?.containers.iter().find(|container| container.name == *name)?;
+        Some(before.last.as_ref()?.attempt)
+    };
+    new.containers.iter().filter_map(move |container| {
+        let last = container.last.as_ref().filter(|last| last.exit == Exit::OutOfMemory)?;
+        // What the first report tells of may have been counted by an agent before.
+        let is_new = old.is_some() && run_before(&container.name) != Some(last.attempt);
+        is_new.then_some(&container.name)
+    })
 }
 
 fn remove_manifest(

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::events;
 use super::service::{AgentView, ExecutorView, PodView, Snapshot};
 use crate::clock::WallTime;
+use crate::config::Reserve;
 use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DesiredState;
 use crate::reconciler::{ActualPod, ActualState, Alarm, ExecutorState, Key};
@@ -33,6 +34,7 @@ pub(super) struct Publisher {
     failures: BTreeMap<Key, String>,
     alarms: Vec<Alarm>,
     recovered: bool,
+    unready: Option<String>,
     agent: AgentView,
     /// Pods whose view may be out of date.
     touched: BTreeSet<PodId>,
@@ -50,6 +52,7 @@ impl Publisher {
         let first = Snapshot {
             version: 0,
             recovered: false,
+            unready: None,
             pods: Vec::new(),
             alarms: Vec::new(),
             faults: BTreeMap::new(),
@@ -66,6 +69,7 @@ impl Publisher {
             faults: BTreeMap::new(),
             failures: BTreeMap::new(),
             alarms: Vec::new(),
+            unready: None,
             recovered: false,
             agent,
             touched: actual.pods.keys().copied().collect(),
@@ -141,6 +145,21 @@ impl Publisher {
         self.stale = true;
     }
 
+    /// Whether the last commit of the store was made.
+    pub(super) fn set_store_health(&mut self, healthy: bool) {
+        if self.agent.store_fault.is_none() != healthy {
+            let fault = "the last commit failed: see the agent's log";
+            self.agent.store_fault = (!healthy).then(|| fault.to_owned());
+            self.stale = true;
+        }
+    }
+
+    /// What pods can't ask for.
+    pub(super) fn set_reserve(&mut self, reserve: Reserve) {
+        self.agent.reserve = reserve;
+        self.stale = true;
+    }
+
     /// What came of reading the configuration again: why it can't be used, or which of its keys
     /// wait for a restart.
     pub(super) fn set_config(
@@ -210,7 +229,7 @@ impl Publisher {
         actual: &ActualState,
         desired: &DesiredState,
         alarms: &[Alarm],
-        recovered: bool,
+        unready: Option<String>,
         pid_of: &dyn Fn(&PodId) -> Option<u32>,
     ) {
         if self.alarms != alarms {
@@ -230,8 +249,9 @@ impl Publisher {
             self.alarms = alarms.to_vec();
             self.stale = true;
         }
-        if self.recovered != recovered {
-            self.recovered = recovered;
+        if self.recovered != unready.is_none() || self.unready != unready {
+            self.recovered = unready.is_none();
+            self.unready = unready;
             self.stale = true;
         }
         for id in std::mem::take(&mut self.touched) {
@@ -254,6 +274,7 @@ impl Publisher {
         self.sender.send_replace(Arc::new(Snapshot {
             version: self.version,
             recovered: self.recovered,
+            unready: self.unready.clone(),
             pods,
             alarms: self.alarms.clone(),
             faults: self.faults.clone(),

@@ -6,13 +6,17 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::usage::Meter;
 use crate::clock::{BootTime, WallTime};
+use crate::config::Reserve;
 use crate::ids::PodName;
 use crate::manifest::pod::PodSpec;
+use crate::metrics::Metrics;
 use crate::state::paths::Paths;
 
 // What is seen of a pod is told in the words of those who know it; whoever shows it needs to know
 // the service only.
+pub use super::usage::{ContainerUsage, Detail, Readings};
 pub use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport};
 pub use crate::reconciler::Alarm;
 pub use crate::state::record::{
@@ -31,6 +35,8 @@ pub struct Snapshot {
     pub version: u64,
     /// Whether every pod found at the start has been dealt with once.
     pub recovered: bool,
+    /// What is still waited for, in words, if that is not so.
+    pub unready: Option<String>,
     /// Every pod instance with a record, those that are going included. By name, then age.
     pub pods: Vec<Arc<PodView>>,
     /// What is wrong with the manifest directories.
@@ -97,6 +103,8 @@ pub struct AgentView {
     pub cgroups: String,
     /// Name of the cgroup of all pods: the part that their paths have in common.
     pub cgroup: String,
+    /// What pods can't ask for, of what the machine has.
+    pub reserve: Reserve,
     /// Manifest directories, as configured.
     pub directories: Vec<String>,
     /// Where everything lies.
@@ -149,6 +157,8 @@ pub enum DeleteRefused {
 pub struct Service {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     requests: mpsc::Sender<Request>,
+    metrics: Arc<Metrics>,
+    meter: Option<Arc<Meter>>,
 }
 
 /// The agent's loop has ended.
@@ -160,7 +170,27 @@ impl Service {
     /// A service on the two ends that the agent's loop holds the others of.
     #[must_use]
     pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, requests: mpsc::Sender<Request>) -> Self {
-        Self { snapshots, requests }
+        Self { snapshots, requests, metrics: Arc::default(), meter: None }
+    }
+
+    /// The same, with what is counted, and what reads what containers use.
+    #[must_use]
+    pub(super) fn metered(self, metrics: Arc<Metrics>, meter: Meter) -> Self {
+        Self { metrics, meter: Some(Arc::new(meter)), ..self }
+    }
+
+    /// What the agent counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What the pods of a snapshot use now.
+    pub async fn usage(&self, snapshot: &Arc<Snapshot>, detail: Detail) -> Readings {
+        match &self.meter {
+            Some(meter) => meter.clone().read(snapshot.clone(), detail).await,
+            None => Readings::default(),
+        }
     }
 
     /// Everything, now.

@@ -24,6 +24,7 @@ use crate::executor::protocol::{Goal, ToExecutor, WantedPod};
 use crate::ids::{PodId, PodName};
 use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
+use crate::metrics::Metrics;
 use crate::reconciler::{Action, Key, Step};
 use crate::state::checkpoint::{self, CheckpointError, SpecFile};
 use crate::state::paths::Paths;
@@ -49,6 +50,7 @@ pub(super) struct Context {
     /// Directories of the host that no container may see.
     pub(super) masked: Vec<std::path::PathBuf>,
     pub(super) updates: mpsc::Sender<Update>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// What a worker found or made true.
@@ -135,7 +137,10 @@ async fn act_all(
 ) -> Result<(), ActError> {
     for Step { action, reason } in steps {
         tracing::info!(pod = %key, action = action.name(), reason = %reason, "acting");
-        context.act(action, &reason.to_string(), &subjects).await?;
+        let counted = context.metrics.steps.get(action.name());
+        counted.all.add_one();
+        let acted = context.act(action, &reason.to_string(), &subjects).await;
+        acted.inspect_err(|_| counted.failed.add_one())?;
     }
     Ok(())
 }

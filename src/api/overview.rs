@@ -89,6 +89,7 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
         store_fault,
         config_fault,
         restart_for,
+        reserve: _,
         cgroups,
         cgroup,
         directories,

@@ -27,6 +27,11 @@ impl Query {
         self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
+    /// Whether it was given at all.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// A flag; false if it was not given.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Failure> {
         match self.text(name) {

@@ -16,7 +16,7 @@ use super::kubernetes::types::{List, ListMeta, Pod, Status, StatusDetails};
 use super::kubernetes::{Context, event, pod};
 use super::query::{Query, RawQuery, Selector};
 use super::watch::{EVENT_FIELDS, POD_FIELDS, Span, What};
-use super::{logs, overview, watch};
+use super::{health, logs, metrics, overview, stats, watch};
 use crate::agent::service::{DeleteRefused, PodView, Service, Snapshot};
 use crate::clock::{BootId, BootTime, WallTime};
 use crate::ids::PodName;
@@ -69,11 +69,14 @@ pub(super) fn router(service: Service) -> Router {
         .route("/api/v1/events", get(all_events))
         .route("/api/v1/namespaces/{namespace}/events", get(events_of))
         .route("/roost/v1/status", get(status))
-        .route("/healthz", get(alive))
-        .route("/livez", get(alive))
-        .route("/readyz", get(ready))
+        .route("/roost/v1/stats", get(stats::answer))
+        .route("/metrics", get(metrics::answer))
+        .route("/healthz", get(health::alive))
+        .route("/livez", get(health::alive))
+        .route("/readyz", get(health::ready))
         .fallback(async || Failure::no_such_path())
         .method_not_allowed_fallback(async || Failure::method_not_allowed())
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), metrics::count))
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
         .with_state(shared)
 }
@@ -237,18 +240,6 @@ async fn status(State(shared): Asked) -> Response {
     let context = shared.context(&snapshot);
     let pods: Vec<Pod> = snapshot.pods.iter().map(|view| pod::of(view, &context)).collect();
     Json(overview::of(&snapshot, &pods, context.now)).into_response()
-}
-
-async fn alive() -> &'static str {
-    "ok"
-}
-
-async fn ready(State(shared): Asked) -> Response {
-    if shared.service.snapshot().recovered {
-        "ok".into_response()
-    } else {
-        Failure::unavailable("the agent is still taking up the pods that it found").into_response()
-    }
 }
 
 /// One JSON object a line, as watches have it.

@@ -146,6 +146,7 @@ pub(crate) fn snapshot(version: u64, pods: Vec<PodView>, root: &Path) -> Snapsho
     Snapshot {
         version,
         recovered: true,
+        unready: None,
         pods: pods.into_iter().map(Arc::new).collect(),
         alarms: Vec::new(),
         faults: BTreeMap::new(),
@@ -158,6 +159,7 @@ pub(crate) fn snapshot(version: u64, pods: Vec<PodView>, root: &Path) -> Snapsho
             store_fault: None,
             config_fault: None,
             restart_for: Vec::new(),
+            reserve: crate::config::Reserve::default(),
             cgroups: "cgroup v2".to_owned(),
             cgroup: "roost-test".to_owned(),
             directories: vec!["/etc/roost/pods.d".to_owned()],

@@ -298,6 +298,21 @@ impl ContainerCgroup {
         })
     }
 
+    /// How many processes are in it and below.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub fn processes(&self) -> Result<u64, CgroupError> {
+        let mut count = 0;
+        let mut left = vec![self.unified()];
+        while let Some(directory) = left.pop() {
+            let pids = files::read(&directory.join("cgroup.procs"))?;
+            count += u64::try_from(pids.lines().count()).unwrap_or(u64::MAX);
+            left.extend(files::directories(&directory)?.iter().map(|name| directory.join(name)));
+        }
+        Ok(count)
+    }
+
     /// Removes it, and what the container made below it, in all hierarchies.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::clock::{BootTime, Millis};
+use crate::metrics::WatcherMetrics;
 use hints::{Ears, Inbox, Wake, WatchPoint, watch_points};
 use listing::Directory;
 pub use observation::{
@@ -36,7 +37,7 @@ use settle::{Hints, Reading, Settle, Tuning};
 const MAX_WATCH_ATTEMPTS: usize = 3;
 
 /// How to watch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct WatchOptions {
     /// The manifest directories; they need not exist. Relative ones are taken from the working
     /// directory.
@@ -49,6 +50,8 @@ pub struct WatchOptions {
     pub confirm: Millis,
     /// Whether to use inotify at all.
     pub hints: HintSource,
+    /// Counts what happens.
+    pub metrics: Arc<WatcherMetrics>,
 }
 
 /// Where hints come from.
@@ -72,6 +75,7 @@ impl WatchOptions {
             // Editors are without the file for a few milliseconds while they save it.
             confirm: Millis(150),
             hints: HintSource::Inotify,
+            metrics: Arc::default(),
         }
     }
 }
@@ -132,6 +136,7 @@ impl fmt::Debug for Watcher {
 /// What the thread owns.
 struct Watch<S> {
     hint_source: HintSource,
+    metrics: Arc<WatcherMetrics>,
     directories: Vec<Watched>,
     inbox: Arc<Inbox>,
     ears: Option<Ears>,
@@ -159,6 +164,7 @@ impl<S: FnMut(DirectoryObservation)> Watch<S> {
         let watched = |path| Watched { path, points: Vec::new(), settle: Settle::new(tuning) };
         Self {
             hint_source: options.hints,
+            metrics: options.metrics,
             directories: options.directories.into_iter().map(watched).collect(),
             inbox,
             ears: None,
@@ -181,7 +187,11 @@ impl<S: FnMut(DirectoryObservation)> Watch<S> {
             let mut cause = Cause::HintOrDeadline;
             if asked || now >= next_relist {
                 cause = Cause::Relist;
+                self.metrics.relists.add_one();
                 next_relist = now.plus(self.inbox.relist_span());
+            }
+            if hints.iter().any(Hints::need_listing) {
+                self.metrics.hints.add_one();
             }
             for (index, hints) in hints.iter().enumerate() {
                 self.attend(index, hints, cause);

@@ -14,7 +14,8 @@
 //!     └── volumes/<name>/            emptyDir
 //! <runtime>                          /run/roost, or <root>/run; gone after a reboot
 //! ├── roost.sock                     the API (agent)
-//! └── pods/<id>/executor.sock        where a pod's executor listens
+//! ├── pods/<id>/executor.sock        where a pod's executor listens
+//! └── pods/<ns>_<name>.json          a pod as the API shows it, for scripts (agent)
 //! <logs>                             /var/log/pods, or <root>/logs
 //! └── <ns>_<name>_<id>/<container>/<n>.log
 //! ```

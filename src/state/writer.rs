@@ -18,7 +18,10 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
+use std::time::Instant;
+
 use super::store::{BATCH_LEN_MAX, Change, Store, StoreError, check};
+use crate::metrics::Metrics;
 
 /// Batches that may wait; whoever comes later waits until there is room.
 pub const QUEUE_LEN_MAX: usize = 256;
@@ -46,10 +49,14 @@ struct Request {
 ///
 /// # Errors
 /// When there can't be another thread.
-pub fn start(store: impl Store + 'static) -> std::io::Result<(StoreHandle, WriterThread)> {
+pub fn start(
+    store: impl Store + 'static,
+    metrics: Arc<Metrics>,
+) -> std::io::Result<(StoreHandle, WriterThread)> {
     let (queue, requests) = mpsc::channel(QUEUE_LEN_MAX);
     let healthy = Arc::new(AtomicBool::new(true));
-    let mut writer = Writer { store, requests, healthy: Arc::clone(&healthy), unsettled: 0 };
+    let mut writer =
+        Writer { store, requests, healthy: Arc::clone(&healthy), metrics, unsettled: 0 };
     let thread =
         std::thread::Builder::new().name("store".into()).spawn(move || while writer.serve() {})?;
     Ok((StoreHandle { queue, healthy }, WriterThread(thread)))
@@ -92,6 +99,7 @@ struct Writer<S> {
     store: S,
     requests: mpsc::Receiver<Request>,
     healthy: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
     /// Commits since the store was settled.
     unsettled: u32,
 }
@@ -124,7 +132,12 @@ impl<S: Store> Writer<S> {
     }
 
     fn commit(&mut self, group: &[Change], waiting: Vec<oneshot::Sender<Result<(), StoreError>>>) {
+        let begun = Instant::now();
         let result = self.guarded("commit to", |store| store.commit(group));
+        self.metrics.commits.observe(begun.elapsed());
+        if result.is_err() {
+            self.metrics.commit_failures.add_one();
+        }
         self.healthy.store(result.is_ok(), Ordering::Release);
         for answer in waiting {
             // Who does not wait any more does not want to know.

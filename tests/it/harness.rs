@@ -345,6 +345,13 @@ impl Node {
             std::fs::remove_file(entry.unwrap().path()).unwrap();
         }
         self.until("gone: everything", |pods| pods.is_empty().then_some(()));
+        // Status files follow what the API shows.
+        self.until("gone: status files", |_| {
+            let mut left = std::fs::read_dir(self.root().join("run/pods")).unwrap();
+            let is_file = |name: &str| name.ends_with(".json") || name.ends_with(".draft");
+            let has_file = left.any(|entry| is_file(entry.unwrap().file_name().to_str().unwrap()));
+            (!has_file).then_some(())
+        });
         let left = self.leftovers();
         assert!(left.is_empty(), "left over:\n{}\n{}", left.join("\n"), self.agent_log());
         self.stop_agent();

@@ -1,6 +1,12 @@
 //! What those who run nodes live by: configuration, metrics, status files, log volume, backups.
 
-use crate::harness::{Node, send};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::harness::{Asked, FOREVER, Node, send, slowness};
 
 #[test]
 fn a_configuration_is_reloaded_where_it_can_be_and_a_fault_in_it_stops_nothing() {
@@ -37,5 +43,118 @@ fn a_configuration_is_reloaded_where_it_can_be_and_a_fault_in_it_stops_nothing()
 
     reload("max-pods = 20\n");
     until("nothing waits any more", &|status| status["restartFor"].as_array().unwrap().is_empty());
+    node.end();
+}
+
+#[test]
+fn the_node_is_told_in_numbers_and_in_files() {
+    let node = Node::started();
+    let hog = "head -c 20000000 /dev/zero > /dev/null; ".to_owned() + FOREVER;
+    let pod = Asked::one("a", &hog).container("b", FOREVER).with(
+        "/spec/containers/0/resources",
+        json!({ "requests": { "cpu": "250m", "memory": "16Mi" }, "limits": { "memory": "64Mi" } }),
+    );
+    node.ask_for(&pod);
+    node.until_running("default/a");
+
+    let (code, text) = node.ask("GET", "/metrics");
+    let text = text.as_str().unwrap_or_else(|| panic!("{code} {text}")).to_owned();
+    let value = |series: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().unwrap()
+    };
+    let of_main = r#"{namespace="default",pod="a",container="main"}"#;
+    assert!(value(&format!("roost_container_cpu_seconds_total{of_main}")) > 0.0);
+    assert!(value(&format!("roost_container_memory_working_set_bytes{of_main}")) > 4096.0);
+    let limit = value(&format!("roost_container_memory_limit_bytes{of_main}"));
+    assert_eq!(limit.to_string(), (64 << 20).to_string());
+    for (series, least) in [
+        ("roost_pods{phase=\"Running\"}", 1.0),
+        ("roost_pod_start_duration_seconds_count", 1.0),
+        ("roost_steps_total{action=\"create\"}", 1.0),
+        ("roost_reconcile_duration_seconds_count", 2.0),
+        ("roost_store_commit_duration_seconds_count", 1.0),
+        ("roost_store_size_bytes", 1.0),
+        ("roost_watcher_hints_total", 1.0),
+        ("roost_watcher_relists_total", 1.0),
+        ("process_resident_memory_bytes", 4096.0),
+        ("roost_agent_ready", 1.0),
+    ] {
+        assert!(value(series) >= least, "{series}");
+    }
+    promtool_is_content(&text);
+
+    let (_, stats) = node.ask("GET", "/roost/v1/stats");
+    assert_eq!(stats["node"]["requestedCpuMillis"], 250, "{stats}");
+    assert_eq!(stats["node"]["requestedMemoryBytes"], 16 << 20, "{stats}");
+    assert!(stats["node"]["memoryBytes"].as_u64().unwrap() > 64 << 20, "{stats}");
+    let containers = stats["pods"][0]["containers"].as_array().unwrap();
+    assert_eq!((containers.len(), &stats["pods"][0]["pod"]), (2, &json!("default/a")));
+    for container in containers {
+        assert!(container["cpuNanos"].as_u64().unwrap() > 0, "{container}");
+        assert!(container["memoryBytes"].as_u64().unwrap() > 0, "{container}");
+        // The shell and its sleep.
+        assert!((1..=2).contains(&container["pids"].as_u64().unwrap()), "{container}");
+    }
+
+    assert_eq!(node.ask("GET", "/readyz").1, "ok");
+    let verbose = node.ask("GET", "/readyz?verbose").1.to_string();
+    assert!(verbose.contains("[+]recovered ok") && verbose.contains("[+]store ok"), "{verbose}");
+
+    let file = node.root().join("run/pods/default_a.json");
+    let read = || -> Option<serde_json::Value> {
+        serde_json::from_str(&std::fs::read_to_string(&file).ok()?).ok()
+    };
+    let is_shown = || read().is_some_and(|pod| pod["status"]["phase"] == "Running");
+    node.until("a file that says that it runs", |_| is_shown().then_some(()));
+    assert_eq!(read().unwrap()["metadata"]["uid"], node.pod("default/a").uid());
+    node.end();
+}
+
+/// Debian's package `prometheus` has it; without it, nothing is checked here.
+fn promtool_is_content(text: &str) {
+    let spawned = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match spawned {
+        Ok(promtool) => promtool,
+        Err(error) => return println!("promtool is not here: {error}"),
+    };
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let said = promtool.wait_with_output().unwrap();
+    assert!(said.status.success() && said.stderr.is_empty(), "{said:?}\n{text}");
+}
+
+#[test]
+fn a_scrape_while_three_hundred_pods_start_is_soon_answered() {
+    let node = Node::started();
+    let pods: Vec<Asked> = (0..300).map(|n| Asked::one(&format!("p{n}"), FOREVER)).collect();
+    let keys: Vec<String> = pods.iter().map(Asked::key).collect();
+    for pod in &pods {
+        node.ask_for(pod);
+    }
+    let mut took = Vec::new();
+    loop {
+        let begun = Instant::now();
+        let (code, text) = node.ask("GET", "/metrics");
+        took.push(begun.elapsed());
+        assert_eq!(code, 200);
+        let running = text.as_str().unwrap().lines().find_map(|line| {
+            line.strip_prefix("roost_pods{phase=\"Running\"} ")?.parse::<usize>().ok()
+        });
+        if running == Some(keys.len()) {
+            break;
+        }
+        assert!(took.len() < 100_000, "they do not run:\n{}", node.agent_log());
+    }
+    node.until_all_run(&keys);
+    took.sort();
+    let (half, most) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("{} scrapes during 300 starts: median {half:?}, longest {most:?}", took.len());
+    // The budget is 50 ms on a machine of its own and a release build; here others work too.
+    assert!(half < Duration::from_millis(250) * slowness(), "{half:?}");
     node.end();
 }

@@ -23,6 +23,15 @@ pub fn of(view: &PodView, context: &Context) -> Pod {
     }
 }
 
+/// Its phase, and where its containers stand: what is told of many pods at once.
+pub(in crate::api) fn outline(
+    view: &PodView,
+    context: &Context,
+) -> (&'static str, Vec<super::types::ContainerStatus>) {
+    let containers = status::containers(view, context);
+    (phase(view, &containers, context), containers)
+}
+
 fn metadata(view: &PodView, context: &Context) -> ObjectMeta {
     let record = &view.record;
     let spec = view.spec.as_deref();

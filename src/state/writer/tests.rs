@@ -35,7 +35,8 @@ impl Store for GatedStore {
 fn what_waits_while_a_commit_is_made_is_one_commit_together() {
     let (started_tx, started) = blocking::channel();
     let (leave, leave_rx) = blocking::channel();
-    let (handle, thread) = start(GatedStore { started: started_tx, leave: leave_rx }).unwrap();
+    let (handle, thread) =
+        start(GatedStore { started: started_tx, leave: leave_rx }, Arc::default()).unwrap();
     runtime().block_on(async {
         let mut first = Box::pin(handle.commit(put(0)));
         assert!(futures_poll(first.as_mut()).await.is_pending());
@@ -64,7 +65,7 @@ async fn futures_poll<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::O
 #[test]
 fn a_failure_is_answered_and_the_next_commit_is_tried() {
     let (store, fails) = FailingStore::on_demand(MemoryStore::default());
-    let (handle, thread) = start(store).unwrap();
+    let (handle, thread) = start(store, Arc::default()).unwrap();
     runtime().block_on(async {
         handle.commit(put(1)).await.unwrap();
         assert!(handle.is_healthy());
@@ -96,7 +97,7 @@ impl Store for PanickyStore {
 
 #[test]
 fn a_panic_of_the_store_does_not_end_the_thread() {
-    let (handle, thread) = start(PanickyStore(true)).unwrap();
+    let (handle, thread) = start(PanickyStore(true), Arc::default()).unwrap();
     runtime().block_on(async {
         assert!(matches!(handle.commit(put(1)).await, Err(StoreError::Failed { .. })));
         handle.commit(put(1)).await.unwrap();
@@ -107,7 +108,7 @@ fn a_panic_of_the_store_does_not_end_the_thread() {
 
 #[test]
 fn a_refused_batch_is_nobody_elses_failure() {
-    let (handle, thread) = start(MemoryStore::default()).unwrap();
+    let (handle, thread) = start(MemoryStore::default(), Arc::default()).unwrap();
     let mut long = samples::record(1);
     long.source.file = "x".repeat(100_000);
     runtime().block_on(async {
@@ -124,7 +125,7 @@ fn everything_answered_is_in_the_store_and_the_side_file_follows() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
     let (store, _) = open_or_rebuild(&path).unwrap();
-    let (handle, thread) = start(store).unwrap();
+    let (handle, thread) = start(store, Arc::default()).unwrap();
     runtime().block_on(async {
         let mut all: Vec<_> = (0..100).map(|n| Box::pin(handle.commit(put(n)))).collect();
         for one in &mut all {
