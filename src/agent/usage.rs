@@ -4,18 +4,25 @@
 //! It reads on a thread that lives as long as one reading: the runtime's threads for what may
 //! block are shared with workers, and during a burst of starts hundreds of their jobs would come
 //! first. One reading at a time, so that many who ask cost no more than one after the other.
-//! Plain reads, because descriptors kept open for every container would be three for each, for
-//! something that is asked for every some seconds at most.
+//!
+//! A file takes some 5 us, but while pods are being started or removed a look-up in the cgroup file
+//! system may wait for a second, for the kernel's locks on its directories. So whoever asks waits
+//! for [`READ_TIME_MAX`] at most, and gets the last that is known where that is not enough.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use super::service::{ContainerStatus, PodView, Snapshot};
 use crate::cgroup::{CgroupBase, CgroupError, ContainerCgroup, Usage};
-use crate::ids::ContainerName;
+use crate::ids::{Attempt, ContainerName, PodId};
 
+/// How long whoever asks waits for what is being read.
+const READ_TIME_MAX: Duration = Duration::from_millis(25);
 /// Most levels of the store's directory.
 const STORE_DEPTH_MAX: u32 = 4;
 
@@ -55,64 +62,109 @@ pub enum Detail {
 pub(super) struct Meter {
     cgroups: CgroupBase,
     store: PathBuf,
-    turn: Mutex<()>,
+    /// Held by the thread that reads.
+    turn: Arc<Mutex<()>>,
+    known: std::sync::Mutex<Known>,
+}
+
+/// What was read last.
+#[derive(Debug, Default)]
+struct Known {
+    runs: BTreeMap<(PodId, ContainerName), (Attempt, ContainerUsage)>,
+    store_bytes: u64,
 }
 
 impl Meter {
     pub(super) fn new(cgroups: CgroupBase, store: PathBuf) -> Self {
-        Self { cgroups, store, turn: Mutex::new(()) }
+        Self { cgroups, store, turn: Arc::default(), known: std::sync::Mutex::default() }
     }
 
-    /// What the pods of the snapshot use now; nothing if there can be no thread.
+    /// What the pods of the snapshot use now, as far as that can be told soon.
     pub(super) async fn read(self: Arc<Self>, snapshot: Arc<Snapshot>, detail: Detail) -> Readings {
-        let turn = self.turn.lock().await;
+        let deadline = Instant::now() + READ_TIME_MAX;
+        if let Ok(turn) = timeout_at(deadline, self.turn.clone().lock_owned()).await
+            && let Some(done) = self.clone().begin(snapshot.clone(), detail, turn)
+        {
+            // Done, or late: the thread goes on, and who asks next has what it reads.
+            let _late = timeout_at(deadline, done).await;
+        }
+        self.known_of(&snapshot)
+    }
+
+    /// Begins to read; the answer comes when all is read.
+    fn begin(
+        self: Arc<Self>,
+        snapshot: Arc<Snapshot>,
+        detail: Detail,
+        turn: OwnedMutexGuard<()>,
+    ) -> Option<oneshot::Receiver<()>> {
         let (answer, answered) = oneshot::channel();
-        let meter = self.clone();
         let spawned = std::thread::Builder::new().name("usage".to_owned()).spawn(move || {
+            self.read_now(&snapshot, detail);
+            drop(turn);
             // Who asked may have gone.
-            let _gone = answer.send(meter.read_now(&snapshot, detail));
+            let _gone = answer.send(());
         });
-        if let Err(error) = spawned {
+        if let Err(error) = &spawned {
             tracing::warn!(%error, "can't start a thread to read what containers use");
         }
-        let readings = answered.await.unwrap_or_default();
-        drop(turn);
-        readings
+        spawned.is_ok().then_some(answered)
     }
 
-    fn read_now(&self, snapshot: &Snapshot, detail: Detail) -> Readings {
+    fn read_now(&self, snapshot: &Snapshot, detail: Detail) {
+        let wanted: BTreeMap<_, _> = snapshot.pods.iter().flat_map(|pod| runs(pod)).collect();
+        self.known().runs.retain(|key, (run, _)| wanted.get(key) == Some(run));
+        for (key, run) in wanted {
+            let cgroup = self.cgroups.pod(key.0).container(&key.1, run);
+            // One that ended since it was reported has nothing to be read any more.
+            let Ok(mut used) = read_one(&key.1, &cgroup, detail) else { continue };
+            let mut known = self.known();
+            let before = known.runs.get(&key).filter(|(known, _)| *known == run);
+            used.processes = used.processes.or(before.and_then(|(_, before)| before.processes));
+            known.runs.insert(key, (run, used));
+        }
+        if detail == Detail::Store {
+            let bytes = size_of(&self.store, STORE_DEPTH_MAX);
+            self.known().store_bytes = bytes;
+        }
+    }
+
+    fn known_of(&self, snapshot: &Snapshot) -> Readings {
+        let known = self.known();
         let mut pods = Vec::new();
         for pod in &snapshot.pods {
-            let containers = self.read_pod(pod, detail);
-            if !containers.is_empty() {
-                pods.push((pod.clone(), containers));
+            let used = runs(pod).filter_map(|(key, run)| {
+                let (known, used) = known.runs.get(&key)?;
+                (*known == run).then(|| used.clone())
+            });
+            let used: Vec<ContainerUsage> = used.collect();
+            if !used.is_empty() {
+                pods.push((pod.clone(), used));
             }
         }
-        let store_bytes = match detail {
-            Detail::Store => size_of(&self.store, STORE_DEPTH_MAX),
-            Detail::Processes => 0,
-        };
-        Readings { pods, store_bytes }
+        Readings { pods, store_bytes: known.store_bytes }
     }
 
-    fn read_pod(&self, pod: &PodView, detail: Detail) -> Vec<ContainerUsage> {
-        let Some(report) = &pod.report else { return Vec::new() };
-        let cgroup = self.cgroups.pod(pod.record.id);
-        let running = report.containers.iter().filter_map(|container| {
-            let runs = match container.status {
-                ContainerStatus::Running { .. } | ContainerStatus::Stopping { .. } => true,
-                ContainerStatus::Creating
-                | ContainerStatus::Recording { .. }
-                | ContainerStatus::BackingOff { .. }
-                | ContainerStatus::Terminated => false,
-            };
-            runs.then_some((&container.name, container.attempt?))
-        });
-        // One that ended since it was reported has nothing to be read any more.
-        running
-            .filter_map(|(name, run)| read_one(name, &cgroup.container(name, run), detail).ok())
-            .collect()
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // It is whole after each statement, whoever panicked meanwhile.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The runs of the pod's containers that are going on.
+fn runs(pod: &PodView) -> impl Iterator<Item = ((PodId, ContainerName), Attempt)> {
+    let containers = pod.report.iter().flat_map(|report| &report.containers);
+    containers.filter_map(|container| {
+        let runs = match container.status {
+            ContainerStatus::Running { .. } | ContainerStatus::Stopping { .. } => true,
+            ContainerStatus::Creating
+            | ContainerStatus::Recording { .. }
+            | ContainerStatus::BackingOff { .. }
+            | ContainerStatus::Terminated => false,
+        };
+        let key = (pod.record.id, container.name.clone());
+        runs.then_some((key, container.attempt?))
+    })
 }
 
 fn read_one(

@@ -153,7 +153,9 @@ fn a_scrape_while_three_hundred_pods_start_is_soon_answered() {
     node.until_all_run(&keys);
     took.sort();
     let (half, most) = (took[took.len() / 2], took[took.len() - 1]);
-    println!("{} scrapes during 300 starts: median {half:?}, longest {most:?}", took.len());
+    let most_of_them = took[took.len() * 95 / 100];
+    let count = took.len();
+    println!("{count} scrapes during 300 starts: median {half:?}, 95 % {most_of_them:?}, {most:?}");
     // The budget is 50 ms on a machine of its own and a release build; here others work too.
     assert!(half < Duration::from_millis(250) * slowness(), "{half:?}");
     node.end();
