@@ -27,6 +27,7 @@ use crate::state::writer;
 mod core;
 mod events;
 mod link;
+mod log_volume;
 mod manifests;
 mod publish;
 mod recover;
@@ -183,6 +184,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let listener = crate::api::listen(&paths.api_socket()).map_err(AgentError::Api)?;
     let service = Service::new(snapshots, requests).metered(metrics, meter);
     tokio::spawn(crate::api::keep_status_files(service.clone()));
+    tokio::spawn(log_volume::keep(paths.clone(), service.subscribe()));
     tokio::spawn(crate::api::serve(listener, service));
     let manifests = Manifests::unread(&directories);
     let core = Core::new(context, found.actual, manifests, publisher, link_events, config);
@@ -303,6 +305,7 @@ fn first_view(config: &AgentConfig, cgroups: &CgroupBase, store: Option<&String>
         config_fault: None,
         restart_for: Vec::new(),
         reserve: config.live.reserve,
+        log_node_bytes: config.live.log_node_bytes,
         cgroups: describe(cgroups),
         cgroup: config.cgroup.clone(),
         directories: config.pods.iter().map(|path| path.display().to_string()).collect(),

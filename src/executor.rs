@@ -14,7 +14,7 @@ mod checkpoints;
 mod connection;
 mod handover;
 mod journal;
-mod logs;
+pub(crate) mod logs;
 mod pod;
 mod poller;
 mod recovery;

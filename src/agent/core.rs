@@ -186,7 +186,7 @@ impl Core {
                 tracing::info!(?changed, ?restart_for, "read the configuration");
                 self.config.live = new.live;
                 self.publisher.set_config(None, restart_for, now);
-                self.publisher.set_reserve(self.config.live.reserve);
+                self.publisher.set_live(&self.config.live);
             }
             Err(fault) => {
                 tracing::error!(fault, "can't use the configuration; going on with what it was");

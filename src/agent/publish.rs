@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::events;
 use super::service::{AgentView, ExecutorView, PodView, Snapshot};
 use crate::clock::WallTime;
-use crate::config::Reserve;
+use crate::config::Live;
 use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DesiredState;
 use crate::reconciler::{ActualPod, ActualState, Alarm, ExecutorState, Key};
@@ -154,9 +154,10 @@ impl Publisher {
         }
     }
 
-    /// What pods can't ask for.
-    pub(super) fn set_reserve(&mut self, reserve: Reserve) {
-        self.agent.reserve = reserve;
+    /// What of the configuration is to be seen.
+    pub(super) fn set_live(&mut self, live: &Live) {
+        self.agent.reserve = live.reserve;
+        self.agent.log_node_bytes = live.log_node_bytes;
         self.stale = true;
     }
 

@@ -105,6 +105,8 @@ pub struct AgentView {
     pub cgroup: String,
     /// What pods can't ask for, of what the machine has.
     pub reserve: Reserve,
+    /// Most bytes of the logs of all pods together.
+    pub log_node_bytes: u64,
     /// Manifest directories, as configured.
     pub directories: Vec<String>,
     /// Where everything lies.

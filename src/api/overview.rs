@@ -90,6 +90,7 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
         config_fault,
         restart_for,
         reserve: _,
+        log_node_bytes: _,
         cgroups,
         cgroup,
         directories,

@@ -160,6 +160,7 @@ pub(crate) fn snapshot(version: u64, pods: Vec<PodView>, root: &Path) -> Snapsho
             config_fault: None,
             restart_for: Vec::new(),
             reserve: crate::config::Reserve::default(),
+            log_node_bytes: 1 << 30,
             cgroups: "cgroup v2".to_owned(),
             cgroup: "roost-test".to_owned(),
             directories: vec!["/etc/roost/pods.d".to_owned()],

@@ -58,6 +58,8 @@ impl Stream {
 #[derive(Debug)]
 pub(super) struct ContainerLog {
     directory: PathBuf,
+    /// Where the agent is told of rotated files.
+    hints: Option<PathBuf>,
     attempt: Attempt,
     limits: LogLimits,
     /// None if it could not be opened; that is tried again with the next output.
@@ -109,7 +111,8 @@ impl ContainerLog {
         state: LogState,
     ) -> Self {
         let directory = paths.container_logs(container);
-        Self { directory, attempt, limits, file: None, state }
+        let hints = paths.log_hints();
+        Self { directory, hints, attempt, limits, file: None, state }
     }
 
     /// What another program needs to go on.
@@ -261,6 +264,9 @@ impl ContainerLog {
                 remove_file(&self.directory.join(oldest));
             }
         }
+        if let Some(hints) = &self.hints {
+            give_hint(hints);
+        }
         self.open()
     }
 
@@ -310,8 +316,20 @@ fn remove_old(directory: &Path, attempt: Attempt) {
     }
 }
 
+/// Tells the agent that a log was rotated, if it listens. It counts the logs of all pods then.
+pub(crate) fn give_hint(pipe: &Path) {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    if let Ok(mut pipe) = OpenOptions::new().write(true).custom_flags(flags).open(pipe) {
+        // A full pipe holds hints enough.
+        drop(pipe.write(&[1]));
+    }
+}
+
 fn remove_file(path: &Path) {
-    if let Err(error) = fs::remove_file(path) {
+    // The agent may have removed it, for the logs of all pods together.
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
         journal::note(format_args!("can't remove {}: {error}", path.display()));
     }
 }

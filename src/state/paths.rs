@@ -14,6 +14,7 @@
 //!     └── volumes/<name>/            emptyDir
 //! <runtime>                          /run/roost, or <root>/run; gone after a reboot
 //! ├── roost.sock                     the API (agent)
+//! ├── logs-rotated                   a pipe: executors tell the agent that they rotated a log
 //! ├── pods/<id>/executor.sock        where a pod's executor listens
 //! └── pods/<ns>_<name>.json          a pod as the API shows it, for scripts (agent)
 //! <logs>                             /var/log/pods, or <root>/logs
@@ -66,6 +67,12 @@ impl Paths {
         self.runtime.join("roost.sock")
     }
 
+    /// Where executors tell that they rotated a log.
+    #[must_use]
+    pub fn log_hints(&self) -> PathBuf {
+        self.runtime.join(LOG_HINTS)
+    }
+
     /// The directory of all pod directories.
     #[must_use]
     pub fn pods(&self) -> PathBuf {
@@ -102,8 +109,16 @@ pub struct PodPaths {
 
 /// Name of the executor's socket in a pod's runtime directory.
 pub const EXECUTOR_SOCKET: &str = "executor.sock";
+/// Name of the pipe in the runtime directory.
+const LOG_HINTS: &str = "logs-rotated";
 
 impl PodPaths {
+    /// Where this pod's executor tells that it rotated a log ([`Paths::log_hints`]).
+    #[must_use]
+    pub fn log_hints(&self) -> Option<PathBuf> {
+        Some(self.runtime.parent()?.parent()?.join(LOG_HINTS))
+    }
+
     /// The accepted specification.
     #[must_use]
     pub fn spec(&self) -> PathBuf {

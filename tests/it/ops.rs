@@ -160,3 +160,32 @@ fn a_scrape_while_three_hundred_pods_start_is_soon_answered() {
     assert!(half < Duration::from_millis(250) * slowness(), "{half:?}");
     node.end();
 }
+
+#[test]
+fn the_logs_of_all_pods_together_are_limited_and_nothing_that_is_written_goes() {
+    let mut node = Node::new();
+    node.set_env("ROOST_LOGS_FILE_BYTES", "200k");
+    node.set_env("ROOST_LOGS_NODE_BYTES", "1Mi");
+    node.start();
+    // Each would keep a megabyte for itself.
+    let talk = "seq 1 200000; echo through; ".to_owned() + FOREVER;
+    let pods: Vec<Asked> = ["a", "b", "c"].map(|name| Asked::one(name, &talk)).into();
+    for pod in &pods {
+        node.ask_for(pod);
+    }
+    let keys: Vec<String> = pods.iter().map(Asked::key).collect();
+    let running = node.until_all_run(&keys);
+    let volume = || -> u64 {
+        let logs = keys.iter().map(|key| node.log(&running[key], "main", 0));
+        let files = logs.flat_map(|log| std::fs::read_dir(log.parent().unwrap()).unwrap());
+        files.map(|file| file.unwrap().metadata().map_or(0, |metadata| metadata.len())).sum()
+    };
+    node.until("all said, and the logs small enough", |_| {
+        let is_through = |key: &String| {
+            node.output(&running[key], "main", 0).last().is_some_and(|line| line == "through")
+        };
+        (keys.iter().all(is_through) && volume() <= 1 << 20).then_some(())
+    });
+    assert!(node.agent_log().contains("removed logs"), "{}", node.agent_log());
+    node.end();
+}
