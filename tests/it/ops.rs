@@ -1,12 +1,13 @@
 //! What those who run nodes live by: configuration, metrics, status files, log volume, backups.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Asked, FOREVER, Node, send, slowness};
+use crate::harness::{Asked, FOREVER, Node, Process, alone, send, slowness, soon};
 
 #[test]
 fn a_configuration_is_reloaded_where_it_can_be_and_a_fault_in_it_stops_nothing() {
@@ -188,4 +189,66 @@ fn the_logs_of_all_pods_together_are_limited_and_nothing_that_is_written_goes() 
     });
     assert!(node.agent_log().contains("removed logs"), "{}", node.agent_log());
     node.end();
+}
+
+/// What `packaging/README.md` says about backups, on a node that lost everything else.
+fn restored_from(copied_while: &str, stop: fn(&mut Node), start: fn(&mut Node)) {
+    let mut node = Node::started();
+    node.ask_for(&Asked::one("on", &alone("on", FOREVER)).sharing(&node.out()));
+    let once = Asked::one("once", &alone("once", "exit 4")).policy("Never").sharing(&node.out());
+    node.ask_for(&once);
+    let before = node.until_running("default/on");
+    node.until_through("default/once");
+
+    let backup = node.dir.path().join("backup");
+    std::fs::create_dir(&backup).unwrap();
+    stop(&mut node);
+    copy(&node.manifests(), &backup.join("pods.d"));
+    copy(&node.root().join("data"), &backup.join("data"));
+    start(&mut node);
+
+    // Another machine, or this one after its disk was lost.
+    node.until("rest", |_| (node.executors().len() == 1).then_some(()));
+    let executors: Vec<Process> = node.executors().into_values().map(Process::of).collect();
+    let containers = node.containers().into_iter().map(Process::of);
+    let all: Vec<Process> = containers.collect();
+    node.kill_agent();
+    for executor in &executors {
+        executor.kill();
+    }
+    let all: Vec<Process> = all.into_iter().chain(executors).collect();
+    assert!(all.iter().all(|process| process.ends_within(soon())), "{copied_while}");
+    for cgroup in node.cgroups().iter().rev() {
+        let _has_others_below = std::fs::remove_dir(cgroup);
+    }
+    std::fs::remove_dir_all(node.root()).unwrap();
+    std::fs::remove_dir_all(node.manifests()).unwrap();
+    std::fs::create_dir(node.root()).unwrap();
+    copy(&backup.join("pods.d"), &node.manifests());
+    copy(&backup.join("data"), &node.root().join("data"));
+    std::fs::remove_file(node.out().join("on.lock")).ok();
+
+    node.start();
+    let after = node.until_running("default/on");
+    assert_eq!(after.uid(), before.uid(), "{copied_while}: the same instance goes on");
+    assert_eq!(node.until_through("default/once").phase(), "Failed");
+    let runs = std::fs::read_to_string(node.out().join("once.trace")).unwrap();
+    assert_eq!(runs.matches("start").count(), 1, "{copied_while}: {runs}");
+    assert_eq!(node.status()["alarms"], json!([]), "{copied_while}");
+    node.end();
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(copied.success(), "{}", from.display());
+}
+
+#[test]
+fn a_node_is_restored_from_a_copy_made_while_its_agent_was_stopped() {
+    restored_from("stopped", Node::stop_agent, Node::start);
+}
+
+#[test]
+fn a_node_is_restored_from_a_copy_made_while_its_agent_ran() {
+    restored_from("running", |_| {}, |_| {});
 }
