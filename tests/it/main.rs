@@ -16,7 +16,7 @@
 //! | 7 | what was refused is tried again on a change; back-off is persisted | `manifests::a_pod_in_trouble_…`, `lifecycle::a_crash_loop_backs_off_…`, `lifecycle::a_crash_loop_goes_on_where_it_was_…` |
 //! | 8 | one bad pod harms no other | `lifecycle::a_container_that_cannot_start_…`, `disturbances::a_pod_that_takes_its_time_…`, `manifests::of_two_files_that_claim_a_pod_…` |
 //! | 9 | nobody writes outside of his sandbox | `lifecycle::a_container_inherits_no_variable_…`, `lifecycle::a_container_cannot_write_the_hosts_programs_…`, `store::directories_of_pods_that_mean_nothing_…` |
-//! | 10 | the wall clock decides nothing | the simulation; `clock::…::the_time_that_decides_…`; `lifecycle::a_container_that_ignores_the_stop_signal_…` measures on the steady clock |
+//! | 10 | the wall clock decides nothing | the simulation; `clock::…::the_time_that_decides_…`; `lifecycle::containers_that_ignore_the_stop_signal_…` measures on the steady clock |
 //! | 12 | limits have names | the unit tests of each; `lifecycle::two_hundred_containers_…`, `lifecycle::the_limits_of_a_pod_hold` |
 //! | 13 | an idle node is idle | `disturbances::an_idle_node_writes_nothing_…` |
 #![allow(unreachable_pub, reason = "in a test program `pub` says what other modules use")]
