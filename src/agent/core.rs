@@ -323,6 +323,8 @@ impl Core {
                 phase: RecordPhase::Active,
                 created_at: at,
                 losses: Losses::default(),
+                held: None,
+                successor: None,
             });
         }
         pod.spec.get_or_insert_with(|| StoredSpec::new(wanted.spec));

@@ -219,6 +219,8 @@ impl Context {
             phase: RecordPhase::Active,
             created_at: now,
             losses: Losses::default(),
+            held: None,
+            successor: None,
         };
         // Either may become durable first: a directory without a record is adopted, a record
         // without a specification gets it from the manifest, or is removed with it. Meanwhile the

@@ -113,6 +113,8 @@ pub(crate) fn pod(name: &str, number: u32) -> PodView {
             phase: RecordPhase::Active,
             created_at: AT,
             losses: Losses::default(),
+            held: None,
+            successor: None,
         },
         spec: Some(parsed.spec.clone()),
         report: Some(PodReport {

@@ -168,6 +168,9 @@ impl fmt::Display for Reason {
             Self::Terminated(TerminationCause::Orphaned) => {
                 f.write_str("another instance of the pod is kept")
             }
+            Self::Terminated(TerminationCause::Restarted) => {
+                f.write_str("a new instance of it was asked for")
+            }
             Self::Overdue => f.write_str("it did not stop in time"),
             Self::Unidentifiable => f.write_str("nothing tells which pod it belonged to"),
         }

@@ -607,6 +607,8 @@ impl World {
             phase: RecordPhase::Active,
             created_at: wall,
             losses: Losses::default(),
+            held: None,
+            successor: None,
         };
         if worker.stage == 1 {
             self.write_spec(&record, spec);

@@ -96,6 +96,7 @@ fn extra(view: &PodView) -> PodExtra {
         TerminationCause::Removed => "Removed",
         TerminationCause::Replaced => "Replaced",
         TerminationCause::Orphaned => "Orphaned",
+        TerminationCause::Restarted => "Restarted",
     });
     PodExtra {
         executor: executor.to_owned(),

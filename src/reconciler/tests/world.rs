@@ -223,6 +223,8 @@ pub(super) fn new_record(id: PodId, source: ManifestFile, spec: &PodSpec) -> Pod
         phase: RecordPhase::Active,
         created_at: WallTime(0),
         losses: Losses::default(),
+        held: None,
+        successor: None,
     }
 }
 
