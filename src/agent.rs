@@ -17,6 +17,7 @@ use crate::clock::{BootId, BootTime, WallTime};
 use crate::config::AgentConfig;
 use crate::executor::client::{ExecutorProgram, ProgramError};
 use crate::manifest::watcher::{WatchOptions, Watcher};
+use crate::reconciler::{Node, Requests};
 use crate::state::paths::Paths;
 use crate::state::store::{
     Change, Contents, EventKind, EventRecord, Opening, StoreError, open_or_rebuild,
@@ -25,10 +26,13 @@ use crate::state::writer;
 
 mod core;
 mod events;
+mod inspect;
 mod link;
 mod manifests;
 mod publish;
+mod put;
 mod recover;
+mod requests;
 pub mod service;
 mod worker;
 
@@ -40,6 +44,8 @@ use publish::{Publisher, Saved};
 use service::{AgentView, REQUESTS_MAX, Service};
 use worker::Context;
 
+/// What is kept from pods by default: what the kubelet keeps free before it evicts.
+const RESERVE_DEFAULT: Requests = Requests { cpu_milli: 0, memory_bytes: 100 << 20 };
 /// Threads of the runtime.
 const RUNTIME_THREADS: usize = 2;
 /// Threads for what may block: file systems and waiting for processes to end.
@@ -122,7 +128,7 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
     let signals = Signals::new()?;
     let AgentConfig { pods, paths, relist, logs, cgroup, executor } = config;
     make_directories(&paths)?;
-    let (store, opening) = open_or_rebuild(&paths.store()).map_err(AgentError::Store)?;
+    let (mut store, opening) = open_or_rebuild(&paths.store()).map_err(AgentError::Store)?;
     let (contents, store_text) = opened(opening);
     let boot = BootId::current()
         .map_err(|source| AgentError::System { attempted: "read the boot id", source })?;
@@ -131,8 +137,9 @@ async fn serve(config: AgentConfig) -> Result<(), AgentError> {
     let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
     let saved_events = contents.events.clone();
     let build = program.build().to_owned();
-    let found =
-        recover::find(contents, &paths, &cgroups, boot, build).map_err(AgentError::Recover)?;
+    let mut found = recover::find(contents, &paths, &cgroups, boot, build, node())
+        .map_err(AgentError::Recover)?;
+    recover::find_successors(&mut found.actual, &mut store).map_err(AgentError::Store)?;
 
     let directories: Vec<String> = pods.iter().map(|path| path.display().to_string()).collect();
     let view = AgentView {
@@ -281,6 +288,28 @@ fn describe(cgroups: &CgroupBase) -> String {
     } else {
         format!("{kind}; not limited here: {}", missing.join(", "))
     }
+}
+
+/// What this machine has for pods.
+fn node() -> Node {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let capacity = Requests {
+        cpu_milli: u64::try_from(cpus).unwrap_or(u64::MAX).saturating_mul(1000),
+        memory_bytes: memory_bytes().unwrap_or_else(|| {
+            // Better too much is started than nothing at all.
+            tracing::warn!("/proc/meminfo does not say how much memory there is");
+            u64::MAX
+        }),
+    };
+    Node { capacity, reserve: RESERVE_DEFAULT, ..Node::default() }
+}
+
+/// All memory of the machine: `MemTotal` in proc_meminfo(5), in units of 1024 bytes.
+fn memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib.saturating_mul(1024))
 }
 
 /// Makes the agent's directories. Data and runtime are for root alone.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/api/v1/pods`, `/api/v1/namespaces/{ns}/pods[/{name}[/log]]`, `/api/v1[/namespaces/{ns}]/events` | the shapes of Kubernetes, `?watch=true` included |
 //! | `/roost/v1/status` | how the agent itself is |
+//! | `/roost/v1/…` | plan, diff, manifests, restart, rollback, revisions: see `roost` |
 //! | `/healthz`, `/livez`, `/readyz` | for supervisors |
 //!
 //! Every shape is an adapter on `agent::service`; nothing is decided or remembered here. Root and
@@ -17,6 +18,7 @@ pub mod kubernetes;
 mod logs;
 pub mod overview;
 mod query;
+mod roost;
 mod routes;
 #[cfg(test)]
 pub(crate) mod samples;

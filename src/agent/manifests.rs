@@ -11,6 +11,8 @@ use crate::state::record::ManifestFile;
 /// The newest observation of every directory.
 #[derive(Debug)]
 pub(super) struct Manifests {
+    /// The directory that what the API creates goes to.
+    first: Option<String>,
     views: BTreeMap<String, DirectoryView>,
     files: BTreeMap<ManifestFile, File>,
 }
@@ -25,7 +27,7 @@ impl Manifests {
     /// Nothing read yet.
     pub(super) fn unread(directories: &[String]) -> Self {
         let views = directories.iter().map(|name| (name.clone(), DirectoryView::Unread)).collect();
-        Self { views, files: BTreeMap::new() }
+        Self { first: directories.first().cloned(), views, files: BTreeMap::new() }
     }
 
     /// Takes in what the watcher saw. What can't be read any more asks for nothing; that it is
@@ -58,6 +60,11 @@ impl Manifests {
         known.retain(|name, _| name.directory != directory);
         self.files.append(&mut known);
         self.views.insert(directory, view);
+    }
+
+    /// The directory that what the API creates goes to.
+    pub(super) fn first(&self) -> Option<&str> {
+        self.first.as_deref()
     }
 
     /// What all of them ask for together.

@@ -38,6 +38,9 @@ pub struct Overview {
     pub alarms: Vec<String>,
     /// What is wrong in manifest files, by file.
     pub faults: BTreeMap<String, Vec<String>>,
+    /// Manifests that are for other nodes.
+    #[serde(default)]
+    pub passed_over: Vec<String>,
     /// How many pods there are, by phase; those that are ending are counted apart.
     pub pods: Counts,
 }
@@ -108,6 +111,7 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
         },
         alarms: snapshot.alarms.iter().map(ToString::to_string).collect(),
         faults: faults.map(|(file, texts)| (file.to_string(), texts.clone())).collect(),
+        passed_over: snapshot.passed_over.clone(),
         pods: counts(snapshot, pods),
     }
 }

@@ -16,7 +16,7 @@ use super::kubernetes::types::{List, ListMeta, Pod, Status, StatusDetails};
 use super::kubernetes::{Context, event, pod};
 use super::query::{Query, RawQuery, Selector};
 use super::watch::{EVENT_FIELDS, POD_FIELDS, Span, What};
-use super::{logs, overview, watch};
+use super::{logs, overview, roost, watch};
 use crate::agent::service::{DeleteRefused, PodView, Service, Snapshot};
 use crate::clock::{BootId, BootTime, WallTime};
 use crate::ids::PodName;
@@ -69,6 +69,7 @@ pub(super) fn router(service: Service) -> Router {
         .route("/api/v1/events", get(all_events))
         .route("/api/v1/namespaces/{namespace}/events", get(events_of))
         .route("/roost/v1/status", get(status))
+        .nest("/roost/v1", roost::router())
         .route("/healthz", get(alive))
         .route("/livez", get(alive))
         .route("/readyz", get(ready))
