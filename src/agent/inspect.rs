@@ -187,3 +187,131 @@ fn other_containers(old: &Revision, new: &Revision) -> Vec<ContainerName> {
     let differs = |name: &&&ContainerName| old.containers.get(**name) != new.containers.get(**name);
     names.iter().filter(differs).map(|name| (*name).clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::clock::{BootTime, WallTime};
+    use crate::ids::PodId;
+    use crate::manifest::desired::DirectoryView;
+    use crate::reconciler::{ActualPod, ExecutorState, Node};
+    use crate::state::record::{Accepted, Losses};
+
+    const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  \
+                       - name: main\n    command: [/bin/true]\n  - name: side\n    \
+                       command: [/bin/true]\n";
+
+    fn source(file: &str) -> ManifestFile {
+        ManifestFile { directory: "/m".to_owned(), file: file.to_owned() }
+    }
+
+    /// `web.yaml` asks for the pod, and it runs.
+    fn inspection() -> Inspection {
+        let pod = parse(POD.as_bytes()).pods.remove(0);
+        let id = PodId::from_random(1);
+        let (digest, shared) = (pod.revision.digest(), pod.revision.shared);
+        let record = PodRecord {
+            id,
+            name: pod.name.clone(),
+            source: source("web.yaml"),
+            accepted: Accepted { number: 1, digest, shared, at: WallTime(0) },
+            history: vec![],
+            phase: RecordPhase::Active,
+            created_at: WallTime(0),
+            losses: Losses::default(),
+            held: None,
+            successor: None,
+        };
+        let actual = ActualPod {
+            record: Some(record),
+            adoptable: None,
+            spec: Some(StoredSpec::new(pod.spec.clone())),
+            successor: None,
+            executor: ExecutorState::Silent,
+            has_runtime: true,
+        };
+        let mut desired = DesiredState::default();
+        let view = DirectoryView::Read { handle: vec![1], empty: false };
+        desired.directories.insert("/m".to_owned(), view);
+        replace(&mut desired, &source("web.yaml"), &parse(POD.as_bytes()));
+        let actual = ActualState {
+            boot: "boot".parse().unwrap(),
+            executor_build: String::new(),
+            directories: BTreeMap::from([("/m".to_owned(), vec![1])]),
+            node: Node::default(),
+            under_way: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            pods: BTreeMap::from([(id, actual)]),
+        };
+        let now = Now { boot: BootTime(1), wall: WallTime(1) };
+        Inspection { desired, actual, directory: Some("/m".to_owned()), now }
+    }
+
+    #[track_caller]
+    fn check(drafts: &[(&str, &str)], expected: &[(&str, Change, &str)]) -> Differences {
+        let draft = |(name, text): &(&str, &str)| Draft {
+            name: (*name).to_owned(),
+            text: text.as_bytes().to_vec(),
+        };
+        let drafts: Vec<Draft> = drafts.iter().map(draft).collect();
+        let made = diff(inspection(), &drafts);
+        let found: Vec<(String, Change, String)> = made
+            .items
+            .iter()
+            .map(|item| {
+                let names: Vec<String> = item.containers.iter().map(ToString::to_string).collect();
+                (item.pod.name.to_string(), item.change, names.join(" "))
+            })
+            .collect();
+        let expected: Vec<(String, Change, String)> = expected
+            .iter()
+            .map(|(pod, change, names)| ((*pod).to_owned(), *change, (*names).to_owned()))
+            .collect();
+        assert_eq!(found, expected);
+        made
+    }
+
+    #[test]
+    fn a_difference_says_what_it_costs() {
+        let changed = |old: &str, new: &str| POD.replacen(old, new, 1);
+        check(&[], &[("web", Change::Nothing, "")]);
+        check(&[("web.yaml", POD)], &[("web", Change::Nothing, "")]);
+        let labelled = changed("name: web", "name: web\n  labels: {a: b}");
+        check(&[("web.yaml", &labelled)], &[("web", Change::Update, "")]);
+        let other = changed("/bin/true", "/bin/false");
+        check(&[("web.yaml", &other)], &[("web", Change::Restart, "main")]);
+        let shared = changed("spec:", "spec:\n  hostname: x");
+        check(&[("web.yaml", &shared)], &[("web", Change::Replace, "main side")]);
+        let renamed = changed("name: web", "name: new");
+        let expected = [("new", Change::Create, "main side"), ("web", Change::Delete, "")];
+        check(&[("web.yaml", &renamed)], &expected);
+        check(&[("new.yaml", &renamed)], &[("new", Change::Create, "main side")]);
+        // Another file that claims the pod does not get it.
+        check(&[("a.yaml", &shared)], &[("web", Change::Nothing, "")]);
+        let made = check(&[("web.yaml", "kind: [")], &[("web", Change::Nothing, "")]);
+        assert_eq!(
+            (made.faults[0].file.as_str(), made.items[0].after.is_some()),
+            ("web.yaml", true)
+        );
+        let elsewhere = changed("spec:", "spec:\n  nodeSelector: {a: b}");
+        check(&[("web.yaml", &elsewhere)], &[("web", Change::Delete, "")]);
+    }
+
+    #[test]
+    fn a_plan_tells_what_waits() {
+        let mut inspection = inspection();
+        let text = POD.replace("name: web", "name: big").replacen(
+            "command:",
+            "resources: {requests: {cpu: 3}}\n    command:",
+            1,
+        );
+        inspection.actual.node.capacity.cpu_milli = 2000;
+        replace(&mut inspection.desired, &source("big.yaml"), &parse(text.as_bytes()));
+        let planned = plan(&inspection);
+        let waits = planned[0].waits.as_deref();
+        assert_eq!(waits, Some("needs 3 cpu, 2 of 2 are free (reserve 0)"));
+        assert_eq!((planned.len(), planned[0].pod.as_str()), (1, "default/big"));
+    }
+}

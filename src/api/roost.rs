@@ -51,3 +51,6 @@ fn refusal(refused: &Refused, name: &str) -> Failure {
         Refused::Failed(why) => Failure::internal(why.clone()).about(name),
     }
 }
+
+#[cfg(test)]
+mod tests;

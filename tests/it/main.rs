@@ -11,7 +11,7 @@
 //! | 2 | agent stop, crash, upgrade change nothing | `lifecycle::nothing_is_lost_while_there_is_no_agent`, `disturbances::executors_are_upgraded_in_place_…`, `disturbances::containers_are_restarted_while_the_agent_is_stopped_…` |
 //! | 3 | a bad manifest keeps the last good revision | `manifests::a_hundred_broken_versions_…`, `manifests::a_document_that_is_removed_…`, `manifests::editors_and_copies_…`, `store::with_the_store_lost_and_a_manifest_broken_…` |
 //! | 4 | a lost directory stops nothing | `manifests::a_directory_that_is_gone_…`, `store::with_the_store_lost_and_no_manifest_in_sight_…` |
-//! | 5 | nothing is stopped without need | `manifests::a_change_restarts_what_it_concerns_…`, `manifests::a_file_that_is_renamed_…` |
+//! | 5 | nothing is stopped without need | `manifests::a_change_restarts_what_it_concerns_…`, `manifests::a_file_that_is_renamed_…`, `requests::what_does_not_fit_…` |
 //! | 6 | nothing is left | `harness::Node::end` in every test, `lifecycle::a_pod_whose_file_is_deleted_…` |
 //! | 7 | what was refused is tried again on a change; back-off is persisted | `manifests::a_pod_in_trouble_…`, `lifecycle::a_crash_loop_backs_off_…`, `lifecycle::a_crash_loop_goes_on_where_it_was_…` |
 //! | 8 | one bad pod harms no other | `lifecycle::a_container_that_cannot_start_…`, `disturbances::a_pod_that_takes_its_time_…`, `manifests::of_two_files_that_claim_a_pod_…` |
@@ -28,4 +28,5 @@ mod disturbances;
 mod harness;
 mod lifecycle;
 mod manifests;
+mod requests;
 mod store;
