@@ -100,7 +100,7 @@ impl<'a> Pod<'a> {
     pub(super) fn share(&self, actual: &'a ActualState, trust: &Trust<'_>) -> Share<'a> {
         let mut has: Vec<&PodSpec> = Vec::new();
         for instance in &self.kept {
-            if instance.record.phase == RecordPhase::Active {
+            if instance.takes_room() {
                 let digest = instance.record.accepted.digest;
                 let same = || self.claims.iter().find(|claim| claim.revision.digest() == digest);
                 let stored = instance.actual.spec.as_ref().map(|stored| &stored.spec);
@@ -109,7 +109,8 @@ impl<'a> Pod<'a> {
         }
         for instance in &self.going {
             let ActualPod { spec, successor, .. } = instance.actual;
-            has.extend(spec.iter().chain(successor).map(|stored| &*stored.spec));
+            let own = spec.iter().filter(|_| instance.takes_room());
+            has.extend(own.chain(successor).map(|stored| &*stored.spec));
         }
         let found = self.found.and_then(|(_, actual)| actual.spec.as_ref());
         has.extend(found.map(|stored| &*stored.spec));
@@ -275,6 +276,15 @@ impl<'a> Instance<'a> {
             claims.iter().any(|claim| claim.revision.digest() == self.record.accepted.digest);
         let runs = matches!(self.actual.executor, ExecutorState::Connected { .. });
         (fits, runs, self.record.accepted.number, self.record.id)
+    }
+
+    /// Whether something of it may run. An instance that is through and has been cleared away takes
+    /// nothing, and goes on taking nothing while it goes.
+    fn takes_room(&self) -> bool {
+        let ActualPod { executor, has_runtime, .. } = self.actual;
+        self.record.phase == RecordPhase::Active
+            || *has_runtime
+            || !matches!(executor, ExecutorState::Absent)
     }
 
     /// Whether the pod was rolled back from what this claim asks for.

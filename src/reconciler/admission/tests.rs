@@ -207,6 +207,16 @@ fn a_pod_that_is_through_takes_nothing_and_needs_room_to_run_again() {
     world.claim("2", &cpu("b", 1000));
     world.settle();
     assert_eq!(running(&world), ["a", "b"]);
+    // Nor does it when it goes.
+    let claim = world.desired.claims.remove(&key("a")).unwrap();
+    world.act_until(|action| matches!(action, Action::Record(_)));
+    assert_eq!(world.plan().requested.cpu_milli, 1000);
+    world.desired.claims.insert(key("a"), claim);
+    let record = world.actual.pods.values_mut().find(|pod| pod.name() == Some(&key("a")));
+    record.unwrap().record.as_mut().unwrap().phase = RecordPhase::Finished {
+        outcome: crate::state::record::Outcome::Succeeded,
+        containers: BTreeMap::new(),
+    };
     let mut other = cpu("a", 1000);
     other.containers[0].argv.push("again".to_owned());
     world.claim("1", &other);
