@@ -131,9 +131,8 @@ impl<'a> Pod<'a> {
                 Some(Next::Claim(_) | Next::Successor) | None => None,
             };
         }
-        let (instance, surplus) = match self.kept.split_last() {
-            Some(split) => split,
-            None => return self.claims.first().and_then(|claim| of_claim(claim, Turn::New)),
+        let Some((instance, surplus)) = self.kept.split_last() else {
+            return self.claims.first().and_then(|claim| of_claim(claim, Turn::New));
         };
         if !surplus.is_empty() {
             return None;

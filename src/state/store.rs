@@ -49,6 +49,7 @@ pub struct Contents {
 
 /// One change of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "most are of the largest kind, and none lives long")]
 pub enum Change {
     /// The record of its instance is this, from now on.
     PutPod(PodRecord),

@@ -69,8 +69,11 @@ fn what_does_not_fit_waits_and_says_why_and_starts_when_there_is_room() {
 #[test]
 fn of_two_pods_with_one_host_port_the_second_waits_and_names_the_first() {
     let node = Node::started();
-    let ports = json!([{ "containerPort": 8080, "hostPort": 18080 }]);
-    let asked = |name| Asked::one(name, FOREVER).with("/spec/containers/0/ports", ports.clone());
+    let ports = json!([{ "containerPort": 18080 }]);
+    let asked = |name| {
+        let pod = Asked::one(name, FOREVER).with("/spec/hostNetwork", json!(true));
+        pod.with("/spec/containers/0/ports", ports.clone())
+    };
     node.ask_for(&asked("b"));
     node.until_running("default/b");
     // It comes first by its name, but the other one has it.

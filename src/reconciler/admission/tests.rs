@@ -351,7 +351,16 @@ proptest! {
                         let spec = match &step.action {
                             Action::Create(creation) => Some(creation.spec.clone()),
                             Action::Accept { spec, .. } => Some(spec.clone()),
-                            _ => None,
+                            Action::Retire { .. }
+                            | Action::Record(_)
+                            | Action::NoteLoss(_)
+                            | Action::Start(_)
+                            | Action::SetSpec { .. }
+                            | Action::Upgrade(_)
+                            | Action::Kill(_)
+                            | Action::Release(_)
+                            | Action::Destroy(_)
+                            | Action::Forget { .. } => None,
                         };
                         if let Some(spec) = spec {
                             let (sum, mut ports) = with(&world, &spec);
