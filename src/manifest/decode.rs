@@ -7,6 +7,7 @@ mod container;
 mod fields;
 mod metadata;
 mod pod;
+mod port;
 mod schema;
 mod suggest;
 mod volume;

@@ -119,6 +119,7 @@ pub(super) fn spec() -> PodSpec {
     PodSpec {
         name: record(1).name,
         labels: BTreeMap::from([("app".into(), "web".into())]),
+        node_selector: BTreeMap::new(),
         annotations: BTreeMap::from([("roost/pids-limit".into(), "64".into())]),
         hostname: "web-1".into(),
         host: HostNamespaces { network: true, ..HostNamespaces::default() },
@@ -150,6 +151,7 @@ pub(super) fn spec() -> PodSpec {
             user: 1000,
             group: 1000,
             read_only_root: true,
+            ports: vec![],
             mounts: vec![VolumeMount {
                 volume: "data".parse().unwrap(),
                 path: "/srv/data".parse().unwrap(),

@@ -84,6 +84,7 @@ pub(crate) fn container(name: &str, program: Program) -> ContainerSpec {
         group: 0,
         read_only_root: true,
         mounts: vec![],
+        ports: Vec::new(),
     }
 }
 
@@ -91,6 +92,7 @@ pub(crate) fn pod(name: &str, containers: Vec<ContainerSpec>) -> PodSpec {
     PodSpec {
         name: name.parse().expect("a name"),
         labels: BTreeMap::new(),
+        node_selector: Default::default(),
         annotations: BTreeMap::new(),
         hostname: name.to_owned(),
         host: HostNamespaces::default(),

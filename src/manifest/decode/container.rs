@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields::{At, Fields};
 use super::pod::{VOLUMES_MAX, id};
-use super::schema;
 use super::suggest::closest;
+use super::{port, schema};
 use crate::ids::{ContainerName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::pod::{AbsolutePath, ContainerSpec, EnvVar, Resources, VolumeMount};
@@ -19,11 +19,12 @@ const WORD_LEN_MAX: usize = 128 << 10;
 /// such as `128m` (milli) for `128M`.
 const MEMORY_LIMIT_MIN: u64 = 1 << 20;
 
-/// What a container takes from `spec.securityContext`.
+/// What a container takes from the pod.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Inherited {
     pub(super) user: Option<u32>,
     pub(super) group: Option<u32>,
+    pub(super) host_network: bool,
 }
 
 /// Reads a container.
@@ -44,6 +45,8 @@ pub(super) fn decode(
     let own = own.unwrap_or_default();
     let mounts =
         fields.get("volumeMounts").map(|at| mounts(at, volumes, faults)).unwrap_or_default();
+    let ports = fields.get("ports");
+    let ports = ports.map(|at| port::decode(at, inherited.host_network, faults));
     Some(ContainerSpec {
         name: name?,
         argv,
@@ -54,6 +57,7 @@ pub(super) fn decode(
         group: own.ids.group.or(inherited.group).unwrap_or(0),
         read_only_root: own.read_only_root,
         mounts,
+        ports: ports.unwrap_or_default(),
     })
 }
 
@@ -144,6 +148,7 @@ fn security(at: At<'_>, faults: &mut Faults) -> Option<Security> {
         ids: Inherited {
             user: id(&fields, "runAsUser", faults),
             group: id(&fields, "runAsGroup", faults),
+            ..Inherited::default()
         },
         read_only_root: fields.flag("readOnlyRootFilesystem", faults),
     })

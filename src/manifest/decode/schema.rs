@@ -85,6 +85,7 @@ pub(super) static OBJECTS: &[&Object] = &[
     &RESOURCES,
     &RESOURCE_NAMES,
     &VOLUME_MOUNT,
+    &PORT,
     &VOLUME,
     &EMPTY_DIR,
     &HOST_PATH,
@@ -145,6 +146,7 @@ pub(super) static POD_SPEC: Object = Object {
         works("hostIPC"),
         works("shareProcessNamespace"),
         works("securityContext"),
+        works("nodeSelector"),
         later("activeDeadlineSeconds"),
         later("affinity"),
         later_but("automountServiceAccountToken", "there are no service accounts; leave it out"),
@@ -158,7 +160,6 @@ pub(super) static POD_SPEC: Object = Object {
         later("imagePullSecrets"),
         later("initContainers"),
         later("nodeName"),
-        later("nodeSelector"),
         later("os"),
         later("overhead"),
         later("preemptionPolicy"),
@@ -192,12 +193,12 @@ pub(super) static CONTAINER: Object = Object {
         works("resources"),
         works("securityContext"),
         works("volumeMounts"),
+        works("ports"),
         later("envFrom"),
         later_but("image", "leave it out: the container then sees the host's own files, read-only"),
         later_but("imagePullPolicy", "there are no images yet; leave it out"),
         later("lifecycle"),
         later("livenessProbe"),
-        later_but("ports", "with `hostNetwork: true` the container listens on the host's ports"),
         later("readinessProbe"),
         later("resizePolicy"),
         later_but("restartPolicy", "`spec.restartPolicy` counts for all containers"),
@@ -281,6 +282,18 @@ pub(super) static VOLUME_MOUNT: Object = Object {
         later("recursiveReadOnly"),
         later("subPath"),
         later("subPathExpr"),
+    ],
+};
+
+pub(super) static PORT: Object = Object {
+    place: "spec.containers[].ports[]",
+    unknown: UNKNOWN,
+    fields: &[
+        works("name"),
+        works("containerPort"),
+        works("hostPort"),
+        works("hostIP"),
+        works("protocol"),
     ],
 };
 

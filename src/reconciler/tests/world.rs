@@ -26,10 +26,12 @@ pub(super) fn pod(name: &str, hostname: &str) -> PodSpec {
         group: 0,
         read_only_root: false,
         mounts: vec![],
+        ports: Vec::new(),
     };
     PodSpec {
         name: name.parse().unwrap(),
         labels: BTreeMap::new(),
+        node_selector: Default::default(),
         annotations: BTreeMap::new(),
         hostname: hostname.to_owned(),
         host: HostNamespaces::default(),
