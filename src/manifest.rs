@@ -5,6 +5,7 @@
 mod decode;
 pub mod desired;
 pub mod diagnostic;
+pub mod expansion;
 pub mod file;
 mod node;
 pub mod pod;

@@ -8,6 +8,7 @@ mod fields;
 mod metadata;
 mod pod;
 mod port;
+mod program;
 mod schema;
 mod suggest;
 mod volume;

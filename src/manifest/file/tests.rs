@@ -278,6 +278,53 @@ fn the_first_document_of_a_pod_counts_also_if_it_is_faulty() {
 }
 
 #[test]
+fn variables_are_put_in_from_top_to_bottom() {
+    let text = fs::read(Path::new(SPECS).join("variables.yaml")).unwrap();
+    let pod = parse(&text).pods[0].spec.clone();
+    let main = &pod.containers[0];
+    assert_eq!(main.env[2].value, "127.0.0.1:8080");
+    let script = &main.argv[2];
+    assert!(script.contains("on 127.0.0.1:8080 since $(date)"), "{script}");
+    assert!(script.contains("own: $PORT, as it is: $(PORT)"), "{script}");
+}
+
+#[test]
+fn variables_in_variables_do_not_fill_the_memory() {
+    let bomb = |values: &str, count: usize| {
+        let mut text = format!("{HEAD}  containers:\n  - name: main\n    command: [x]\n    env:\n");
+        writeln!(text, "    - {{name: V0, value: {}}}", "x".repeat(100)).unwrap();
+        for n in 1..=count {
+            let value = values.replace('N', &(n - 1).to_string());
+            writeln!(text, "    - {{name: V{n}, value: {value}}}").unwrap();
+        }
+        messages(&text)
+    };
+    let grown = bomb("$(VN)$(VN)$(VN)$(VN)$(VN)$(VN)$(VN)$(VN)$(VN)$(VN)", 4);
+    assert_eq!(grown.len(), 1, "{grown:?}");
+    assert!(grown[0].contains("shorter than 131072 bytes"), "{grown:?}");
+    let many = bomb(&"$(V0)".repeat(10), 9000);
+    assert_eq!(many.len(), 1, "{many:?}");
+    assert!(many[0].contains("at most 2097152 bytes together"), "{many:?}");
+}
+
+#[test]
+fn what_all_pods_of_a_file_grow_to_is_limited() {
+    let value = "x".repeat(120_000);
+    let pod = |n: usize, copies: usize| {
+        let copies = vec!["*v"; copies].join(", ");
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p{n}, annotations: {{v: &v {value}}}}}\n\
+             spec: {{containers: [{{name: main, command: [x, {copies}]}}]}}\n"
+        )
+    };
+    let many: String = (0..30).map(|n| pod(n, 10)).collect();
+    let parsed = parse(many.as_bytes());
+    assert!(parsed.pods.len() > 20 && parsed.pods.len() + parsed.faulty.len() == 30);
+    let fault = parsed.diagnostics[0].to_string();
+    assert!(fault.contains("the file's pods are larger than 33554432 bytes together"), "{fault}");
+}
+
+#[test]
 fn a_memory_volume_keeps_its_limit() {
     let volumes = "  volumes: [{name: m, emptyDir: {medium: Memory, sizeLimit: 1.5Mi}}]\n";
     let pod = one_pod(&format!("{HEAD}{MAIN}{volumes}"));
