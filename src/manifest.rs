@@ -11,4 +11,7 @@ mod node;
 pub mod pod;
 pub mod quantity;
 pub mod revision;
+mod snippet;
 pub mod watcher;
+
+pub use decode::json_schema;

@@ -108,6 +108,12 @@ pub(super) fn document(root: &Node, faults: &mut Faults) -> Vec<Decoded> {
     nodes.iter().enumerate().map(decode).collect()
 }
 
+/// The JSON Schema of manifests, for editors.
+#[must_use]
+pub fn json_schema() -> serde_json::Value {
+    schema::render::json_schema()
+}
+
 /// The names of the pods that a document is about, as far as that can be told.
 pub(super) fn names_of(root: &Node) -> Vec<PodName> {
     match root.get("kind").and_then(Node::as_text) {

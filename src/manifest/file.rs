@@ -12,6 +12,7 @@ use super::diagnostic::{Diagnostic, Faults, Position};
 use super::node::{self, Document};
 use super::pod::PodSpec;
 use super::revision::Revision;
+use super::snippet;
 use crate::ids::PodName;
 
 /// Largest file (the kubelet's `maxConfigLength`). A reader may stop one byte after it.
@@ -53,10 +54,24 @@ pub struct ParsedPod {
     pub position: Position,
 }
 
+/// How manifests are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ParseOptions {
+    /// Whether a document is refused for a field that nobody knows, instead of a warning.
+    pub strict: bool,
+}
+
 /// Parses the bytes of a manifest file. Any bytes will do: what is wrong is in the diagnostics.
 #[must_use]
 pub fn parse(text: &[u8]) -> ParsedFile {
-    let mut faults = Faults::default();
+    parse_with(text, ParseOptions::default())
+}
+
+/// Parses the bytes of a manifest file in a certain way.
+#[must_use]
+pub fn parse_with(text: &[u8], options: ParseOptions) -> ParsedFile {
+    let ParseOptions { strict } = options;
+    let mut faults = Faults::new(strict);
     let start = faults.mark();
     let mut found = Found::default();
     if let Some(fault) = unreadable(text) {
@@ -75,7 +90,9 @@ pub fn parse(text: &[u8]) -> ParsedFile {
     let Found { pods, lines, specs_len: _ } = found;
     let good: BTreeSet<&PodName> = pods.iter().map(|pod| &pod.name).collect();
     let faulty = lines.into_keys().filter(|name| !good.contains(name)).collect();
-    ParsedFile { pods, diagnostics: faults.into_diagnostics(), complete, faulty }
+    let mut diagnostics = faults.into_diagnostics();
+    snippet::add(&mut diagnostics, text);
+    ParsedFile { pods, diagnostics, complete, faulty }
 }
 
 /// What has been found in a file so far.

@@ -92,7 +92,8 @@ impl Words {
         // Where there is an image, that is what is refused: it may have a program.
         let has_image = fields.at.member("image").is_some();
         let has_program = argv.first().is_some_and(|program| !program.is_empty());
-        if !has_program && !has_image && !faults.any_error_since(mark) {
+        let is_known = self.len <= PROGRAM_LEN_MAX && !faults.any_error_since(mark);
+        if !has_program && !has_image && is_known {
             let message = "`command` or `args` must begin with a program to run";
             let help = "as in `command: [/bin/sh, -c, \"…\"]`";
             faults.push(fields.at.error(message).with_help(help));
