@@ -77,8 +77,10 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// A line with the part from that character marked.
 fn snippet(line: &[u8], column: usize) -> Option<Snippet> {
     // Of a line of a megabyte no more is looked at than could be shown.
-    let start = column.saturating_sub(BEFORE_MAX);
     let decoded = String::from_utf8_lossy(line);
+    // The YAML parser miscounts some columns after line breaks in odd places.
+    let column = decoded.chars().take(column).count();
+    let start = column.saturating_sub(BEFORE_MAX);
     let length = decoded.chars().take(column + SHOWN_MAX + 1).count();
     let start = if length > SHOWN_MAX { start } else { 0 };
     let cut = decoded.chars().skip(start).nth(SHOWN_MAX).is_some();
@@ -158,7 +160,7 @@ mod tests {
         check("a: 'x y' # z", 4, "   ^^^^^");
         check("a: http://x", 4, "   ^^^^^^^^");
         check("- name: x", 1, "^");
-        check("a: b", 9, "        ^");
+        check("a: b", 9, "    ^");
     }
 
     #[test]

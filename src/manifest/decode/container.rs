@@ -12,6 +12,8 @@ use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::pod::{AbsolutePath, ContainerSpec, Resources, VolumeMount};
 use crate::manifest::quantity::{InvalidQuantity, Quantity};
 
+/// More processors than any machine has; more is most often a slip, such as `500M` for `500m`.
+const CPU_USUAL_MAX_MILLI: u64 = 10_000_000;
 /// Smallest memory limit: a process can't be started in less, and less is most often a slip,
 /// such as `128m` (milli) for `128M`.
 const MEMORY_LIMIT_MIN: u64 = 1 << 20;
@@ -135,6 +137,10 @@ fn milli(at: &At<'_>, min: u64, faults: &mut Faults) -> Option<u64> {
         faults.push(at.error(&message).with_help("leave it out for no limit"));
         return None;
     }
+    if found > CPU_USUAL_MAX_MILLI {
+        let message = format!("{} is {} processors", quote(text), found / 1000);
+        faults.push(at.warning(&message).with_help("a thousandth of one is `m`"));
+    }
     Some(found)
 }
 
@@ -182,9 +188,9 @@ fn quantity<'a>(
 fn unit_slip(text: &str) -> Option<&'static str> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     Some(match unit {
-        "K" | "KB" | "kB" | "kb" | "KiB" => "a thousand bytes are `k`, 1024 are `Ki`",
-        "MB" | "mb" | "MiB" => "a million bytes are `M`, 1024 × 1024 are `Mi`",
-        "GB" | "gb" | "GiB" | "g" => "a thousand million bytes are `G`, 1024³ are `Gi`",
+        "K" | "KB" | "kB" | "kb" | "KiB" | "ki" => "a thousand bytes are `k`, 1024 are `Ki`",
+        "MB" | "mb" | "MiB" | "mi" => "a million bytes are `M`, 1024 × 1024 are `Mi`",
+        "GB" | "gb" | "GiB" | "g" | "gi" => "a thousand million bytes are `G`, 1024³ are `Gi`",
         spaced if spaced.starts_with(' ') => "the unit follows the number without a space",
         _ => return None,
     })

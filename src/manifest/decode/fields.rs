@@ -16,6 +16,22 @@ use crate::manifest::diagnostic::{
 use crate::manifest::node::{Key, Kind, Meaning, Node, Scalar};
 use crate::manifest::quantity::Quantity;
 
+/// Fields that are named where none was found.
+const NAMED_MAX: usize = 4;
+
+/// What other tools, and other objects of Kubernetes, call what a Pod has under another name.
+const ELSEWHERE: [(&str, &str); 9] = [
+    ("depends_on", "pods and containers start side by side; let the program wait"),
+    ("entrypoint", "a Pod calls it `command`"),
+    ("environment", "a Pod calls it `env`, a list of `name` and `value`"),
+    ("replicas", "a Pod is one instance; write a document for each"),
+    ("restart", "a Pod has `spec.restartPolicy`: Always, OnFailure or Never"),
+    ("selector", "only Deployments and their like have it; leave it out"),
+    ("strategy", "only Deployments and their like have it; leave it out"),
+    ("template", "a Pod has what stands in a template as its own `metadata` and `spec`"),
+    ("volumeClaimTemplates", "a Pod has `spec.volumes`"),
+];
+
 /// The path to a value, as a chain to the document's root.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Path<'a> {
@@ -132,9 +148,20 @@ impl<'a> At<'a> {
         T: FromStr,
         T::Err: fmt::Display,
     {
-        match self.text(faults)?.parse() {
+        let text = self.text(faults)?;
+        match text.parse() {
             Ok(value) => Some(value),
-            Err(error) => self.refuse(faults, &T::Err::to_string(&error)),
+            Err(error) => {
+                let fault = self.error(&T::Err::to_string(&error));
+                let is_curly = text.contains(['“', '”', '„', '‘', '’']);
+                faults.push(if is_curly {
+                    fault
+                        .with_help("these quotes are part of the text; plain ones are `\"` and `'`")
+                } else {
+                    fault
+                });
+                None
+            }
         }
     }
 
@@ -162,7 +189,11 @@ impl<'a> At<'a> {
 
     /// A whole number in a range.
     pub(super) fn integer(&self, range: RangeInclusive<i64>, faults: &mut Faults) -> Option<i64> {
-        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
+        let wanted = if *range.start() < 0 {
+            "a whole number".to_owned()
+        } else {
+            format!("a whole number from {} to {}", range.start(), range.end())
+        };
         let scalar = self.scalar(faults, &wanted)?;
         match scalar.meaning() {
             Meaning::Int(Some(value)) if range.contains(&value) => Some(value),
@@ -178,7 +209,14 @@ impl<'a> At<'a> {
                 let found = format!("{} ({})", quote(&scalar.text), other.describe());
                 let fault = self.error(&format!("must be {wanted}, but this is {found}"));
                 let in_quotes = scalar.quoted && scalar.text.parse::<i64>().is_ok();
-                faults.push(if in_quotes { fault.with_help("remove the quotes") } else { fault });
+                let is_time =
+                    matches!(self.path.step, Step::Field(name) if name.ends_with("Seconds"));
+                let time = humantime::parse_duration(&scalar.text).ok().filter(|_| is_time);
+                faults.push(match time {
+                    _ if in_quotes => fault.with_help("remove the quotes"),
+                    Some(time) => fault.with_help(&format!("in seconds: {}", time.as_secs())),
+                    None => fault,
+                });
                 None
             }
         }
@@ -206,7 +244,10 @@ impl<'a> At<'a> {
         let Kind::Sequence(items) = &self.node.kind else {
             let found = self.node.describe();
             let fault = self.error(&format!("must be a list, but this is {found}"));
-            faults.push(fault.with_help("each item of a list begins with `- `"));
+            faults.push(fault.with_help(match self.node.kind {
+                Kind::Scalar(_) => "write it as `[one, two]`, or each item on a line after `- `",
+                Kind::Sequence(_) | Kind::Mapping(_) => "each item of a list begins with `- `",
+            }));
             return Vec::new();
         };
         if items.len() > most {
@@ -256,7 +297,11 @@ impl<'a> At<'a> {
                 None => "a document must be a mapping",
                 Some(_) => "must be a mapping",
             };
-            return self.refuse(faults, &format!("{wanted}, but this is {found}"));
+            let fault = self.error(&format!("{wanted}, but this is {found}"));
+            let works = object.all_fields().filter(|f| matches!(f.support, Support::Works));
+            let names: Vec<String> = works.take(NAMED_MAX).map(|f| quote(f.name)).collect();
+            faults.push(fault.with_help(&format!("it has fields, such as {}", names.join(", "))));
+            return None;
         };
         for (key, node) in entries {
             let at = At { node, path: self.path_to(&key.text) };
@@ -374,6 +419,16 @@ fn inspect(at: At<'_>, shape: Shape, faults: &mut Faults) {
 fn advise(fault: Diagnostic, object: &Object, key: &Key) -> Diagnostic {
     if object.field(&key.text).is_some() {
         return fault;
+    }
+    if let Some(odd) = key.text.chars().find(|c| c.is_whitespace() && *c != ' ') {
+        let code = u32::from(odd);
+        let help = format!(
+            "the character U+{code:04X} in it looks like a space and is none: type the line anew"
+        );
+        return fault.with_help(&help);
+    }
+    if let Some((_, help)) = ELSEWHERE.iter().find(|(name, _)| *name == key.text) {
+        return fault.with_help(help);
     }
     let near = closest(&key.text, object.all_fields().map(|field| field.name));
     if let Some(near) = near {

@@ -70,7 +70,11 @@ fn schema_of(shape: Shape) -> Value {
         Shape::Object(object) => {
             let mut properties = Map::new();
             for field in object.all_fields() {
-                properties.extend(property(field).map(|schema| (field.name.to_owned(), schema)));
+                let Some(mut schema) = property(field) else { continue };
+                if !required(object).contains(&field.name) {
+                    or_null(&mut schema);
+                }
+                properties.insert(field.name.to_owned(), schema);
             }
             json!({
                 "type": "object",
@@ -79,6 +83,18 @@ fn schema_of(shape: Shape) -> Value {
                 "additionalProperties": false,
             })
         }
+    }
+}
+
+/// `null` means that a field is not set.
+fn or_null(schema: &mut Value) {
+    if let Some(values) = schema.get_mut("enum").and_then(Value::as_array_mut) {
+        values.push(Value::Null);
+    }
+    match schema.get_mut("type") {
+        Some(Value::Array(types)) => types.push("null".into()),
+        Some(one) => *one = json!([one, "null"]),
+        None => {}
     }
 }
 
