@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::manifest::expansion::escape;
 use crate::manifest::pod::{
     ContainerPort, ContainerSpec, HostPathType, PodSpec, Resources, RestartPolicy, Volume,
     VolumeSource,
@@ -97,9 +98,9 @@ fn container(container: &ContainerSpec) -> Value {
     } = container;
     let mut out = Map::new();
     out.insert("name".into(), name.as_str().into());
-    out.insert("command".into(), argv.iter().map(String::as_str).collect());
+    out.insert("command".into(), argv.iter().map(|word| escape(word)).collect());
     if !env.is_empty() {
-        let env = env.iter().map(|var| json!({ "name": var.name, "value": var.value }));
+        let env = env.iter().map(|var| json!({ "name": var.name, "value": escape(&var.value) }));
         out.insert("env".into(), env.collect());
     }
     if let Some(path) = working_dir {

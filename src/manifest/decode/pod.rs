@@ -20,7 +20,7 @@ pub(super) const VOLUMES_MAX: usize = 256;
 /// `terminationGracePeriodSeconds`: a week.
 pub(super) const TERMINATION_GRACE_MAX_SECONDS: i64 = 7 * 24 * 3600;
 /// Highest user and group (Kubernetes: `validation.IsValidUserID`).
-const ID_MAX: i64 = i32::MAX as i64;
+pub(super) const ID_MAX: i64 = i32::MAX as i64;
 
 /// Reads a Pod. Whether the result counts is for the caller to see: errors may stand beside it.
 pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
@@ -97,6 +97,11 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         let message = "can't be true together with `hostPID: true`: the containers share the \
                        host's process namespace already";
         faults.push(at.error(message).with_help("leave one of the two out"));
+    }
+    if let Some(os) = fields.get("os").and_then(|at| at.fields(&schema::OS, faults))
+        && let Some(name) = os.required("name", faults)
+    {
+        name.choice(&[("linux", ())], faults);
     }
     let policies = [
         ("Always", RestartPolicy::Always),
