@@ -14,10 +14,11 @@ use tokio::sync::mpsc;
 
 use crate::cgroup::{CgroupBase, CgroupError, Holder};
 use crate::clock::{BootId, BootTime, WallTime};
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, Live, Reserve};
 use crate::executor::client::{ExecutorProgram, ProgramError};
 use crate::manifest::watcher::{WatchOptions, Watcher};
 use crate::metrics::Metrics;
+use crate::reconciler::{Node, Requests};
 use crate::state::paths::Paths;
 use crate::state::store::{
     Change, Contents, EventKind, EventRecord, Opening, StoreError, open_or_rebuild,
@@ -26,12 +27,15 @@ use crate::state::writer;
 
 mod core;
 mod events;
+mod inspect;
 mod link;
 mod log_volume;
 mod manifests;
 mod publish;
+mod put;
 mod recover;
 mod reload;
+mod requests;
 pub mod service;
 mod starts;
 mod usage;
@@ -131,7 +135,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let signals = Signals::new()?;
     let AgentConfig { pods, paths, logs, cgroup, executor, log_format: _, live } = config.clone();
     make_directories(&paths)?;
-    let (store, opening) = open_or_rebuild(&paths.store()).map_err(AgentError::Store)?;
+    let (mut store, opening) = open_or_rebuild(&paths.store()).map_err(AgentError::Store)?;
     let (contents, store_text) = opened(opening);
     let boot = BootId::current()
         .map_err(|source| AgentError::System { attempted: "read the boot id", source })?;
@@ -140,8 +144,9 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
     let saved_events = contents.events.clone();
     let build = program.build().to_owned();
-    let found =
-        recover::find(contents, &paths, &cgroups, boot, build).map_err(AgentError::Recover)?;
+    let mut found = recover::find(contents, &paths, &cgroups, boot, build, node(&live))
+        .map_err(AgentError::Recover)?;
+    recover::find_successors(&mut found.actual, &mut store).map_err(AgentError::Store)?;
 
     let directories: Vec<String> = pods.iter().map(|path| path.display().to_string()).collect();
     let view = first_view(&config, &cgroups, store_text.as_ref());
@@ -186,7 +191,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     tokio::spawn(crate::api::keep_status_files(service.clone()));
     tokio::spawn(log_volume::keep(paths.clone(), service.subscribe()));
     tokio::spawn(crate::api::serve(listener, service));
-    let manifests = Manifests::unread(&directories);
+    let manifests = Manifests::unread(&directories, live.strict);
     let core = Core::new(context, found.actual, manifests, publisher, link_events, config);
     let inputs = Inputs { observations, updates: updates_in, links, requests: requests_in };
     let (reloaded, reloads) = mpsc::channel(1);
@@ -304,7 +309,6 @@ fn first_view(config: &AgentConfig, cgroups: &CgroupBase, store: Option<&String>
         store_fault: None,
         config_fault: None,
         restart_for: Vec::new(),
-        reserve: config.live.reserve,
         log_node_bytes: config.live.log_node_bytes,
         cgroups: describe(cgroups),
         cgroup: config.cgroup.clone(),
@@ -332,6 +336,34 @@ fn describe(cgroups: &CgroupBase) -> String {
     } else {
         format!("{kind}; not limited here: {}", missing.join(", "))
     }
+}
+
+/// What this machine has for pods, by this configuration.
+fn node(live: &Live) -> Node {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let capacity = Requests {
+        cpu_milli: u64::try_from(cpus).unwrap_or(u64::MAX).saturating_mul(1000),
+        memory_bytes: memory_bytes().unwrap_or_else(|| {
+            // Better too much is started than nothing at all.
+            tracing::warn!("/proc/meminfo does not say how much memory there is");
+            u64::MAX
+        }),
+    };
+    let Reserve { cpu_milli, memory_bytes } = live.reserve;
+    Node {
+        capacity,
+        reserve: Requests { cpu_milli, memory_bytes },
+        max_pods: live.max_pods,
+        labels: live.labels.clone(),
+    }
+}
+
+/// All memory of the machine: `MemTotal` in proc_meminfo(5), in units of 1024 bytes.
+fn memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib.saturating_mul(1024))
 }
 
 /// Makes the agent's directories. Data and runtime are for root alone.

@@ -6,6 +6,7 @@
 //! | `/roost/v1/status` | how the agent itself is |
 //! | `/roost/v1/stats` | what pods use and ask for |
 //! | `/metrics` | the node in numbers, for Prometheus |
+//! | `/roost/v1/…` | plan, diff, manifests, restart, rollback, revisions: see `roost` |
 //! | `/healthz`, `/livez`, `/readyz` | for supervisors |
 //!
 //! Every shape is an adapter on `agent::service`; nothing is decided or remembered here. Root and
@@ -23,6 +24,7 @@ mod metrics;
 pub mod overview;
 mod process;
 mod query;
+mod roost;
 mod routes;
 #[cfg(test)]
 pub(crate) mod samples;

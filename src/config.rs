@@ -24,7 +24,7 @@ pub const PODS_DEFAULT: &str = "/etc/roost/pods.d";
 /// The file of an installed agent.
 pub const FILE_DEFAULT: &str = "/etc/roost/agent.toml";
 /// Most pods of a node that was told nothing else.
-pub const MAX_PODS_DEFAULT: u32 = 1000;
+pub const MAX_PODS_DEFAULT: u32 = 500;
 /// Memory that pods can't ask for: what the kubelet keeps free by default.
 pub const RESERVE_MEMORY_DEFAULT: u64 = 100 << 20;
 /// Logs of all pods together.
@@ -71,7 +71,7 @@ pub struct Live {
     pub labels: BTreeMap<String, String>,
     /// Most pods at a time.
     pub max_pods: u32,
-    /// Whether manifests with warnings are refused.
+    /// Whether a document is refused for a field that nobody knows.
     pub strict: bool,
     /// Bytes of the logs of all pods together.
     pub log_node_bytes: u64,

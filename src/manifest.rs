@@ -7,9 +7,13 @@ mod decode;
 pub(crate) use decode::suggest::closest;
 pub mod desired;
 pub mod diagnostic;
+pub mod expansion;
 pub mod file;
 mod node;
 pub mod pod;
 pub mod quantity;
 pub mod revision;
+mod snippet;
 pub mod watcher;
+
+pub use decode::json_schema;

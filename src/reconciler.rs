@@ -2,7 +2,8 @@
 //!
 //! [`reconcile`] is called again after everything that may have changed something, and decides
 //! from scratch; nothing is remembered between two calls but what the records hold. A pod's plan
-//! depends on that pod alone, so that a slow or failing pod delays only itself.
+//! depends on that pod alone, and on whether the node has room for it, so that a slow or failing
+//! pod delays only itself.
 //!
 //! ```text
 //!                    claim, no instance                  claim, same shared part
@@ -15,20 +16,28 @@
 //!                                       stop, then kill   remove everything, forget
 //! ```
 //!
+//! What goes for another instance (`Replaced`, `Restarted`) is forgotten only when that one is
+//! recorded, so that its room can't be taken in between. Who gets room at all is decided in
+//! [`admission`].
+//!
 //! Not here: performing the plan (`agent`), and what happens inside a pod
 //! (`executor::machine`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use admission::Wants;
+use pod_plan::Pod;
+
 use crate::clock::{BootId, BootTime, Millis, WallTime};
 use crate::executor::protocol::PodReport;
 use crate::ids::{PodId, PodName};
-use crate::manifest::desired::DesiredState;
+use crate::manifest::desired::{Claim, DesiredState};
 use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
 use crate::state::record::PodRecord;
 
+pub mod admission;
 pub mod directory;
 pub mod plan;
 pub mod pod_plan;
@@ -36,8 +45,9 @@ pub mod pod_plan;
 #[cfg(test)]
 mod tests;
 
+pub use admission::{Node, Requests};
 pub use directory::Alarm;
-pub use plan::{Action, Key, Plan, Reason, Step};
+pub use plan::{Action, Creation, Key, PassedOver, Plan, Reason, Step, Wait};
 
 /// What is there, as far as the agent knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +58,12 @@ pub struct ActualState {
     pub executor_build: String,
     /// The handles that trusted manifest directories had.
     pub directories: BTreeMap<String, Vec<u8>>,
+    /// What this machine has for pods.
+    pub node: Node,
+    /// What was promised to pods that are being worked on ([`Plan::promised`]).
+    pub under_way: BTreeMap<PodName, Arc<PodSpec>>,
+    /// What somebody asked of an instance, until its record says so too.
+    pub asked: BTreeMap<PodId, Asked>,
     /// Every pod instance of which there is a record or a trace.
     pub pods: BTreeMap<PodId, ActualPod>,
 }
@@ -61,6 +77,8 @@ pub struct ActualPod {
     pub adoptable: Option<PodRecord>,
     /// The specification in its directory.
     pub spec: Option<StoredSpec>,
+    /// The specification of its record's successor.
+    pub successor: Option<StoredSpec>,
     /// Its executor.
     pub executor: ExecutorState,
     /// Whether a cgroup or a runtime directory of it may be there.
@@ -84,6 +102,20 @@ impl StoredSpec {
     pub fn new(spec: Arc<PodSpec>) -> Self {
         Self { revision: Revision::of(&spec), spec }
     }
+}
+
+/// What can be asked of an instance beside what its manifest says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// Another instance of the same.
+    Restart,
+    /// An earlier revision, until the manifest changes.
+    RollBack {
+        /// Which.
+        to: u64,
+        /// What it was.
+        stored: StoredSpec,
+    },
 }
 
 /// What is known of a pod's executor.
@@ -138,13 +170,50 @@ pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan
             ) => plan.add(Key::Instance(*id), pod_plan::discard(*id)),
         }
     }
-    for (name, instances) in names {
-        let claims = desired.claims.get(name).map_or(&[][..], Vec::as_slice);
-        let (steps, wake_at) = pod_plan::plan_pod(claims, &instances, actual, &trust, now);
-        plan.add(Key::Pod(name.clone()), steps);
+    let pods: Vec<Pod<'_>> = names
+        .into_iter()
+        .map(|(name, instances)| {
+            let claims = desired.claims.get(name).map_or(&[][..], Vec::as_slice);
+            Pod::of(name, here(claims, &actual.node, &mut plan), &instances)
+        })
+        .collect();
+    let shares: Vec<_> = pods.iter().map(|pod| pod.share(actual, &trust)).collect();
+    let admission = admission::admit(&actual.node, &shares);
+    plan.requested = admission.requested;
+    for (pod, share) in pods.iter().zip(&shares) {
+        let refusal = admission.refusal(share.name);
+        let (steps, wake_at) = pod.plan(refusal, actual, &trust, now);
+        match (share.wants, refusal) {
+            (Some(Wants { spec, source, turn: _ }), Some(why)) => {
+                let (why, source, spec) = (why.to_owned(), source.clone(), spec.clone());
+                plan.waits.insert(share.name.clone(), Wait { why, source, spec });
+            }
+            (Some(wants), None) if !steps.is_empty() => {
+                plan.promised.insert(share.name.clone(), wants.spec.clone());
+            }
+            (Some(_) | None, _) => {}
+        }
+        plan.add(Key::Pod(share.name.clone()), steps);
         plan.wake_at = [plan.wake_at, wake_at].into_iter().flatten().min();
     }
     plan
+}
+
+/// The claims that are for this node. One that is for another asks for nothing here.
+fn here<'a>(claims: &'a [Claim], node: &Node, plan: &mut Plan) -> Vec<&'a Claim> {
+    let mut here = Vec::with_capacity(claims.len());
+    for claim in claims {
+        let Some((key, value)) = node.mismatch(&claim.spec) else {
+            here.push(claim);
+            continue;
+        };
+        plan.passed_over.push(PassedOver {
+            pod: claim.spec.name.clone(),
+            source: claim.source.clone(),
+            wants: format!("{key}={value}"),
+        });
+    }
+    here
 }
 
 impl ActualPod {

@@ -255,6 +255,7 @@ fn program(argv: &[&str]) -> ContainerSpec {
         group: 0,
         read_only_root: false,
         mounts: Vec::new(),
+        ports: Vec::new(),
     }
 }
 
@@ -262,6 +263,7 @@ fn pod(container: ContainerSpec) -> PodSpec {
     PodSpec {
         name: "check/pod".parse::<PodName>().unwrap(),
         labels: Default::default(),
+        node_selector: Default::default(),
         annotations: Default::default(),
         hostname: "pod-of-check".to_owned(),
         host: HostNamespaces::default(),

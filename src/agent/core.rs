@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::events;
@@ -19,15 +20,17 @@ use super::link::{self, Heard, LinkEvent, LinkHandle, LinkId, Process};
 use super::manifests::Manifests;
 use super::publish::{Publisher, Saved};
 use super::reload::Reloaded;
-use super::service::{DeleteRefused, Request};
+use super::requests::Asker;
+use super::service::Request;
 use super::starts::Starts;
 use super::worker::{self, ActError, Context, Subject, Update};
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::config::AgentConfig;
 use crate::executor::client::{Connection, Welcome};
 use crate::executor::protocol::PodReport;
-use crate::ids::{ContainerName, PodId, PodName};
+use crate::ids::{ContainerName, PodId};
 use crate::manifest::desired::DesiredState;
+use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
 use crate::manifest::watcher::DirectoryObservation;
 use crate::reconciler::{
@@ -78,6 +81,10 @@ pub(super) struct Core {
     /// How the agent shall work. What of it needs a restart stays as it was at the start.
     pub(super) config: AgentConfig,
     starts: Starts,
+    /// Who waits for what was asked of an instance (`ActualState::asked`).
+    pub(super) askers: BTreeMap<PodId, Vec<Asker>>,
+    /// The last commit that nothing waits for.
+    apart: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -122,6 +129,8 @@ impl Core {
             flush_at: None,
             config,
             starts: Starts::default(),
+            askers: BTreeMap::new(),
+            apart: None,
         }
     }
 
@@ -131,15 +140,20 @@ impl Core {
         let now = Now { boot: BootTime::now(), wall: WallTime::now() };
         self.seek_silent(now.boot);
         let begun = Instant::now();
-        let plan = reconcile(&self.desired, &self.actual, now);
+        let mut plan = reconcile(&self.desired, &self.actual, now);
         self.context.metrics.reconciles.observe(begun.elapsed());
         let mut wake_at = plan.wake_at;
         self.remember(&plan);
-        for (key, steps) in plan.work {
-            let free_at = self.dispatch(key, steps, now.boot);
+        self.refuse_what_is_not_planned(&plan);
+        for (key, steps) in std::mem::take(&mut plan.work) {
+            let promised = match &key {
+                Key::Pod(name) => plan.promised.remove(name),
+                Key::Instance(_) => None,
+            };
+            let free_at = self.dispatch(key, steps, promised, now.boot);
             wake_at = [wake_at, free_at].into_iter().flatten().min();
         }
-        self.publish(&plan.alarms);
+        self.publish(&plan);
         self.flush_events(now.boot);
         let wakes = [wake_at, self.silent.values().min().copied(), self.flush_at];
         let wake_at = wakes.into_iter().flatten().min()?;
@@ -185,6 +199,10 @@ impl Core {
                 let restart_for = self.config.fixed_keys_changed(&new);
                 tracing::info!(?changed, ?restart_for, "read the configuration");
                 self.config.live = new.live;
+                self.actual.node = super::node(&self.config.live);
+                if self.manifests.set_strict(self.config.live.strict) {
+                    self.take_up_manifests();
+                }
                 self.publisher.set_config(None, restart_for, now);
                 self.publisher.set_live(&self.config.live);
             }
@@ -197,19 +215,49 @@ impl Core {
 
     fn observe(&mut self, observation: DirectoryObservation) {
         self.manifests.observe(observation);
-        self.desired = self.manifests.desired();
+        self.take_up_manifests();
+    }
+
+    /// What is wanted may be something else now.
+    fn take_up_manifests(&mut self) {
+        let desired = self.manifests.desired();
+        let old = std::mem::replace(&mut self.desired, desired);
         self.starts.observe(&self.desired, &self.actual, Instant::now());
         let faults = self.manifests.faults();
         self.publisher.set_faults(faults, &self.actual, WallTime::now());
-        // A pod that could not be dealt with may be dealt with now. What a worker is out for may
-        // be out of date, so that its failure is no reason to wait for long.
-        self.busy.retain(|_, busy| match busy {
-            Busy::Working { failures } => {
-                *failures = 0;
-                true
+        // A pod that could not be dealt with may be dealt with now, if what is wanted of it changed.
+        // What a worker is out for may be out of date, so that its failure is no reason to wait
+        // for long. Others wait on: a directory may be touched all the time.
+        let (desired, actual) = (&self.desired, &self.actual);
+        self.busy.retain(|key, busy| {
+            if !is_wanted_otherwise(key, &old, desired, actual) {
+                return true;
             }
-            Busy::Held { .. } => false,
+            match busy {
+                Busy::Working { failures } => {
+                    *failures = 0;
+                    true
+                }
+                Busy::Held { .. } => false,
+            }
         });
+    }
+
+    /// Lets the next step for a key be tried at once, because somebody asked for it.
+    pub(super) fn release(&mut self, key: &Key) {
+        if let Some(Busy::Held { .. }) = self.busy.get(key) {
+            self.busy.remove(key);
+        }
+    }
+
+    /// Whether a worker is out for a key.
+    pub(super) fn is_working(&self, key: &Key) -> bool {
+        matches!(self.busy.get(key), Some(Busy::Working { .. }))
+    }
+
+    /// What all manifests ask for.
+    pub(super) fn desired(&self) -> &DesiredState {
+        &self.desired
     }
 
     fn remember(&mut self, plan: &Plan) {
@@ -228,19 +276,30 @@ impl Core {
         self.commit_apart(changes);
     }
 
-    /// Commits what nothing waits for. If it fails it is made good by the next start: a handle is
-    /// then unknown, an event lost.
-    fn commit_apart(&self, changes: Vec<Change>) {
+    /// Commits what nothing waits for, in the order of the calls. If it fails it is made good by
+    /// the next start: a handle is then unknown, an event lost.
+    fn commit_apart(&mut self, changes: Vec<Change>) {
         let store = self.context.store.clone();
-        tokio::spawn(async move {
+        let before = self.apart.take();
+        self.apart = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                // However it ended.
+                let _ended = before.await;
+            }
             if let Err(error) = store.commit(changes).await {
                 tracing::warn!(error = super::chain(&error), "can't record");
             }
-        });
+        }));
     }
 
     /// Sends a worker, unless one is out or the key is held; then says until when.
-    fn dispatch(&mut self, key: Key, steps: Vec<Step>, now: BootTime) -> Option<BootTime> {
+    fn dispatch(
+        &mut self,
+        key: Key,
+        steps: Vec<Step>,
+        promised: Option<Arc<PodSpec>>,
+        now: BootTime,
+    ) -> Option<BootTime> {
         let failures = match self.busy.get(&key) {
             Some(Busy::Working { .. }) => return None,
             Some(Busy::Held { until, .. }) if *until > now => return Some(*until),
@@ -249,6 +308,9 @@ impl Core {
         };
         let subjects = subjects_of(&steps, &self.actual, &self.links);
         self.busy.insert(key.clone(), Busy::Working { failures });
+        if let (Key::Pod(name), Some(spec)) = (&key, promised) {
+            self.actual.under_way.insert(name.clone(), spec);
+        }
         tokio::spawn(worker::work(self.context.clone(), key, steps, subjects));
         None
     }
@@ -257,6 +319,7 @@ impl Core {
         match update {
             Update::Accepted { record, spec, event } => {
                 self.publisher.add_event(event, Saved::Yes);
+                self.answer_askers(&record);
                 let pod = self.pod(record.id);
                 pod.adoptable = None;
                 pod.record = Some(record);
@@ -268,6 +331,14 @@ impl Core {
                 pod.adoptable = None;
                 pod.record = Some(record);
             }
+            Update::Retired { record, successor, event } => {
+                self.publisher.add_event(event, Saved::Yes);
+                self.answer_askers(&record);
+                let pod = self.pod(record.id);
+                pod.record = Some(record);
+                pod.successor = successor;
+            }
+            Update::RevisionsRead { ask, found } => self.roll_back(ask, found),
             Update::LossNoted { record, event } => {
                 self.publisher.add_event(event, Saved::Yes);
                 let pod = self.pod(record.id);
@@ -308,6 +379,7 @@ impl Core {
             record: None,
             adoptable: None,
             spec: None,
+            successor: None,
             executor: ExecutorState::Absent,
             has_runtime: false,
         })
@@ -354,6 +426,8 @@ impl Core {
                 phase: RecordPhase::Active,
                 created_at: at,
                 losses: Losses::default(),
+                held: None,
+                successor: None,
             });
         }
         pod.spec.get_or_insert_with(|| StoredSpec::new(wanted.spec));
@@ -457,6 +531,9 @@ impl Core {
     }
 
     fn done(&mut self, key: Key, result: Result<(), ActError>) {
+        if let Key::Pod(name) = &key {
+            self.actual.under_way.remove(name);
+        }
         let failures = match self.busy.remove(&key) {
             Some(Busy::Working { failures } | Busy::Held { failures, .. }) => failures,
             None => 0,
@@ -476,6 +553,7 @@ impl Core {
         let delay = Millis(HOLD.0.saturating_mul(factor)).min(HOLD_MAX);
         let text = super::chain(&error);
         tracing::warn!(pod = %key, error = text, retry_in = %delay, "a step failed");
+        self.tell_askers(&key, &text);
         self.busy.insert(key.clone(), Busy::Held { failures, until: BootTime::now().plus(delay) });
         self.publisher.set_failure(key, text, &self.actual, WallTime::now());
     }
@@ -497,12 +575,12 @@ impl Core {
         }
     }
 
-    fn publish(&mut self, alarms: &[crate::reconciler::Alarm]) {
+    fn publish(&mut self, plan: &Plan) {
         let links = &self.links;
         let pid_of = |id: &PodId| links.get(id).map(|link| link.pid);
         let unready = self.unready();
         self.publisher.set_store_health(self.context.store.is_healthy());
-        self.publisher.publish(&self.actual, &self.desired, alarms, unready, &pid_of);
+        self.publisher.publish(&self.actual, &self.desired, plan, unready, &pid_of);
     }
 
     fn flush_events(&mut self, now: BootTime) {
@@ -516,35 +594,6 @@ impl Core {
             }
             Some(_) => {}
         }
-    }
-
-    fn answer(&mut self, request: Request) {
-        match request {
-            Request::Delete { name, answer } => {
-                let found = self.file_to_delete(&name);
-                // Not here: the manifests may be on a file system that hangs.
-                tokio::task::spawn_blocking(move || {
-                    let result = found.and_then(|source_file| remove_manifest(name, source_file));
-                    // The asker may have gone.
-                    let _gone = answer.send(result);
-                });
-            }
-        }
-    }
-
-    fn file_to_delete(&self, name: &PodName) -> Result<ManifestFile, DeleteRefused> {
-        let record = self.actual.pods.values().filter_map(|pod| pod.record.as_ref());
-        let owned = record.filter(|record| record.name == *name).map(|record| &record.source);
-        let claimed = self.desired.claims.get(name).into_iter().flatten().map(|c| &c.source);
-        let source_file = owned
-            .chain(claimed)
-            .find(|source| !source.file.is_empty())
-            .cloned()
-            .ok_or_else(|| DeleteRefused::NotFound(name.clone()))?;
-        if !self.manifests.is_alone(&source_file) {
-            return Err(DeleteRefused::SharedFile { name: name.clone(), source_file });
-        }
-        Ok(source_file)
     }
 }
 
@@ -565,15 +614,19 @@ fn newly_out_of_memory<'a>(
     })
 }
 
-fn remove_manifest(
-    name: PodName,
-    source_file: ManifestFile,
-) -> Result<ManifestFile, DeleteRefused> {
-    let path = std::path::Path::new(&source_file.directory).join(&source_file.file);
-    match std::fs::remove_file(&path) {
-        Ok(()) => Ok(source_file),
-        Err(error) => Err(DeleteRefused::NotRemoved { name, source_file, why: error.to_string() }),
-    }
+/// Whether something else is wanted of what the key stands for than before.
+fn is_wanted_otherwise(
+    key: &Key,
+    old: &DesiredState,
+    new: &DesiredState,
+    actual: &ActualState,
+) -> bool {
+    let Key::Pod(name) = key else { return old.directories != new.directories };
+    let records = actual.pods.values().filter_map(|pod| pod.record.as_ref());
+    let mut sources = records.filter(|record| record.name == *name).map(|record| &record.source);
+    old.directories != new.directories
+        || old.claims.get(name) != new.claims.get(name)
+        || sources.any(|source| old.faulty.contains(source) != new.faulty.contains(source))
 }
 
 /// What a worker needs to know of the instances it is to act on.
@@ -601,22 +654,27 @@ impl Action {
     /// The instance that must be known to perform it.
     fn subject(&self) -> Option<PodId> {
         match self {
-            Self::Create { .. } | Self::Accept { .. } | Self::Record(_) | Self::NoteLoss(_) => None,
+            Self::Create(_)
+            | Self::Accept { .. }
+            | Self::Retire { .. }
+            | Self::Record(_)
+            | Self::NoteLoss(_) => None,
             Self::Start(id)
             | Self::SetSpec { id, .. }
             | Self::Upgrade(id)
             | Self::Kill(id)
             | Self::Release(id)
             | Self::Destroy(id)
-            | Self::Forget(id) => Some(*id),
+            | Self::Forget { id, .. } => Some(*id),
         }
     }
 
     /// Its name, for the log.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Create { .. } => "create",
+            Self::Create(_) => "create",
             Self::Accept { .. } => "accept",
+            Self::Retire { .. } => "retire",
             Self::Record(_) => "record",
             Self::NoteLoss(_) => "note loss",
             Self::Start(_) => "start",
@@ -625,7 +683,7 @@ impl Action {
             Self::Kill(_) => "kill",
             Self::Release(_) => "release",
             Self::Destroy(_) => "destroy",
-            Self::Forget(_) => "forget",
+            Self::Forget { .. } => "forget",
         }
     }
 }

@@ -11,7 +11,10 @@ pub(super) fn of_record(record: &PodRecord, reason: &str, at: WallTime) -> Event
         RecordPhase::Active if record.losses.retry_at.is_some() => {
             (EventKind::Warning, "ExecutorLost")
         }
-        RecordPhase::Active if record.accepted.number == 1 => (EventKind::Normal, "Accepted"),
+        RecordPhase::Active if record.created_at == record.accepted.at => {
+            (EventKind::Normal, "Accepted")
+        }
+        RecordPhase::Active if record.held.is_some() => (EventKind::Normal, "RolledBack"),
         RecordPhase::Active => (EventKind::Normal, "Updated"),
         RecordPhase::Finished { outcome: Outcome::Succeeded, .. } => {
             (EventKind::Normal, "Succeeded")

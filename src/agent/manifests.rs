@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::manifest::desired::{Claim, DesiredState, DirectoryView};
-use crate::manifest::file::{ParsedFile, parse};
+use crate::manifest::file::{ParseOptions, ParsedFile, parse_with};
 use crate::manifest::watcher::{DirectoryObservation, DirectoryState};
 use crate::state::record::ManifestFile;
 
 /// The newest observation of every directory.
 #[derive(Debug)]
 pub(super) struct Manifests {
+    /// The directory that what the API creates goes to.
+    first: Option<String>,
     views: BTreeMap<String, DirectoryView>,
     files: BTreeMap<ManifestFile, File>,
+    options: ParseOptions,
 }
 
 #[derive(Debug)]
@@ -23,9 +26,25 @@ enum File {
 
 impl Manifests {
     /// Nothing read yet.
-    pub(super) fn unread(directories: &[String]) -> Self {
+    pub(super) fn unread(directories: &[String], strict: bool) -> Self {
         let views = directories.iter().map(|name| (name.clone(), DirectoryView::Unread)).collect();
-        Self { views, files: BTreeMap::new() }
+        let first = directories.first().cloned();
+        Self { first, views, files: BTreeMap::new(), options: ParseOptions { strict } }
+    }
+
+    /// Whether unknown fields are errors from now on. What is there is parsed anew if that changes;
+    /// tells whether it did.
+    pub(super) fn set_strict(&mut self, strict: bool) -> bool {
+        if self.options.strict == strict {
+            return false;
+        }
+        self.options.strict = strict;
+        for file in self.files.values_mut() {
+            if let File::Parsed { content, parsed } = file {
+                *parsed = parse_with(content, self.options);
+            }
+        }
+        true
     }
 
     /// Takes in what the watcher saw. What can't be read any more asks for nothing; that it is
@@ -49,7 +68,7 @@ impl Manifests {
                     File::Parsed { content, parsed }
                 }
                 (Ok(content), _) => {
-                    let parsed = parse(&content);
+                    let parsed = parse_with(&content, self.options);
                     File::Parsed { content, parsed }
                 }
             };
@@ -58,6 +77,11 @@ impl Manifests {
         known.retain(|name, _| name.directory != directory);
         self.files.append(&mut known);
         self.views.insert(directory, view);
+    }
+
+    /// The directory that what the API creates goes to.
+    pub(super) fn first(&self) -> Option<&str> {
+        self.first.as_deref()
     }
 
     /// What all of them ask for together.

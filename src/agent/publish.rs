@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::events;
-use super::service::{AgentView, ExecutorView, PodView, Snapshot};
+use super::service::{AgentView, ExecutorView, PodView, Snapshot, Waits};
 use crate::clock::WallTime;
 use crate::config::Live;
 use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DesiredState;
-use crate::reconciler::{ActualPod, ActualState, Alarm, ExecutorState, Key};
-use crate::state::record::{ManifestFile, PodRecord};
+use crate::manifest::revision::Revision;
+use crate::reconciler::{
+    ActualPod, ActualState, Alarm, ExecutorState, Key, Node, PassedOver, Plan, Requests, Wait,
+};
+use crate::state::record::{Accepted, Losses, ManifestFile, PodRecord, RecordPhase};
 use crate::state::store::{EVENTS_MAX, EventKind, EventRecord};
 
 /// Whether an event is in the store already.
@@ -33,6 +37,12 @@ pub(super) struct Publisher {
     faults: BTreeMap<ManifestFile, Vec<String>>,
     failures: BTreeMap<Key, String>,
     alarms: Vec<Alarm>,
+    waits: BTreeMap<PodName, Wait>,
+    passed_over: Vec<PassedOver>,
+    requested: Requests,
+    node: Node,
+    /// Pods that wait as a whole, shown as if there were an instance.
+    waiting: BTreeMap<PodName, Arc<PodView>>,
     recovered: bool,
     unready: Option<String>,
     agent: AgentView,
@@ -56,6 +66,9 @@ impl Publisher {
             pods: Vec::new(),
             alarms: Vec::new(),
             faults: BTreeMap::new(),
+            passed_over: Vec::new(),
+            node: actual.node.clone(),
+            requested: Requests::default(),
             events: events.clone(),
             agent: agent.clone(),
         };
@@ -70,6 +83,11 @@ impl Publisher {
             failures: BTreeMap::new(),
             alarms: Vec::new(),
             unready: None,
+            waits: BTreeMap::new(),
+            passed_over: Vec::new(),
+            requested: Requests::default(),
+            node: actual.node.clone(),
+            waiting: BTreeMap::new(),
             recovered: false,
             agent,
             touched: actual.pods.keys().copied().collect(),
@@ -156,7 +174,6 @@ impl Publisher {
 
     /// What of the configuration is to be seen.
     pub(super) fn set_live(&mut self, live: &Live) {
-        self.agent.reserve = live.reserve;
         self.agent.log_node_bytes = live.log_node_bytes;
         self.stale = true;
     }
@@ -229,11 +246,12 @@ impl Publisher {
         &mut self,
         actual: &ActualState,
         desired: &DesiredState,
-        alarms: &[Alarm],
+        plan: &Plan,
         unready: Option<String>,
         pid_of: &dyn Fn(&PodId) -> Option<u32>,
     ) {
-        if self.alarms != alarms {
+        let alarms = &plan.alarms;
+        if self.alarms != *alarms {
             for alarm in alarms
                 .iter()
                 .filter(|alarm| !self.alarms.contains(alarm))
@@ -247,7 +265,7 @@ impl Publisher {
                     EventRecord::once(now, None, EventKind::Warning, "DirectoryAlarm", &text);
                 self.add_event(event, Saved::No);
             }
-            self.alarms = alarms.to_vec();
+            self.alarms.clone_from(alarms);
             self.stale = true;
         }
         if self.recovered != unready.is_none() || self.unready != unready {
@@ -255,6 +273,7 @@ impl Publisher {
             self.unready = unready;
             self.stale = true;
         }
+        self.take_admission(plan, actual);
         for id in std::mem::take(&mut self.touched) {
             let view = actual.pods.get(&id).and_then(|pod| self.view(pod, desired, pid_of(&id)));
             self.refresh(id, view);
@@ -264,7 +283,8 @@ impl Publisher {
         }
         self.stale = false;
         self.version += 1;
-        let mut pods: Vec<Arc<PodView>> = self.views.values().cloned().collect();
+        let mut pods: Vec<Arc<PodView>> =
+            self.views.values().chain(self.waiting.values()).cloned().collect();
         pods.sort_by(|a, b| {
             (&a.record.name, a.record.created_at, a.record.id).cmp(&(
                 &b.record.name,
@@ -279,9 +299,66 @@ impl Publisher {
             pods,
             alarms: self.alarms.clone(),
             faults: self.faults.clone(),
+            passed_over: self.passed_over.iter().map(ToString::to_string).collect(),
+            node: self.node.clone(),
+            requested: self.requested,
             events: self.events.clone(),
             agent: self.agent.clone(),
         }));
+    }
+
+    /// Who waits, and what is for other nodes; each is told of once.
+    fn take_admission(&mut self, plan: &Plan, actual: &ActualState) {
+        let Plan { waits, passed_over, requested, .. } = plan;
+        if self.requested != *requested || self.node != actual.node {
+            self.requested = *requested;
+            self.node.clone_from(&actual.node);
+            self.stale = true;
+        }
+        let now = WallTime::now();
+        if self.passed_over != *passed_over {
+            let old = std::mem::replace(&mut self.passed_over, passed_over.clone());
+            for over in passed_over.iter().filter(|over| !old.contains(over)) {
+                let about = Some((&over.pod, None));
+                let text = over.to_string();
+                let kind = EventKind::Normal;
+                self.add_event(EventRecord::once(now, about, kind, "PassedOver", &text), Saved::No);
+            }
+            self.stale = true;
+        }
+        if self.waits == *waits {
+            return;
+        }
+        let old = std::mem::replace(&mut self.waits, waits.clone());
+        let changed =
+            old.keys().chain(waits.keys()).filter(|name| old.get(*name) != waits.get(*name));
+        let changed: BTreeSet<PodName> = changed.cloned().collect();
+        for (id, pod) in &actual.pods {
+            if pod.name().is_some_and(|name| changed.contains(name)) {
+                self.touched.insert(*id);
+            }
+        }
+        for name in changed {
+            let Some(wait) = waits.get(&name) else {
+                self.stale |= self.waiting.remove(&name).is_some();
+                continue;
+            };
+            if !old.contains_key(&name) {
+                let text = format!("{} waits: it {}", wait.source, wait.why);
+                tracing::info!(pod = %name, why = wait.why, "waits for room");
+                let about = Some((&name, None));
+                let kind = EventKind::Warning;
+                let event = EventRecord::once(now, about, kind, "FailedScheduling", &text);
+                self.add_event(event, Saved::No);
+            }
+            if actual.pods.values().any(|pod| pod.name() == Some(&name)) {
+                self.stale |= self.waiting.remove(&name).is_some();
+            } else {
+                let view = waiting(&name, wait, self.waiting.get(&name), self.version + 1, now);
+                self.waiting.insert(name, Arc::new(view));
+                self.stale = true;
+            }
+        }
     }
 
     fn refresh(&mut self, id: PodId, view: Option<PodView>) {
@@ -315,7 +392,46 @@ impl Publisher {
             }
         };
         let spec = pod.spec.as_ref().map(|stored| stored.spec.clone());
-        Some(PodView { version: 0, record, spec, report, executor, problems })
+        let waits = self.waits.get(&record.name);
+        let waits = waits.map(|wait| Waits::Revision(format!("{} {}", wait.source, wait.why)));
+        Some(PodView { version: 0, record, spec, report, executor, problems, waits })
+    }
+}
+
+/// A pod of which there is no instance yet. Its id is made from its name, so that it is the same
+/// as long as it waits; the instance that it becomes has another.
+fn waiting(
+    name: &PodName,
+    wait: &Wait,
+    old: Option<&Arc<PodView>>,
+    version: u64,
+    now: WallTime,
+) -> PodView {
+    let since = old.map_or(now, |view| view.record.created_at);
+    let revision = Revision::of(&wait.spec);
+    let digest = <[u8; 32]>::from(Sha256::digest(name.to_string()));
+    let (first, _) = digest.split_first_chunk::<16>().expect("32 bytes hold 16");
+    let accepted =
+        Accepted { number: 1, digest: revision.digest(), shared: revision.shared, at: since };
+    PodView {
+        version,
+        record: PodRecord {
+            id: PodId::from_random(u128::from_be_bytes(*first)),
+            name: name.clone(),
+            source: wait.source.clone(),
+            accepted,
+            history: Vec::new(),
+            phase: RecordPhase::Active,
+            created_at: since,
+            losses: Losses::default(),
+            held: None,
+            successor: None,
+        },
+        spec: Some(wait.spec.clone()),
+        report: None,
+        executor: ExecutorView::Absent,
+        problems: Vec::new(),
+        waits: Some(Waits::Pod(wait.why.clone())),
     }
 }
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use crate::cgroup::{CgroupBase, CgroupError};
 use crate::clock::BootId;
 use crate::ids::PodId;
-use crate::reconciler::{ActualPod, ActualState, ExecutorState, StoredSpec};
+use crate::reconciler::{ActualPod, ActualState, ExecutorState, Node, StoredSpec};
 use crate::state::checkpoint::{self, CheckpointError, SpecFile};
 use crate::state::paths::{EXECUTOR_SOCKET, Paths};
 use crate::state::record::PodRecord;
-use crate::state::store::Contents;
+use crate::state::store::{Contents, Store, StoreError};
 
 /// What was found.
 #[derive(Debug)]
@@ -48,6 +48,7 @@ pub(super) fn find(
     cgroups: &CgroupBase,
     boot: BootId,
     executor_build: String,
+    node: Node,
 ) -> Result<Found, RecoverError> {
     let on_disk = ids_in(&paths.pods())?;
     let in_runtime = ids_in(&paths.runtime_pods())?;
@@ -59,6 +60,9 @@ pub(super) fn find(
             boot,
             executor_build,
             directories: contents.directories,
+            node,
+            under_way: BTreeMap::new(),
+            asked: BTreeMap::new(),
             pods: BTreeMap::new(),
         },
         mended: Vec::new(),
@@ -90,12 +94,28 @@ pub(super) fn find(
             record,
             adoptable,
             spec: spec_file.map(|file| StoredSpec::new(Arc::new(file.spec))),
+            successor: None,
             executor,
             has_runtime,
         };
         found.actual.pods.insert(*id, pod);
     }
     Ok(found)
+}
+
+/// Reads what is to come after instances that go for another one.
+pub(super) fn find_successors(
+    actual: &mut ActualState,
+    store: &mut impl Store,
+) -> Result<(), StoreError> {
+    for pod in actual.pods.values_mut() {
+        let Some(record) = &pod.record else { continue };
+        let Some(successor) = &record.successor else { continue };
+        let kept = store.revisions(&record.name)?;
+        let kept = kept.into_iter().find(|kept| kept.accepted.number == successor.number);
+        pod.successor = kept.and_then(|kept| kept.spec).map(StoredSpec::new);
+    }
+    Ok(())
 }
 
 /// A specification may be there, and this build or this disk can't read it now.
@@ -134,6 +154,7 @@ impl Found {
                     source: from_file.source,
                     accepted: from_file.accepted,
                     history: from_file.history,
+                    held: from_file.held,
                     ..record
                 };
                 self.mended.push(mended.clone());
@@ -178,7 +199,8 @@ mod tests {
             std::fs::write(directory.join("spec.json"), text).unwrap();
         }
         let boot = "now".parse().unwrap();
-        let found = find(Contents::default(), &paths, &base, boot, String::new()).unwrap();
+        let found =
+            find(Contents::default(), &paths, &base, boot, String::new(), Node::default()).unwrap();
         let known: Vec<PodId> = found.actual.pods.keys().copied().collect();
         assert_eq!((known.as_slice(), found.oddities.len()), (&ids[1..], 2));
     }

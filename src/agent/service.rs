@@ -6,22 +6,24 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::inspect::{self, Inspection};
 use super::usage::Meter;
 use crate::clock::{BootTime, WallTime};
-use crate::config::Reserve;
-use crate::ids::PodName;
+use crate::ids::{ContainerName, PodName};
+use crate::manifest::diagnostic::Diagnostic;
 use crate::manifest::pod::PodSpec;
 use crate::metrics::Metrics;
 use crate::state::paths::Paths;
 
 // What is seen of a pod is told in the words of those who know it; whoever shows it needs to know
 // the service only.
+pub use super::inspect::Draft;
 pub use super::usage::{ContainerUsage, Detail, Readings};
 pub use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport};
-pub use crate::reconciler::Alarm;
+pub use crate::reconciler::{Alarm, Node, Requests};
 pub use crate::state::record::{
-    Accepted, Exit, LastRun, Losses, ManifestFile, Moment, Outcome, PodRecord, RecordPhase,
-    TerminationCause,
+    Accepted, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome, PodRecord,
+    RecordPhase, TerminationCause,
 };
 pub use crate::state::store::{EventKind, EventRecord};
 
@@ -43,6 +45,12 @@ pub struct Snapshot {
     pub alarms: Vec<Alarm>,
     /// What is wrong in manifest files, in words (`file:line:column: …`).
     pub faults: BTreeMap<ManifestFile, Vec<String>>,
+    /// Manifests that are for other nodes, in words.
+    pub passed_over: Vec<String>,
+    /// What the machine has for pods.
+    pub node: Node,
+    /// What all pods request that were admitted.
+    pub requested: Requests,
     /// Oldest first.
     pub events: Arc<VecDeque<Arc<EventRecord>>>,
     /// About the agent itself.
@@ -64,6 +72,17 @@ pub struct PodView {
     pub executor: ExecutorView,
     /// Faults of the manifest that has the pod, and why a step for it failed last.
     pub problems: Vec<String>,
+    /// Whether it waits for room on the node.
+    pub waits: Option<Waits>,
+}
+
+/// A pod waits for room on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waits {
+    /// The pod as a whole: there is no instance, and its record is made up to show it.
+    Pod(String),
+    /// Its newest revision; the one before runs on.
+    Revision(String),
 }
 
 /// What is known of an executor.
@@ -103,8 +122,6 @@ pub struct AgentView {
     pub cgroups: String,
     /// Name of the cgroup of all pods: the part that their paths have in common.
     pub cgroup: String,
-    /// What pods can't ask for, of what the machine has.
-    pub reserve: Reserve,
     /// Most bytes of the logs of all pods together.
     pub log_node_bytes: u64,
     /// Manifest directories, as configured.
@@ -123,6 +140,182 @@ pub enum Request {
         /// The file that was removed, or why nothing was.
         answer: oneshot::Sender<Result<ManifestFile, DeleteRefused>>,
     },
+    /// Put a manifest into the first manifest directory.
+    Put {
+        /// Its name.
+        file: String,
+        /// What is to be in it.
+        text: Vec<u8>,
+        /// What was written, or why nothing was.
+        answer: oneshot::Sender<Result<Written, PutRefused>>,
+    },
+    /// Let a new instance take a pod's place.
+    Restart {
+        /// The pod.
+        name: PodName,
+        /// Given when it is certain.
+        answer: oneshot::Sender<Result<Done, Refused>>,
+    },
+    /// Let a pod be what it was, until its manifest changes.
+    RollBack {
+        /// The pod.
+        name: PodName,
+        /// The revision; none for the one before.
+        to: Option<u64>,
+        /// Given when it is certain.
+        answer: oneshot::Sender<Result<Done, Refused>>,
+    },
+    /// Read the earlier revisions of a pod.
+    Revisions {
+        /// The pod.
+        name: PodName,
+        /// Oldest first, or why they can't be read.
+        answer: oneshot::Sender<Result<Vec<KeptRevision>, String>>,
+    },
+    /// Show what decisions are made on.
+    Inspect {
+        /// All of it.
+        answer: oneshot::Sender<Box<Inspection>>,
+    },
+}
+
+/// A manifest was put into its directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The file.
+    pub file: ManifestFile,
+    /// The pods in it.
+    pub pods: Vec<PodName>,
+    /// What is worth a word, as text.
+    pub warnings: Vec<String>,
+}
+
+/// Why a manifest was not put into its directory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PutRefused {
+    /// No manifest may be called that.
+    #[error("{name:?} is no name for a manifest: {why}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// It has faults.
+    #[error("{}", .0.join("\n"))]
+    Faulty(Vec<String>),
+    /// A pod of it belongs to another file.
+    #[error("pod {name} is in {owner}: change it there, or remove it there first")]
+    Owned {
+        /// The pod.
+        name: PodName,
+        /// The file.
+        owner: ManifestFile,
+    },
+    /// The agent watches no directory.
+    #[error("the agent has no manifest directory")]
+    NoDirectory,
+    /// The disk did not take it.
+    #[error("the manifest {file} can't be written: {why}")]
+    NotWritten {
+        /// The file.
+        file: ManifestFile,
+        /// Why.
+        why: String,
+    },
+}
+
+/// What was asked of a pod is certain to happen: it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// What happens, for people.
+    pub message: String,
+    /// The number of the revision that runs then.
+    pub number: u64,
+}
+
+/// Why something is not done with a pod.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// There is none of that name.
+    #[error("pod {0} not found")]
+    NotFound(PodName),
+    /// Something stands against it.
+    #[error("{0}")]
+    Conflict(String),
+    /// It went wrong.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What the agent would do about a pod now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// The pod; or the instance, if not even its pod is known.
+    pub pod: String,
+    /// In order.
+    pub actions: Vec<PlannedAction>,
+    /// What it waits for.
+    pub waits: Option<String>,
+}
+
+/// Something that the agent would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedAction {
+    /// What, in one word.
+    pub action: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What manifests would change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Differences {
+    /// By pod.
+    pub items: Vec<Difference>,
+    /// What is wrong in the files that were asked about.
+    pub faults: Vec<Fault>,
+}
+
+/// What would change of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The pod.
+    pub pod: PodName,
+    /// What it would cost.
+    pub change: Change,
+    /// The containers that start.
+    pub containers: Vec<ContainerName>,
+    /// What it is.
+    pub before: Option<Arc<PodSpec>>,
+    /// What it would be.
+    pub after: Option<Arc<PodSpec>>,
+}
+
+/// What a change of a pod costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is new.
+    Create,
+    /// Another instance takes its place.
+    Replace,
+    /// Some containers are started again.
+    Restart,
+    /// Nothing is started again.
+    Update,
+    /// It goes.
+    Delete,
+    /// Nothing.
+    Nothing,
+}
+
+/// Something wrong in a file that was asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The file.
+    pub file: String,
+    /// What.
+    pub diagnostic: Diagnostic,
 }
 
 /// Why a pod can't be deleted.
@@ -216,9 +409,79 @@ impl Service {
         &self,
         name: PodName,
     ) -> Result<Result<ManifestFile, DeleteRefused>, AgentEnding> {
+        self.ask(|answer| Request::Delete { name, answer }).await
+    }
+
+    /// Puts a manifest into the first manifest directory; it is there durably then.
+    ///
+    /// # Errors
+    /// As [`Service::delete`].
+    pub async fn put(
+        &self,
+        file: String,
+        text: Vec<u8>,
+    ) -> Result<Result<Written, PutRefused>, AgentEnding> {
+        self.ask(|answer| Request::Put { file, text, answer }).await
+    }
+
+    /// Lets a new instance take a pod's place. Answers when that is recorded, not when it runs.
+    ///
+    /// # Errors
+    /// As [`Service::delete`].
+    pub async fn restart(&self, name: PodName) -> Result<Result<Done, Refused>, AgentEnding> {
+        self.ask(|answer| Request::Restart { name, answer }).await
+    }
+
+    /// Lets a pod be what it was at an earlier revision, until its manifest changes. Answers when
+    /// that is recorded, not when it runs.
+    ///
+    /// # Errors
+    /// As [`Service::delete`].
+    pub async fn roll_back(
+        &self,
+        name: PodName,
+        to: Option<u64>,
+    ) -> Result<Result<Done, Refused>, AgentEnding> {
+        self.ask(|answer| Request::RollBack { name, to, answer }).await
+    }
+
+    /// The earlier revisions of a pod, oldest first; the inner error says why they can't be read.
+    ///
+    /// # Errors
+    /// As [`Service::delete`].
+    pub async fn revisions(
+        &self,
+        name: PodName,
+    ) -> Result<Result<Vec<KeptRevision>, String>, AgentEnding> {
+        self.ask(|answer| Request::Revisions { name, answer }).await
+    }
+
+    /// What the agent would do now.
+    ///
+    /// # Errors
+    /// As [`Service::delete`].
+    pub async fn plan(&self) -> Result<Vec<Planned>, AgentEnding> {
+        Ok(inspect::plan(&*self.ask(|answer| Request::Inspect { answer }).await?))
+    }
+
+    /// What would change if these files were in the manifest directory; without any, what the
+    /// manifests as they are would change.
+    ///
+    /// # Errors
+    /// As [`Service::delete`].
+    pub async fn diff(&self, drafts: Vec<Draft>) -> Result<Differences, AgentEnding> {
+        let inspection = self.ask(|answer| Request::Inspect { answer }).await?;
+        // Parsing ten megabytes takes its time.
+        let made = tokio::task::spawn_blocking(move || inspect::diff(*inspection, &drafts));
+        made.await.map_err(|_| AgentEnding)
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, AgentEnding> {
         let (answer, answered) = oneshot::channel();
-        let request = Request::Delete { name, answer };
-        self.requests.send(request).await.map_err(|_| AgentEnding)?;
+        self.requests.send(request(answer)).await.map_err(|_| AgentEnding)?;
         answered.await.map_err(|_| AgentEnding)
     }
 }

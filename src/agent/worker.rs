@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 
 use super::events;
 use super::link::{LinkHandle, TellError};
+use super::requests::RollBackAsk;
 use crate::cgroup::{CgroupBase, CgroupError, PodCgroup};
 use crate::clock::WallTime;
 use crate::executor::boot::{Boot, LogLimits};
@@ -25,10 +26,10 @@ use crate::ids::{PodId, PodName};
 use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
 use crate::metrics::Metrics;
-use crate::reconciler::{Action, Key, Step};
+use crate::reconciler::{Action, Creation, Key, Step, StoredSpec};
 use crate::state::checkpoint::{self, CheckpointError, SpecFile};
 use crate::state::paths::Paths;
-use crate::state::record::{Accepted, Losses, ManifestFile, PodRecord, RecordPhase};
+use crate::state::record::{Accepted, KeptRevision, Losses, PodRecord, RecordPhase};
 use crate::state::store::{Change, EventRecord, StoreError};
 use crate::state::writer::StoreHandle;
 
@@ -60,6 +61,8 @@ pub(super) enum Update {
     Accepted { record: PodRecord, spec: Arc<PodSpec>, event: EventRecord },
     /// The record is durable.
     Recorded { record: PodRecord, event: EventRecord },
+    /// The record of an instance that goes for another one is durable.
+    Retired { record: PodRecord, successor: Option<StoredSpec>, event: EventRecord },
     /// The record of a lost executor is durable.
     LossNoted { record: PodRecord, event: EventRecord },
     /// The record is gone, and everything else with it.
@@ -76,6 +79,8 @@ pub(super) enum Update {
     Unreached(PodId),
     /// The executor did not want to be upgraded.
     UpgradeRefused { id: PodId, why: String },
+    /// The earlier revisions of a pod were read, for somebody who wants it rolled back.
+    RevisionsRead { ask: RollBackAsk, found: Result<Vec<KeptRevision>, StoreError> },
     /// The worker has ended.
     Done { key: Key, result: Result<(), ActError> },
 }
@@ -146,7 +151,7 @@ async fn act_all(
 }
 
 impl Context {
-    async fn tell(&self, update: Update) {
+    pub(super) async fn tell(&self, update: Update) {
         // The loop is gone only when the agent ends.
         let _ended = self.updates.send(update).await;
     }
@@ -159,15 +164,22 @@ impl Context {
     ) -> Result<(), ActError> {
         let subject = |id: PodId| subjects.iter().find(|s| s.id == id).ok_or(ActError::Unknown);
         match action {
-            Action::Create { source, spec } => self.create(source, spec, reason).await,
-            Action::Accept { record, spec } => self.accept(*record, spec, reason).await,
+            Action::Create(creation) => self.create(*creation, reason).await,
+            Action::Accept { record, spec, before } => {
+                self.accept(*record, spec, before, reason).await
+            }
             Action::Record(record) => {
-                let event = self.commit(&record, reason).await?;
+                let event = self.commit(&record, Vec::new(), reason).await?;
                 self.tell(Update::Recorded { record: *record, event }).await;
                 Ok(())
             }
+            Action::Retire { record, keeps, successor } => {
+                let event = self.commit(&record, keeps, reason).await?;
+                self.tell(Update::Retired { record: *record, successor, event }).await;
+                Ok(())
+            }
             Action::NoteLoss(record) => {
-                let event = self.commit(&record, reason).await?;
+                let event = self.commit(&record, Vec::new(), reason).await?;
                 self.tell(Update::LossNoted { record: *record, event }).await;
                 Ok(())
             }
@@ -181,28 +193,33 @@ impl Context {
             }
             Action::Release(id) => self.release(subject(id)?).await,
             Action::Destroy(id) => self.destroy(id, subjects).await,
-            Action::Forget(id) => {
-                self.store.commit(vec![Change::ForgetPod(id)]).await.map_err(ActError::Store)?;
+            Action::Forget { id, revisions_of } => {
+                let mut changes = vec![Change::ForgetPod(id)];
+                changes.extend(revisions_of.map(Change::ForgetRevisions));
+                self.store.commit(changes).await.map_err(ActError::Store)?;
                 self.tell(Update::Forgotten(id)).await;
                 Ok(())
             }
         }
     }
 
-    /// Commits a record together with the event that tells of it.
-    async fn commit(&self, record: &PodRecord, reason: &str) -> Result<EventRecord, ActError> {
+    /// Commits a record together with the revisions that go with it and the event that tells of
+    /// it.
+    async fn commit(
+        &self,
+        record: &PodRecord,
+        keeps: Vec<KeptRevision>,
+        reason: &str,
+    ) -> Result<EventRecord, ActError> {
         let event = events::of_record(record, reason, WallTime::now());
-        let changes = vec![Change::PutPod(record.clone()), Change::PutEvent(event.clone())];
+        let mut changes = vec![Change::PutPod(record.clone()), Change::PutEvent(event.clone())];
+        changes.extend(keeps.into_iter().map(Box::new).map(Change::PutRevision));
         self.store.commit(changes).await.map_err(ActError::Store)?;
         Ok(event)
     }
 
-    async fn create(
-        &self,
-        source: ManifestFile,
-        spec: Arc<PodSpec>,
-        reason: &str,
-    ) -> Result<(), ActError> {
+    async fn create(&self, creation: Creation, reason: &str) -> Result<(), ActError> {
+        let Creation { source, spec, number, history, held } = creation;
         let mut bits = [0_u8; 16];
         rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()).map_err(
             |errno| ActError::Io {
@@ -214,16 +231,18 @@ impl Context {
         let revision = Revision::of(&spec);
         let now = WallTime::now();
         let accepted =
-            Accepted { number: 1, digest: revision.digest(), shared: revision.shared, at: now };
+            Accepted { number, digest: revision.digest(), shared: revision.shared, at: now };
         let record = PodRecord {
             id: PodId::from_random(u128::from_ne_bytes(bits)),
             name: spec.name.clone(),
             source,
             accepted,
-            history: Vec::new(),
+            history,
             phase: RecordPhase::Active,
             created_at: now,
             losses: Losses::default(),
+            held,
+            successor: None,
         };
         // Either may become durable first: a directory without a record is adopted, a record
         // without a specification gets it from the manifest, or is removed with it. Meanwhile the
@@ -231,7 +250,7 @@ impl Context {
         // are durable. If the agent dies before, the executor ends by itself.
         let (kept, committed, executor) = tokio::join!(
             self.keep_spec(&record, &spec),
-            self.commit(&record, reason),
+            self.commit(&record, Vec::new(), reason),
             self.start_executor(record.id, &record.name),
         );
         let id = record.id;
@@ -270,11 +289,17 @@ impl Context {
         &self,
         record: PodRecord,
         spec: Arc<PodSpec>,
+        before: Option<Box<KeptRevision>>,
         reason: &str,
     ) -> Result<(), ActError> {
+        // What it was is nowhere else once the specification is written.
+        if let Some(before) = before {
+            let kept = self.store.commit(vec![Change::PutRevision(before)]).await;
+            kept.map_err(ActError::Store)?;
+        }
         // The specification first: recovery takes the newer revision from it.
         self.keep_spec(&record, &spec).await?;
-        let event = self.commit(&record, reason).await?;
+        let event = self.commit(&record, Vec::new(), reason).await?;
         self.tell(Update::Accepted { record, spec, event }).await;
         Ok(())
     }

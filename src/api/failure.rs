@@ -25,6 +25,11 @@ impl Failure {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
+    /// What is in the body is understood, and can't be.
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+    }
+
     /// There is no such path.
     pub(super) fn no_such_path() -> Self {
         let message = "the server could not find the requested resource";

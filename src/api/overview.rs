@@ -41,6 +41,9 @@ pub struct Overview {
     pub restart_for: Vec<String>,
     /// What is wrong in manifest files, by file.
     pub faults: BTreeMap<String, Vec<String>>,
+    /// Manifests that are for other nodes.
+    #[serde(default)]
+    pub passed_over: Vec<String>,
     /// How many pods there are, by phase; those that are ending are counted apart.
     pub pods: Counts,
 }
@@ -89,7 +92,6 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
         store_fault,
         config_fault,
         restart_for,
-        reserve: _,
         log_node_bytes: _,
         cgroups,
         cgroup,
@@ -120,6 +122,7 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
         alarms,
         restart_for: restart_for.iter().map(|key| (*key).to_owned()).collect(),
         faults: faults.map(|(file, texts)| (file.to_string(), texts.clone())).collect(),
+        passed_over: snapshot.passed_over.clone(),
         pods: counts(snapshot, pods),
     }
 }

@@ -16,7 +16,7 @@ use super::kubernetes::types::{List, ListMeta, Pod, Status, StatusDetails};
 use super::kubernetes::{Context, event, pod};
 use super::query::{Query, RawQuery, Selector};
 use super::watch::{EVENT_FIELDS, POD_FIELDS, Span, What};
-use super::{health, logs, metrics, overview, stats, watch};
+use super::{health, logs, metrics, overview, roost, stats, watch};
 use crate::agent::service::{DeleteRefused, PodView, Service, Snapshot};
 use crate::clock::{BootId, BootTime, WallTime};
 use crate::ids::PodName;
@@ -70,6 +70,7 @@ pub(super) fn router(service: Service) -> Router {
         .route("/api/v1/namespaces/{namespace}/events", get(events_of))
         .route("/roost/v1/status", get(status))
         .route("/roost/v1/stats", get(stats::answer))
+        .nest("/roost/v1", roost::router())
         .route("/metrics", get(metrics::answer))
         .route("/healthz", get(health::alive))
         .route("/livez", get(health::alive))

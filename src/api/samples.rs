@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, watch};
 use super::kubernetes::Context;
 use crate::agent::service::{
     Accepted, AgentView, ContainerReport, ContainerStatus, EventKind, EventRecord, ExecutorView,
-    Exit, Goal, LastRun, Losses, ManifestFile, PodRecord, PodReport, PodView, RecordPhase, Request,
-    Service, Snapshot,
+    Exit, Goal, LastRun, Losses, ManifestFile, Node, PodRecord, PodReport, PodView, RecordPhase,
+    Request, Requests, Service, Snapshot,
 };
 use crate::clock::{BootTime, WallTime};
 use crate::ids::{Attempt, PodId};
@@ -113,6 +113,8 @@ pub(crate) fn pod(name: &str, number: u32) -> PodView {
             phase: RecordPhase::Active,
             created_at: AT,
             losses: Losses::default(),
+            held: None,
+            successor: None,
         },
         spec: Some(parsed.spec.clone()),
         report: Some(PodReport {
@@ -124,6 +126,7 @@ pub(crate) fn pod(name: &str, number: u32) -> PodView {
         }),
         executor: ExecutorView::Connected { pid: 3999, build: "b".to_owned() },
         problems: Vec::new(),
+        waits: None,
     }
 }
 
@@ -150,6 +153,9 @@ pub(crate) fn snapshot(version: u64, pods: Vec<PodView>, root: &Path) -> Snapsho
         pods: pods.into_iter().map(Arc::new).collect(),
         alarms: Vec::new(),
         faults: BTreeMap::new(),
+        passed_over: Vec::new(),
+        node: Node::default(),
+        requested: Requests::default(),
         events: Arc::default(),
         agent: AgentView {
             version: "0.1.0".to_owned(),
@@ -159,7 +165,6 @@ pub(crate) fn snapshot(version: u64, pods: Vec<PodView>, root: &Path) -> Snapsho
             store_fault: None,
             config_fault: None,
             restart_for: Vec::new(),
-            reserve: crate::config::Reserve::default(),
             log_node_bytes: 1 << 30,
             cgroups: "cgroup v2".to_owned(),
             cgroup: "roost-test".to_owned(),

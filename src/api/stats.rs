@@ -7,9 +7,8 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
 use super::routes::Shared;
-use crate::agent::service::{Detail, PodView, Readings, RecordPhase, Snapshot};
+use crate::agent::service::{Detail, Readings, Snapshot};
 use crate::clock::WallTime;
-use crate::manifest::pod::{PodSpec, Resources};
 
 /// What is used at one moment. New fields may come; none changes its meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,39 +95,15 @@ fn of(snapshot: &Snapshot, readings: &Readings, at: WallTime) -> Stats {
 }
 
 fn node(snapshot: &Snapshot) -> NodeStats {
-    let system = rustix::system::sysinfo();
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let reserve = snapshot.agent.reserve;
-    let mut node = NodeStats {
-        cpu_millis: u64::try_from(processors).unwrap_or(0).saturating_mul(1000),
-        memory_bytes: system.totalram.saturating_mul(u64::from(system.mem_unit)),
-        reserved_cpu_millis: reserve.cpu_milli,
-        reserved_memory_bytes: reserve.memory_bytes,
-        ..NodeStats::default()
-    };
-    let asks = |view: &&Arc<PodView>| !matches!(view.record.phase, RecordPhase::Finished { .. });
-    for spec in snapshot.pods.iter().filter(asks).filter_map(|view| view.spec.as_deref()) {
-        let (cpu, memory) = requests(spec);
-        node.requested_cpu_millis = node.requested_cpu_millis.saturating_add(cpu);
-        node.requested_memory_bytes = node.requested_memory_bytes.saturating_add(memory);
+    let (node, requested) = (&snapshot.node, snapshot.requested);
+    NodeStats {
+        cpu_millis: node.capacity.cpu_milli,
+        memory_bytes: node.capacity.memory_bytes,
+        reserved_cpu_millis: node.reserve.cpu_milli,
+        reserved_memory_bytes: node.reserve.memory_bytes,
+        requested_cpu_millis: requested.cpu_milli,
+        requested_memory_bytes: requested.memory_bytes,
     }
-    node
-}
-
-/// What a pod asks for; a limit without a request is one, as in Kubernetes.
-fn requests(spec: &PodSpec) -> (u64, u64) {
-    let mut sum = (0_u64, 0_u64);
-    for container in &spec.containers {
-        let Resources {
-            cpu_request_milli,
-            cpu_limit_milli,
-            memory_request_bytes,
-            memory_limit_bytes,
-        } = container.resources;
-        sum.0 = sum.0.saturating_add(cpu_request_milli.or(cpu_limit_milli).unwrap_or(0));
-        sum.1 = sum.1.saturating_add(memory_request_bytes.or(memory_limit_bytes).unwrap_or(0));
-    }
-    sum
 }
 
 #[cfg(test)]
@@ -150,10 +125,7 @@ mod tests {
         };
         let readings =
             Readings { pods: vec![(snapshot.pods[0].clone(), vec![web])], store_bytes: 0 };
-        let mut found = of(&snapshot, &readings, AT);
-        // Of this machine.
-        assert!(found.node.cpu_millis >= 1000 && found.node.memory_bytes > 1 << 20);
-        (found.node.cpu_millis, found.node.memory_bytes) = (4000, 8 << 30);
+        let found = of(&snapshot, &readings, AT);
         insta::assert_snapshot!(serde_json::to_string_pretty(&found).unwrap(), @r##"
         {
           "at": "2023-11-14T22:13:20Z",

@@ -10,14 +10,14 @@ use super::*;
 use crate::agent::service::{DeleteRefused, ManifestFile, PodView, Request, Snapshot};
 
 /// A served API on a socket of its own.
-struct Api {
+pub(super) struct Api {
     root: tempfile::TempDir,
     fake: Fake,
     version: u64,
 }
 
 impl Api {
-    fn serving(pods: Vec<PodView>) -> Self {
+    pub(super) fn serving(pods: Vec<PodView>) -> Self {
         let root = tempfile::tempdir().unwrap();
         let fake = fake(snapshot(1, pods, root.path()));
         let listener = listen(&socket(root.path())).unwrap();
@@ -32,6 +32,12 @@ impl Api {
         self.fake.snapshots.send_replace(Arc::new(next));
     }
 
+    /// What is asked of the agent from now on, to be answered apart.
+    pub(super) fn take_requests(&mut self) -> tokio::sync::mpsc::Receiver<Request> {
+        let (_, nothing) = tokio::sync::mpsc::channel(1);
+        std::mem::replace(&mut self.fake.requests, nothing)
+    }
+
     async fn connect(&self) -> UnixStream {
         let stream = socket::connect(&socket(self.root.path())).unwrap();
         stream.set_nonblocking(true).unwrap();
@@ -39,7 +45,7 @@ impl Api {
     }
 
     /// Says it literally, and reads until the end.
-    async fn say(&self, text: &str) -> (u16, String) {
+    pub(super) async fn say(&self, text: &str) -> (u16, String) {
         let mut stream = self.connect().await;
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
@@ -231,7 +237,9 @@ async fn events_are_listed_and_watched() {
 
 /// Answers one request to delete a pod.
 async fn answer(fake: &mut Fake, answered: Result<ManifestFile, DeleteRefused>) -> String {
-    let Request::Delete { name, answer } = fake.requests.recv().await.unwrap();
+    let Some(Request::Delete { name, answer }) = fake.requests.recv().await else {
+        panic!("another request")
+    };
     answer.send(answered).unwrap();
     name.to_string()
 }

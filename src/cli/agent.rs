@@ -49,10 +49,10 @@ pub(super) struct AgentArgs {
     /// Memory that pods can't ask for [default: 100Mi]
     #[arg(long, env = "ROOST_RESERVE_MEMORY", value_name = "BYTES", value_parser = values::bytes)]
     reserve_memory: Option<u64>,
-    /// Most pods at a time [default: 1000]
+    /// Most pods at a time [default: 500]
     #[arg(long, env = "ROOST_MAX_PODS", value_name = "N", value_parser = values::max_pods)]
     max_pods: Option<u32>,
-    /// Whether manifests with warnings are refused [default: false]
+    /// Whether manifests with unknown fields are refused [default: false]
     #[arg(long, env = "ROOST_STRICT", value_name = "BOOL", num_args = 0..=1,
           default_missing_value = "true")]
     strict: Option<bool>,
@@ -70,7 +70,7 @@ pub(super) struct AgentArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// For people
     Text,
     /// One object a line

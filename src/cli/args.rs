@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::agent::AgentArgs;
+use super::agent::{AgentArgs, Format};
 use super::failure::Failure;
 use crate::ids::{ContainerName, Namespace, PodName};
 
@@ -249,8 +249,17 @@ fn status_output(text: &str) -> Result<Output, String> {
 #[derive(Debug, Args)]
 pub(super) struct ValidateArgs {
     /// Manifests; `-` is standard input
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "schema", value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
+    /// Refuse fields that nobody knows, instead of a warning
+    #[arg(long)]
+    pub(super) strict: bool,
+    /// How to show the result
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(super) output: Format,
+    /// Print the JSON Schema of manifests, for editors, and do nothing else
+    #[arg(long, exclusive = true)]
+    pub(super) schema: bool,
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ mod tests {
             alarms: vec!["gone".to_owned()],
             restart_for: vec!["pods".to_owned(), "cgroup".to_owned()],
             faults: [("pods.d/a.yaml".to_owned(), vec![fault])].into(),
+            passed_over: Vec::new(),
             pods: Counts { total: 2, running: 1, failed: 1, ..Counts::default() },
         };
         insta::assert_snapshot!(text(&overview), @r"

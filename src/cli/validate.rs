@@ -6,15 +6,25 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::agent::Format;
 use super::args::ValidateArgs;
 use super::failure::Failure;
 use super::output;
 use crate::ids::PodName;
-use crate::manifest::file::{self, FILE_LEN_MAX};
+use crate::manifest;
+use crate::manifest::diagnostic::{Diagnostic, FileDiagnostic, Position};
+use crate::manifest::file::{self, FILE_LEN_MAX, ParseOptions};
 
-/// Checks manifests. What is wrong is on standard error, what is right on standard output.
+/// Checks manifests. What is wrong is on standard error, what is right on standard output; as JSON
+/// all of it is on standard output.
 pub(super) fn run(args: &ValidateArgs) -> Result<(), Failure> {
-    let mut report = Report::default();
+    if args.schema {
+        return print_json(&manifest::json_schema());
+    }
+    let mut report = Report { options: ParseOptions { strict: args.strict }, ..Report::default() };
     for path in &args.files {
         let name =
             if is_standard_input(path) { "<stdin>".to_owned() } else { path.display().to_string() };
@@ -23,15 +33,27 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), Failure> {
             Err(error) => report.unreadable(&name, &error),
         }
     }
-    if !report.wrong.is_empty() {
-        output::note(report.wrong.trim_end());
+    match args.output {
+        Format::Json => {
+            let Report { files, diagnostics, .. } = &report;
+            print_json(&json!({ "files": files, "diagnostics": diagnostics }))?;
+        }
+        Format::Text => {
+            if !report.wrong.is_empty() {
+                output::note(report.wrong.trim_end());
+            }
+            output::print(&report.right)?;
+        }
     }
-    output::print(&report.right)?;
     if report.failed { Err(Failure::told()) } else { Ok(()) }
 }
 
 #[derive(Debug, Default)]
 struct Report {
+    options: ParseOptions,
+    /// What tools get.
+    files: Vec<FileReport>,
+    diagnostics: Vec<FileDiagnostic>,
     /// Faults and warnings.
     wrong: String,
     right: String,
@@ -40,11 +62,22 @@ struct Report {
     seen: BTreeMap<PodName, String>,
 }
 
+/// What tools get of a file.
+#[derive(Debug, Serialize)]
+struct FileReport {
+    file: String,
+    /// Whether there is no error in it.
+    ok: bool,
+    /// The pods without an error.
+    pods: Vec<PodName>,
+}
+
 impl Report {
     fn add(&mut self, name: &str, text: &[u8]) {
-        let parsed = file::parse(text);
+        let parsed = file::parse_with(text, self.options);
         for diagnostic in &parsed.diagnostics {
             self.wrong(&diagnostic.in_file(&name).to_string());
+            self.diagnostics.push(diagnostic.for_tools(name));
         }
         let mut complete = parsed.complete;
         let named = parsed.pods.iter().map(|pod| (pod.name.clone(), Some(pod.position)));
@@ -53,11 +86,19 @@ impl Report {
                 self.seen.insert(pod, name.to_owned());
                 continue;
             };
-            let place = position.map(|position| format!(":{position}")).unwrap_or_default();
-            let text = format!("{name}{place}: error: pod {pod} is in {other} already");
-            self.wrong(&text);
+            let message = format!("pod {pod} is in {other} already");
+            let mut fault =
+                Diagnostic::error(position.unwrap_or(Position::START), "metadata.name", &message);
+            fault.pod = Some(pod);
+            self.wrong(&fault.in_file(&name).to_string());
+            self.diagnostics.push(fault.for_tools(name));
             complete = false;
         }
+        self.files.push(FileReport {
+            file: name.to_owned(),
+            ok: complete,
+            pods: parsed.pods.iter().map(|pod| pod.name.clone()).collect(),
+        });
         self.failed |= !complete;
         if complete {
             let pods: Vec<String> = parsed.pods.iter().map(|pod| pod.name.to_string()).collect();
@@ -71,13 +112,22 @@ impl Report {
     }
 
     fn unreadable(&mut self, name: &str, error: &io::Error) {
-        self.wrong(&format!("{name}: error: can't be read: {error}"));
+        let message = format!("can't be read: {error}");
+        self.wrong(&format!("{name}: error: {message}"));
+        let fault = Diagnostic::error(Position::START, "", &message);
+        self.diagnostics.push(fault.for_tools(name));
+        self.files.push(FileReport { file: name.to_owned(), ok: false, pods: Vec::new() });
         self.failed = true;
     }
 
     fn wrong(&mut self, text: &str) {
         writeln!(self.wrong, "{text}").expect("a string takes everything");
     }
+}
+
+fn print_json(value: &Value) -> Result<(), Failure> {
+    // The alternate form is the indented one.
+    output::print(&format!("{value:#}\n"))
 }
 
 fn is_standard_input(path: &Path) -> bool {
@@ -113,7 +163,7 @@ mod tests {
         );
         report.add("b.yaml", GOOD.replace("command", "comand").as_bytes());
         assert!(report.failed);
-        assert!(report.wrong.contains("b.yaml:8:5: error: "), "{}", report.wrong);
+        assert!(report.wrong.contains("b.yaml:8:5: warning: "), "{}", report.wrong);
         assert!(!report.right.contains("b.yaml"));
     }
 
@@ -123,6 +173,26 @@ mod tests {
         report.add("a.yaml", GOOD.as_bytes());
         report.add("b.yaml", GOOD.as_bytes());
         assert!(report.failed);
-        assert_eq!(report.wrong, "b.yaml:1:1: error: pod default/web is in a.yaml already\n");
+        assert_eq!(
+            report.wrong,
+            "b.yaml:1:1: error: metadata.name: pod default/web is in a.yaml already\n"
+        );
+    }
+
+    #[test]
+    fn a_field_that_nobody_knows_is_a_fault_only_for_the_strict() {
+        let text = format!("{GOOD}  frobnicate: 1\n");
+        for (strict, severity) in [(false, "warning"), (true, "error")] {
+            let options = ParseOptions { strict };
+            let mut report = Report { options, ..Report::default() };
+            report.add("a.yaml", text.as_bytes());
+            assert_eq!((report.failed, report.files[0].ok), (strict, !strict));
+            let found = serde_json::to_value(&report.diagnostics).unwrap();
+            let wanted = json!([{
+                "file": "a.yaml", "line": 9, "column": 3, "severity": severity,
+                "pod": "default/web", "path": "spec.frobnicate", "message": "unknown field",
+            }]);
+            assert_eq!(found, wanted);
+        }
     }
 }

@@ -7,6 +7,8 @@ mod container;
 mod fields;
 mod metadata;
 mod pod;
+mod port;
+mod program;
 mod schema;
 pub(crate) mod suggest;
 mod volume;
@@ -14,7 +16,7 @@ mod volume;
 use self::fields::{At, Path};
 use self::suggest::closest;
 use super::diagnostic::{Diagnostic, Faults, Position, push_index, quote};
-use super::node::{Kind, Node};
+use super::node::{Key, Kind, Node};
 use super::pod::PodSpec;
 use crate::ids::PodName;
 
@@ -84,7 +86,14 @@ const BESIDE: [&str; 22] = [
 /// Decodes a document: one pod, or all items of a List.
 pub(super) fn document(root: &Node, faults: &mut Faults) -> Vec<Decoded> {
     let list = match root.get("kind").and_then(Node::as_text) {
-        Some("List" | "PodList") => root.get("items"),
+        Some("List" | "PodList") => match root.get("items") {
+            Some(items) => Some(items),
+            None => {
+                let message = "this field is required in a list of objects";
+                faults.push(Diagnostic::error(root.position, "items", message));
+                return Vec::new();
+            }
+        },
         Some(_) | None => None,
     };
     let Some(list) = list else {
@@ -104,6 +113,12 @@ pub(super) fn document(root: &Node, faults: &mut Faults) -> Vec<Decoded> {
         object(At { node, path: Path::named(&name) }, faults)
     };
     nodes.iter().enumerate().map(decode).collect()
+}
+
+/// The JSON Schema of manifests, for editors.
+#[must_use]
+pub fn json_schema() -> serde_json::Value {
+    schema::render::json_schema()
 }
 
 /// The names of the pods that a document is about, as far as that can be told.
@@ -154,8 +169,29 @@ fn object(at: At<'_>, faults: &mut Faults) -> Decoded {
     }
 }
 
+/// Says so of a mapping that has nothing of a manifest.
+fn stranger(at: At<'_>) -> Option<Diagnostic> {
+    let Kind::Mapping(entries) = &at.node.kind else { return None };
+    let known = ["apiVersion", "kind", "metadata", "spec"];
+    let near = |key: &Key| closest(&key.text, known).is_some();
+    if entries.iter().any(|(key, _)| near(key)) {
+        return None;
+    }
+    let message = "this is no manifest: it has neither `apiVersion` nor `kind`";
+    let help = if at.member("services").is_some() {
+        "a file of Docker Compose? Write a Pod with a container for each service"
+    } else {
+        "a Pod begins with `apiVersion: v1` and `kind: Pod`, then come `metadata` and `spec`"
+    };
+    Some(at.error(message).with_help(help))
+}
+
 /// Whether the object is, or was meant to be, a pod; says so if it is something else.
 fn check_kind(at: At<'_>, faults: &mut Faults) -> bool {
+    if let Some(fault) = stranger(at) {
+        faults.push(fault);
+        return false;
+    }
     let Some(kind_at) = at.member("kind") else {
         // The decoder says that it is missing.
         return true;

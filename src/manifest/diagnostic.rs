@@ -58,7 +58,8 @@ impl fmt::Display for Severity {
 
 /// One fault or warning. Its text is safe to print: no control characters, of bounded length.
 ///
-/// `Display` is `12:9: error: spec.hostPID: message`, with the help on a line of its own;
+/// `Display` is `12:9: error: spec.hostPID: message`, then the line of the manifest with the place
+/// marked, then the help;
 /// [`Diagnostic::in_file`] puts the file's name before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,6 +76,43 @@ pub struct Diagnostic {
     pub message: String,
     /// What to write instead.
     pub help: Option<String>,
+    /// The line with the place marked; none where a secret may stand in it.
+    pub snippet: Option<Snippet>,
+}
+
+/// A line of a manifest, or a part of a long one, with a place in it marked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snippet {
+    /// The text, without control characters.
+    pub text: String,
+    /// Characters before the mark.
+    pub before: usize,
+    /// Characters marked, at least 1.
+    pub marked: usize,
+}
+
+/// A diagnostic as tools get it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileDiagnostic {
+    /// The file's name.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// The character in the line, from 1.
+    pub column: u32,
+    /// Whether the document is refused for it.
+    pub severity: Severity,
+    /// The pod of the document, where its name could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodName>,
+    /// The field; empty for the document itself.
+    pub path: String,
+    /// What is wrong, and what is allowed.
+    pub message: String,
+    /// What to write instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
 }
 
 impl Diagnostic {
@@ -88,6 +126,7 @@ impl Diagnostic {
             path: printable(path, TEXT_LEN_MAX),
             message: printable(message, TEXT_LEN_MAX),
             help: None,
+            snippet: None,
         }
     }
 
@@ -113,6 +152,22 @@ impl Diagnostic {
         }
     }
 
+    /// The diagnostic as tools get it.
+    #[must_use]
+    pub fn for_tools(&self, file: &str) -> FileDiagnostic {
+        let Self { severity, position, pod, path, message, help, snippet: _ } = self;
+        FileDiagnostic {
+            file: file.to_owned(),
+            line: position.line,
+            column: position.column,
+            severity: *severity,
+            pod: pod.clone(),
+            path: path.clone(),
+            message: message.clone(),
+            help: help.clone(),
+        }
+    }
+
     /// The diagnostic as text, after the name of its file.
     #[must_use]
     pub fn in_file<'a>(&'a self, file: &'a dyn fmt::Display) -> InFile<'a> {
@@ -127,6 +182,12 @@ impl fmt::Display for Diagnostic {
             write!(f, "{}: ", self.path)?;
         }
         f.write_str(&self.message)?;
+        if let Some(Snippet { text, before, marked }) = &self.snippet {
+            let line = self.position.line;
+            let margin = line.to_string().len();
+            let mark = "^".repeat(*marked);
+            write!(f, "\n  {line} | {text}\n  {:margin$} | {:before$}{mark}", "", "")?;
+        }
         match &self.help {
             Some(help) => write!(f, "\n  help: {help}"),
             None => Ok(()),
@@ -155,6 +216,8 @@ impl fmt::Debug for InFile<'_> {
 /// The faults of one file while it is read.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
+    /// Whether fields that nobody knows are errors.
+    strict: bool,
     errors: Kept,
     warnings: Kept,
 }
@@ -180,6 +243,16 @@ pub(crate) struct Mark {
 }
 
 impl Faults {
+    /// None so far. Fields that nobody knows are errors if it is `strict`, else warnings.
+    pub(crate) fn new(strict: bool) -> Self {
+        Self { strict, ..Self::default() }
+    }
+
+    /// How much a field weighs that nobody knows.
+    pub(crate) fn of_unknown(&self) -> Severity {
+        if self.strict { Severity::Error } else { Severity::Warning }
+    }
+
     /// Adds one.
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
         let kept = match diagnostic.severity {
@@ -193,9 +266,13 @@ impl Faults {
         }
     }
 
-    /// Whether further errors are only counted, so that their advice need not be worked out.
-    pub(crate) fn is_full(&self) -> bool {
-        self.errors.first.len() >= DIAGNOSTICS_MAX
+    /// Whether more of that severity are only counted, so that their advice need not be worked out.
+    pub(crate) fn is_full(&self, severity: Severity) -> bool {
+        let kept = match severity {
+            Severity::Error => &self.errors,
+            Severity::Warning => &self.warnings,
+        };
+        kept.first.len() >= DIAGNOSTICS_MAX
     }
 
     /// What has been found so far, to compare with later.
@@ -219,7 +296,7 @@ impl Faults {
 
     /// All of them in the order of the file; what was left out is said at the end.
     pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {
-        let Self { errors, warnings } = self;
+        let Self { strict: _, errors, warnings } = self;
         let mut rest = Vec::new();
         for (kept, name) in [(&errors, "errors"), (&warnings, "warnings")] {
             if let Some(last) = kept.first.last().filter(|_| kept.dropped > 0) {
@@ -270,15 +347,20 @@ fn printable(text: &str, len_max: usize) -> String {
             out.push('…');
             break;
         }
-        let steers = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2028}' | '\u{2029}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if c.is_control() || steers {
+        if steers(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
         }
     }
     out
+}
+
+/// Whether a character does something to a terminal other than to show itself.
+pub(super) fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2028}' | '\u{2029}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! files claim one pod.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 
 use super::decode::{self, Decoded};
@@ -11,12 +12,18 @@ use super::diagnostic::{Diagnostic, Faults, Position};
 use super::node::{self, Document};
 use super::pod::PodSpec;
 use super::revision::Revision;
+use super::snippet;
 use crate::ids::PodName;
 
 /// Largest file (the kubelet's `maxConfigLength`). A reader may stop one byte after it.
 pub const FILE_LEN_MAX: usize = 10 << 20;
 /// Largest document.
 pub const DOCUMENT_LEN_MAX: usize = 1 << 20;
+/// Largest specification of a pod, as JSON: what executors are sent must stay well below their
+/// protocol's limit, whatever aliases and variables grow to.
+pub const SPEC_LEN_MAX: usize = 4 << 20;
+/// All specifications of a file together, as JSON: they are kept in memory.
+pub const SPECS_LEN_MAX: usize = 32 << 20;
 /// Documents of a file; comments and empty ones do not count.
 pub const DOCUMENTS_MAX: usize = 1000;
 
@@ -47,10 +54,24 @@ pub struct ParsedPod {
     pub position: Position,
 }
 
+/// How manifests are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ParseOptions {
+    /// Whether a document is refused for a field that nobody knows, instead of a warning.
+    pub strict: bool,
+}
+
 /// Parses the bytes of a manifest file. Any bytes will do: what is wrong is in the diagnostics.
 #[must_use]
 pub fn parse(text: &[u8]) -> ParsedFile {
-    let mut faults = Faults::default();
+    parse_with(text, ParseOptions::default())
+}
+
+/// Parses the bytes of a manifest file in a certain way.
+#[must_use]
+pub fn parse_with(text: &[u8], options: ParseOptions) -> ParsedFile {
+    let ParseOptions { strict } = options;
+    let mut faults = Faults::new(strict);
     let start = faults.mark();
     let mut found = Found::default();
     if let Some(fault) = unreadable(text) {
@@ -66,10 +87,12 @@ pub fn parse(text: &[u8]) -> ParsedFile {
         }
     }
     let complete = !faults.any_error_since(start);
-    let Found { pods, lines } = found;
+    let Found { pods, lines, specs_len: _ } = found;
     let good: BTreeSet<&PodName> = pods.iter().map(|pod| &pod.name).collect();
     let faulty = lines.into_keys().filter(|name| !good.contains(name)).collect();
-    ParsedFile { pods, diagnostics: faults.into_diagnostics(), complete, faulty }
+    let mut diagnostics = faults.into_diagnostics();
+    snippet::add(&mut diagnostics, text);
+    ParsedFile { pods, diagnostics, complete, faulty }
 }
 
 /// What has been found in a file so far.
@@ -78,6 +101,8 @@ struct Found {
     pods: Vec<ParsedPod>,
     /// Where each pod stands first, the faulty ones included.
     lines: BTreeMap<PodName, u32>,
+    /// The length of their specifications.
+    specs_len: usize,
 }
 
 /// Why the file as a whole can't be read, if so.
@@ -153,9 +178,44 @@ impl Found {
             return;
         }
         self.lines.insert(name.clone(), position.line);
+        let len = json_len(&spec);
+        if len > SPEC_LEN_MAX || self.specs_len + len > SPECS_LEN_MAX {
+            let message = if len > SPEC_LEN_MAX {
+                format!("the pod is larger than {SPEC_LEN_MAX} bytes")
+            } else {
+                format!("the file's pods are larger than {SPECS_LEN_MAX} bytes together")
+            };
+            let mut fault = Diagnostic::error(position, "", &message)
+                .with_help("aliases and `$(NAME)` count as often as they are used");
+            fault.pod = Some(name);
+            faults.push(fault);
+            return;
+        }
+        self.specs_len += len;
         let revision = Revision::of(&spec);
         self.pods.push(ParsedPod { name, spec: Arc::new(spec), revision, position });
     }
+}
+
+/// How long a specification is as JSON.
+fn json_len(spec: &PodSpec) -> usize {
+    /// Counts and keeps nothing.
+    struct Counter(usize);
+
+    impl io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut counter = Counter(0);
+    serde_json::to_writer(&mut counter, spec).expect("a specification has only string keys");
+    counter.0
 }
 
 fn first_character(document: &Document<'_>) -> Position {

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,9 @@ pub struct PodSpec {
     pub backoff: BackoffPolicy,
     /// Most processes and threads of all containers together; annotation `roost/pids-limit`.
     pub pids_limit: u32,
+    /// `spec.nodeSelector`: labels that the node must have for this pod to be its business.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
     /// `spec.volumes`, in the order of the manifest.
     pub volumes: Vec<Volume>,
     /// `spec.containers`, in the order of the manifest; never empty, names are unique.
@@ -181,6 +185,47 @@ pub struct ContainerSpec {
     pub read_only_root: bool,
     /// `volumeMounts`, in the order of the manifest.
     pub mounts: Vec<VolumeMount>,
+    /// `ports`, in the order of the manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<ContainerPort>,
+}
+
+/// One of `ports`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerPort {
+    /// Its name, unique in the container.
+    pub name: Option<String>,
+    /// What the program listens on, from 1.
+    pub container_port: u16,
+    /// What the pod takes up of the host's ports, from 1; with `hostNetwork` always set, and the
+    /// same as `container_port`.
+    pub host_port: Option<u16>,
+    /// Which of the host's addresses; all of them where the manifest has none.
+    pub host_ip: Option<IpAddr>,
+    /// The protocol of both.
+    pub protocol: Protocol,
+}
+
+/// The protocol of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Protocol {
+    /// TCP, the default.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
 }
 
 /// One of `env`.

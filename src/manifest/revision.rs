@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::pod::{ContainerSpec, PodSpec, Resources};
+use super::pod::{ContainerPort, ContainerSpec, PodSpec, Resources};
 use crate::ids::ContainerName;
 
 /// The first 128 bits of a SHA-256, in hexadecimal on paper.
@@ -82,6 +82,7 @@ impl Revision {
             termination_grace,
             backoff,
             pids_limit,
+            node_selector,
             volumes,
             containers,
         } = spec;
@@ -91,10 +92,14 @@ impl Revision {
         let shared = Hash::of(&(name, hostname, host, share_process_namespace, volumes));
         let containers: BTreeMap<ContainerName, Hash> =
             containers.iter().map(|c| (c.name.clone(), container_hash(c))).collect();
-        let in_place = Hash::of(&(
-            (labels, annotations, restart_policy, termination_grace, backoff, pids_limit),
-            (order, resources),
-        ));
+        let ports: BTreeMap<&ContainerName, &Vec<ContainerPort>> = containers_with_ports(spec);
+        let first = (labels, annotations, restart_policy, termination_grace, backoff, pids_limit);
+        // Fields that came later are hashed only where they are set: see the test.
+        let in_place = if node_selector.is_empty() && ports.is_empty() {
+            Hash::of(&(first, (order, resources)))
+        } else {
+            Hash::of(&(first, (order, resources), (node_selector, ports)))
+        };
         let digest = Hash::of(&(shared, &containers, in_place));
         Self { shared, containers, in_place, digest }
     }
@@ -104,6 +109,11 @@ impl Revision {
     pub fn digest(&self) -> Hash {
         self.digest
     }
+}
+
+fn containers_with_ports(spec: &PodSpec) -> BTreeMap<&ContainerName, &Vec<ContainerPort>> {
+    let with_ports = spec.containers.iter().filter(|container| !container.ports.is_empty());
+    with_ports.map(|container| (&container.name, &container.ports)).collect()
 }
 
 fn container_hash(container: &ContainerSpec) -> Hash {
@@ -117,6 +127,9 @@ fn container_hash(container: &ContainerSpec) -> Hash {
         group,
         read_only_root,
         mounts,
+        // What a program listens on is its own affair; that the host's ports are free is the
+        // agent's.
+        ports: _changes_in_place_too,
     } = container;
     Hash::of(&(name, argv, env, working_dir, user, group, read_only_root, mounts))
 }
@@ -141,6 +154,7 @@ mod tests {
             group: 0,
             read_only_root: false,
             mounts: vec![],
+            ports: vec![],
         };
         let spec = PodSpec {
             name: "default/p".parse().unwrap(),
@@ -153,6 +167,7 @@ mod tests {
             termination_grace: crate::clock::Millis(30_000),
             backoff: BackoffPolicy::default(),
             pids_limit: 4096,
+            node_selector: BTreeMap::new(),
             volumes: vec![],
             containers: vec![container],
         };

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::Alarm;
+use super::admission::Requests;
+use super::{Alarm, StoredSpec};
 use crate::clock::{BootTime, Millis};
 use crate::executor::protocol::Goal;
 use crate::ids::{PodId, PodName};
 use crate::manifest::pod::PodSpec;
-use crate::state::record::{ManifestFile, Outcome, PodRecord, TerminationCause};
+use crate::state::record::{
+    Accepted, Held, KeptRevision, ManifestFile, Outcome, PodRecord, TerminationCause,
+};
 
 /// What to do now, for every pod that needs something.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,8 +23,46 @@ pub struct Plan {
     pub remember: BTreeMap<String, Vec<u8>>,
     /// What is wrong with the manifest directories.
     pub alarms: Vec<Alarm>,
+    /// Pods that can't become what they are to be, because there is no room for it.
+    pub waits: BTreeMap<PodName, Wait>,
+    /// Manifests that are for another node.
+    pub passed_over: Vec<PassedOver>,
+    /// What was admitted of the pods that there is work for: it counts as taken as long as
+    /// somebody works on it (`ActualState::under_way`).
+    pub promised: BTreeMap<PodName, Arc<PodSpec>>,
+    /// What all pods of the node request that were admitted.
+    pub requested: Requests,
     /// When to decide again even if nothing happens.
     pub wake_at: Option<BootTime>,
+}
+
+/// A pod waits for room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// What is lacking.
+    pub why: String,
+    /// Who asks for it.
+    pub source: ManifestFile,
+    /// What is to be.
+    pub spec: Arc<PodSpec>,
+}
+
+/// A manifest asks for a pod on another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// The pod.
+    pub pod: PodName,
+    /// The manifest.
+    pub source: ManifestFile,
+    /// Which label is wanted.
+    pub wants: String,
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pod, source, wants } = self;
+        write!(f, "pod {pod} of {source} is for nodes labelled {wants}; this one is not")
+    }
 }
 
 impl Plan {
@@ -64,18 +105,25 @@ pub struct Step {
 pub enum Action {
     /// Make a new instance: a fresh id, its directory with the specification, its record; all
     /// durable when it is done.
-    Create {
-        /// The manifest.
-        source: ManifestFile,
-        /// What it asks for.
-        spec: Arc<PodSpec>,
-    },
+    Create(Box<Creation>),
     /// Make another revision of an instance durable: the specification, then the record.
     Accept {
         /// The record as it shall be.
         record: Box<PodRecord>,
         /// The specification.
         spec: Arc<PodSpec>,
+        /// What it was until then: kept before anything else is done.
+        before: Option<Box<KeptRevision>>,
+    },
+    /// Make it durable that an instance goes for another one, together with the revisions that
+    /// must not be lost with it.
+    Retire {
+        /// The record as it shall be.
+        record: Box<PodRecord>,
+        /// The revisions.
+        keeps: Vec<KeptRevision>,
+        /// The specification of the record's successor.
+        successor: Option<StoredSpec>,
     },
     /// Make a record durable.
     Record(Box<PodRecord>),
@@ -99,7 +147,27 @@ pub enum Action {
     /// Kill whatever is left of the instance and remove everything but its record.
     Destroy(PodId),
     /// Remove its record.
-    Forget(PodId),
+    Forget {
+        /// Which instance.
+        id: PodId,
+        /// The pod whose earlier revisions are forgotten with it.
+        revisions_of: Option<PodName>,
+    },
+}
+
+/// A new instance, but for its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Creation {
+    /// The manifest that has the pod.
+    pub source: ManifestFile,
+    /// What it is to be.
+    pub spec: Arc<PodSpec>,
+    /// The number of that revision.
+    pub number: u64,
+    /// The revisions before it.
+    pub history: Vec<Accepted>,
+    /// Whether the pod was rolled back to it.
+    pub held: Option<Held>,
 }
 
 /// Why an action is taken; shown to people.
@@ -111,6 +179,11 @@ pub enum Reason {
     ChangedManifest(ManifestFile),
     /// The same pod is now asked for by another file.
     MovedManifest(ManifestFile),
+    /// What it was is started again: it was restarted, rolled back, or its manifest can't be read
+    /// or does not fit any more.
+    Successor,
+    /// Somebody asked for an earlier revision.
+    RolledBack(u64),
     /// The store had no record of it.
     FoundWithoutRecord,
     /// Its specification was found missing and is written again.
@@ -146,6 +219,8 @@ impl fmt::Display for Reason {
             Self::NewManifest(source) => write!(f, "{source} asks for it"),
             Self::ChangedManifest(source) => write!(f, "{source} changed"),
             Self::MovedManifest(source) => write!(f, "it is in {source} now"),
+            Self::Successor => f.write_str("it takes the place of the instance before it"),
+            Self::RolledBack(to) => write!(f, "it is rolled back to revision {to}"),
             Self::FoundWithoutRecord => f.write_str("it was found without a record"),
             Self::SpecificationMissing => f.write_str("its stored specification was missing"),
             Self::AcceptanceInterrupted => {
@@ -167,6 +242,9 @@ impl fmt::Display for Reason {
             }
             Self::Terminated(TerminationCause::Orphaned) => {
                 f.write_str("another instance of the pod is kept")
+            }
+            Self::Terminated(TerminationCause::Restarted) => {
+                f.write_str("a new instance of it was asked for")
             }
             Self::Overdue => f.write_str("it did not stop in time"),
             Self::Unidentifiable => f.write_str("nothing tells which pod it belonged to"),

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use super::admission::{Share, Turn, Wants};
 use super::directory::Trust;
-use super::{Action, ActualPod, ActualState, ExecutorState, Now, Reason, Step, StoredSpec};
+use super::{
+    Action, ActualPod, ActualState, Asked, Creation, ExecutorState, Now, Reason, Step, StoredSpec,
+};
 use crate::clock::{BootTime, Millis};
 use crate::executor::protocol::{Goal, PodReport};
-use crate::ids::PodId;
+use crate::ids::{PodId, PodName};
 use crate::manifest::desired::Claim;
 use crate::manifest::pod::{PodSpec, TERMINATION_GRACE_DEFAULT};
 use crate::manifest::revision::Revision;
 use crate::state::record::{
-    Accepted, HISTORY_LEN_MAX, LastRun, Losses, Moment, Outcome, PodRecord, RecordPhase,
-    TerminationCause,
+    Accepted, HISTORY_LEN_MAX, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome,
+    PodRecord, RecordPhase, TerminationCause,
 };
 
 /// How long after its grace period a pod that has not stopped is killed by the agent: the
@@ -42,63 +45,200 @@ pub(super) fn discard(id: PodId) -> Vec<Step> {
 }
 
 /// A recorded instance with what is there of it.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Instance<'a> {
     record: &'a PodRecord,
     actual: &'a ActualPod,
 }
 
-/// Steps for one pod: what asks for it, and its instances.
-pub(super) fn plan_pod(
-    claims: &[Claim],
-    instances: &[&ActualPod],
-    actual: &ActualState,
-    trust: &Trust<'_>,
-    now: Now,
-) -> Decision {
-    let mut kept: Vec<Instance<'_>> = Vec::new();
-    let mut going: Vec<Instance<'_>> = Vec::new();
-    for pod in instances {
-        match (&pod.record, &pod.adoptable) {
-            (Some(record), _) => {
-                let instance = Instance { record, actual: pod };
-                match record.phase {
-                    RecordPhase::Active | RecordPhase::Finished { .. } => kept.push(instance),
-                    RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => {
-                        going.push(instance);
+/// A pod: what asks for it on this node, and its instances.
+#[derive(Debug)]
+pub(super) struct Pod<'a> {
+    name: &'a PodName,
+    claims: Vec<&'a Claim>,
+    /// One that has no record yet.
+    found: Option<(&'a PodRecord, &'a ActualPod)>,
+    /// Those that shall run or are through; the one to keep is the last.
+    kept: Vec<Instance<'a>>,
+    /// Those that go.
+    going: Vec<Instance<'a>>,
+}
+
+impl<'a> Pod<'a> {
+    /// Sorts the instances of a pod.
+    pub(super) fn of(
+        name: &'a PodName,
+        claims: Vec<&'a Claim>,
+        instances: &[&'a ActualPod],
+    ) -> Self {
+        let mut pod = Self { name, claims, found: None, kept: Vec::new(), going: Vec::new() };
+        for actual in instances {
+            match (&actual.record, &actual.adoptable) {
+                (Some(record), _) => {
+                    let instance = Instance { record, actual };
+                    match record.phase {
+                        RecordPhase::Active | RecordPhase::Finished { .. } => {
+                            pod.kept.push(instance);
+                        }
+                        RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => {
+                            pod.going.push(instance);
+                        }
                     }
                 }
+                (None, Some(adoptable)) => pod.found = pod.found.or(Some((adoptable, actual))),
+                (None, None) => {}
             }
-            (None, Some(adoptable)) => {
-                let adopt = Action::Record(Box::new(adoptable.clone()));
-                return now_only(step(adopt, Reason::FoundWithoutRecord));
+        }
+        if pod.kept.len() > 1 {
+            let claims = &pod.claims;
+            pod.kept.sort_by_key(|instance| instance.rank(claims));
+        }
+        pod
+    }
+
+    /// What the pod has of the node, and what it wants to become.
+    pub(super) fn share(&self, actual: &'a ActualState, trust: &Trust<'_>) -> Share<'a> {
+        let mut has: Vec<&PodSpec> = Vec::new();
+        for instance in &self.kept {
+            if instance.takes_room() {
+                let digest = instance.record.accepted.digest;
+                let same = || self.claims.iter().find(|claim| claim.revision.digest() == digest);
+                let stored = instance.actual.spec.as_ref().map(|stored| &stored.spec);
+                has.extend(stored.or_else(|| same().map(|claim| &claim.spec)).map(|spec| &**spec));
             }
-            (None, None) => {}
+        }
+        for instance in &self.going {
+            let ActualPod { spec, successor, .. } = instance.actual;
+            let own = spec.iter().filter(|_| instance.takes_room());
+            has.extend(own.chain(successor).map(|stored| &*stored.spec));
+        }
+        let found = self.found.and_then(|(_, actual)| actual.spec.as_ref());
+        has.extend(found.map(|stored| &*stored.spec));
+        has.extend(actual.under_way.get(self.name).map(|spec| &**spec));
+        Share { name: self.name, has, wants: self.wants(actual, trust) }
+    }
+
+    fn wants(&self, actual: &'a ActualState, trust: &Trust<'_>) -> Option<Wants<'a>> {
+        let of_claim =
+            |claim: &'a Claim, turn| Some(Wants { spec: &claim.spec, turn, source: &claim.source });
+        if self.found.is_some() {
+            return None;
+        }
+        if let Some(instance) = self.going.first() {
+            // What it falls back to was promised to it.
+            return match instance.next(&self.claims, trust) {
+                Some(Next::Claim(claim)) if self.kept.is_empty() => of_claim(claim, Turn::Promised),
+                Some(Next::Claim(_) | Next::Successor) | None => None,
+            };
+        }
+        let Some((instance, surplus)) = self.kept.split_last() else {
+            return self.claims.first().and_then(|claim| of_claim(claim, Turn::New));
+        };
+        if !surplus.is_empty() {
+            return None;
+        }
+        let record = instance.record;
+        let is_through = record.phase != RecordPhase::Active;
+        let again =
+            |spec: &'a Arc<PodSpec>| Wants { spec, turn: Turn::Changed, source: &record.source };
+        match actual.asked.get(&record.id) {
+            Some(Asked::Restart) => {
+                return instance.spec().filter(|_| is_through).map(|stored| again(&stored.spec));
+            }
+            Some(Asked::RollBack { stored, .. }) => return Some(again(&stored.spec)),
+            None => {}
+        }
+        match choose(&self.claims, *instance, trust) {
+            Wish::Run(claim) if instance.asks_for_more(claim) => of_claim(claim, Turn::Changed),
+            Wish::Run(_) | Wish::Keep | Wish::Remove => None,
         }
     }
-    // One instance is dealt with at a time, the ones that go first: a new one is not started
-    // before the old one is gone.
-    if let Some(instance) = going.first() {
-        return instance.go(actual, now);
+
+    /// Steps for the pod; `refusal` says why it can't become what it wants.
+    pub(super) fn plan(
+        &self,
+        refusal: Option<&str>,
+        actual: &ActualState,
+        trust: &Trust<'_>,
+        now: Now,
+    ) -> Decision {
+        if let Some((adoptable, _)) = self.found {
+            let adopt = Action::Record(Box::new(adoptable.clone()));
+            return now_only(step(adopt, Reason::FoundWithoutRecord));
+        }
+        // One instance is dealt with at a time, the ones that go first: nothing of a new one is
+        // started before the old one is destroyed.
+        if let Some(instance) = self.going.first() {
+            return match &instance.record.phase {
+                RecordPhase::Destroying { cause } => {
+                    now_only(self.destroy(*instance, *cause, refusal, trust))
+                }
+                RecordPhase::Terminating { .. }
+                | RecordPhase::Active
+                | RecordPhase::Finished { .. } => instance.go(actual, now),
+            };
+        }
+        let Some((instance, surplus)) = self.kept.split_last() else {
+            return now_only(if refusal.is_none() { create(&self.claims) } else { vec![] });
+        };
+        if let Some(surplus) = surplus.first() {
+            return now_only(surplus.terminate(TerminationCause::Orphaned, actual, now));
+        }
+        let wish = choose(&self.claims, *instance, trust);
+        if let Some(asked) = actual.asked.get(&instance.record.id)
+            && !matches!(wish, Wish::Remove)
+            && let Some(steps) = instance.obey(asked, &wish, refusal, actual, now)
+        {
+            return now_only(steps);
+        }
+        match wish {
+            Wish::Run(claim) => instance.pursue(claim, refusal, actual, now),
+            Wish::Keep => instance.keep(actual, now),
+            Wish::Remove => now_only(instance.terminate(TerminationCause::Removed, actual, now)),
+        }
     }
-    kept.sort_by_key(|instance| instance.rank(claims));
-    let Some(instance) = kept.pop() else {
-        return now_only(create(claims));
-    };
-    if let Some(surplus) = kept.first() {
-        return now_only(surplus.terminate(TerminationCause::Orphaned, actual, now));
-    }
-    match choose(claims, instance, trust) {
-        Wish::Run(claim) => instance.pursue(claim, actual, now),
-        Wish::Keep => instance.keep(actual, now),
-        Wish::Remove => now_only(instance.terminate(TerminationCause::Removed, actual, now)),
+
+    /// The end of an instance. The one that comes after it is made before it is forgotten: as long
+    /// as one of them is recorded, nobody else gets its room.
+    fn destroy(
+        &self,
+        instance: Instance<'a>,
+        cause: TerminationCause,
+        refusal: Option<&str>,
+        trust: &Trust<'_>,
+    ) -> Vec<Step> {
+        let id = instance.record.id;
+        let reason = Reason::Terminated(cause);
+        let mut steps = vec![Step { action: Action::Destroy(id), reason: reason.clone() }];
+        let is_last = self.kept.is_empty() && self.going.len() == 1;
+        let next = if is_last { instance.next(&self.claims, trust) } else { None };
+        let creation = match next {
+            Some(Next::Claim(claim)) if refusal.is_none() => Some(instance.succeeded_by(claim)),
+            Some(Next::Claim(_) | Next::Successor) => instance.again(),
+            None => None,
+        };
+        steps.extend(
+            creation.map(|(creation, reason)| Step {
+                action: Action::Create(Box::new(creation)),
+                reason,
+            }),
+        );
+        let revisions_of = (is_last && next.is_none()).then(|| self.name.clone());
+        steps.push(Step { action: Action::Forget { id, revisions_of }, reason });
+        steps
     }
 }
 
-fn create(claims: &[Claim]) -> Vec<Step> {
+fn create(claims: &[&Claim]) -> Vec<Step> {
     claims.first().map_or_else(Vec::new, |claim| {
-        let create = Action::Create { source: claim.source.clone(), spec: claim.spec.clone() };
-        step(create, Reason::NewManifest(claim.source.clone()))
+        let creation = Creation {
+            source: claim.source.clone(),
+            spec: claim.spec.clone(),
+            number: 1,
+            history: Vec::new(),
+            held: None,
+        };
+        step(Action::Create(Box::new(creation)), Reason::NewManifest(claim.source.clone()))
     })
 }
 
@@ -108,24 +248,107 @@ enum Wish<'a> {
     Remove,
 }
 
+/// What comes after an instance that goes.
+#[derive(Clone, Copy)]
+enum Next<'a> {
+    /// What a manifest asks for.
+    Claim(&'a Claim),
+    /// What its record says.
+    Successor,
+}
+
 /// The file that has the pod keeps it, even while it is faulty; then the first in lexical order.
-fn choose<'a>(claims: &'a [Claim], instance: Instance<'_>, trust: &Trust<'_>) -> Wish<'a> {
+fn choose<'a>(claims: &[&'a Claim], instance: Instance<'_>, trust: &Trust<'_>) -> Wish<'a> {
     let source = &instance.record.source;
     match claims.iter().find(|claim| claim.source == *source) {
         Some(own) => Wish::Run(own),
         None if !trust.is_deleted(source) => Wish::Keep,
-        None => claims.first().map_or(Wish::Remove, Wish::Run),
+        None => claims.first().map_or(Wish::Remove, |claim| Wish::Run(claim)),
     }
 }
 
-impl Instance<'_> {
+impl<'a> Instance<'a> {
     /// Of several instances the one that fits a claim is kept, then the one that runs, then the
     /// one with the most revisions. Not the youngest: the wall clock decides nothing.
-    fn rank(&self, claims: &[Claim]) -> (bool, bool, u64, PodId) {
+    fn rank(&self, claims: &[&Claim]) -> (bool, bool, u64, PodId) {
         let fits =
             claims.iter().any(|claim| claim.revision.digest() == self.record.accepted.digest);
         let runs = matches!(self.actual.executor, ExecutorState::Connected { .. });
         (fits, runs, self.record.accepted.number, self.record.id)
+    }
+
+    /// Whether something of it may run. An instance that is through and has been cleared away takes
+    /// nothing, and goes on taking nothing while it goes.
+    fn takes_room(&self) -> bool {
+        let ActualPod { executor, has_runtime, .. } = self.actual;
+        self.record.phase == RecordPhase::Active
+            || *has_runtime
+            || !matches!(executor, ExecutorState::Absent)
+    }
+
+    /// Whether the pod was rolled back from what this claim asks for.
+    fn refuses(&self, claim: &Claim) -> bool {
+        self.record.held.is_some_and(|held| held.refused == claim.revision.digest())
+    }
+
+    /// Whether the claim asks for something else than was accepted, which needs room.
+    fn asks_for_more(&self, claim: &Claim) -> bool {
+        let is_through = self.record.phase != RecordPhase::Active;
+        claim.revision.digest() != self.record.accepted.digest
+            && !self.refuses(claim)
+            && !(is_through && self.takes_in_place(&claim.revision, &claim.spec))
+    }
+
+    /// What comes after this instance, if anything does.
+    fn next(&self, claims: &[&'a Claim], trust: &Trust<'_>) -> Option<Next<'a>> {
+        match &self.record.phase {
+            RecordPhase::Terminating { cause, .. } | RecordPhase::Destroying { cause } => {
+                match cause {
+                    TerminationCause::Replaced | TerminationCause::Restarted => {}
+                    TerminationCause::Removed | TerminationCause::Orphaned => return None,
+                }
+            }
+            RecordPhase::Active | RecordPhase::Finished { .. } => return None,
+        }
+        match choose(claims, *self, trust) {
+            Wish::Run(claim) if self.refuses(claim) => Some(Next::Successor),
+            Wish::Run(claim) => Some(Next::Claim(claim)),
+            Wish::Keep => Some(Next::Successor),
+            Wish::Remove => None,
+        }
+    }
+
+    /// The new instance that a manifest asks for in place of this one.
+    fn succeeded_by(&self, claim: &Claim) -> (Creation, Reason) {
+        let source = claim.source.clone();
+        let reason = Reason::NewManifest(source.clone());
+        (self.creation(source, claim.spec.clone(), &claim.revision, None), reason)
+    }
+
+    /// The new instance that the record asks for in place of this one.
+    fn again(&self) -> Option<(Creation, Reason)> {
+        let accepted = self.record.successor.as_ref()?;
+        let stored = self.actual.successor.as_ref()?;
+        if stored.revision.digest() != accepted.digest {
+            return None;
+        }
+        let (source, held) = (self.record.source.clone(), self.record.held);
+        let creation = self.creation(source, stored.spec.clone(), &stored.revision, held);
+        Some((creation, Reason::Successor))
+    }
+
+    fn creation(
+        &self,
+        source: ManifestFile,
+        spec: Arc<PodSpec>,
+        revision: &Revision,
+        held: Option<Held>,
+    ) -> Creation {
+        let Accepted { number, digest, .. } = self.record.accepted;
+        let is_same = digest == revision.digest();
+        let history =
+            if is_same { self.record.history.clone() } else { history_with_accepted(self.record) };
+        Creation { source, spec, number: number + u64::from(!is_same), history, held }
     }
 
     fn grace(&self) -> Millis {
@@ -133,55 +356,169 @@ impl Instance<'_> {
     }
 
     /// The stored specification, if it can be one of this instance.
-    fn spec(&self) -> Option<&StoredSpec> {
+    fn spec(&self) -> Option<&'a StoredSpec> {
         let stored = self.actual.spec.as_ref()?;
         (stored.revision.shared == self.record.accepted.shared).then_some(stored)
     }
 
-    fn terminate(&self, cause: TerminationCause, actual: &ActualState, now: Now) -> Vec<Step> {
+    /// The accepted revision with its specification, to be kept.
+    fn kept(&self) -> Option<KeptRevision> {
+        let PodRecord { name, accepted, source, .. } = self.record;
+        let stored = self.spec().filter(|stored| stored.revision.digest() == accepted.digest)?;
+        Some(KeptRevision {
+            name: name.clone(),
+            accepted: accepted.clone(),
+            source: source.clone(),
+            spec: Some(stored.spec.clone()),
+        })
+    }
+
+    fn terminating(&self, cause: TerminationCause, actual: &ActualState, now: Now) -> PodRecord {
         let grace = self.grace();
         let at = now.boot.plus(grace).plus(OVERDUE_MARGIN);
         let kill_at = Moment { boot: actual.boot.clone(), at };
         let phase = RecordPhase::Terminating { cause, grace, kill_at };
-        let record = PodRecord { phase, ..self.record.clone() };
+        PodRecord { phase, ..self.record.clone() }
+    }
+
+    fn terminate(&self, cause: TerminationCause, actual: &ActualState, now: Now) -> Vec<Step> {
+        let record = self.terminating(cause, actual, now);
         step(Action::Record(Box::new(record)), Reason::Terminated(cause))
     }
 
+    /// The instance goes for another one: of what a manifest asks for, and should there be none
+    /// that can be followed then, of what this one is.
+    fn retire(&self, cause: TerminationCause, actual: &ActualState, now: Now) -> Vec<Step> {
+        let kept = self.kept();
+        let successor = kept.as_ref().and(self.spec()).cloned();
+        let mut record = self.terminating(cause, actual, now);
+        record.successor = successor.is_some().then(|| record.accepted.clone());
+        let keeps = kept.into_iter().collect();
+        let retire = Action::Retire { record: Box::new(record), keeps, successor };
+        step(retire, Reason::Terminated(cause))
+    }
+
+    /// What somebody asked for; none if it can't be done.
+    fn obey(
+        &self,
+        asked: &Asked,
+        wish: &Wish<'_>,
+        refusal: Option<&str>,
+        actual: &ActualState,
+        now: Now,
+    ) -> Option<Vec<Step>> {
+        if refusal.is_some() {
+            return None;
+        }
+        match asked {
+            Asked::Restart => {
+                self.kept()?;
+                Some(self.retire(TerminationCause::Restarted, actual, now))
+            }
+            Asked::RollBack { to, stored } => {
+                let record = self.record;
+                let refused = match wish {
+                    Wish::Run(claim) => claim.revision.digest(),
+                    Wish::Keep | Wish::Remove => {
+                        record.held.map_or(record.accepted.digest, |held| held.refused)
+                    }
+                };
+                let held = Held { refused, to: *to };
+                (stored.revision.digest() != record.accepted.digest)
+                    .then(|| self.roll_back(held, stored, actual, now))
+            }
+        }
+    }
+
+    fn roll_back(
+        &self,
+        held: Held,
+        stored: &StoredSpec,
+        actual: &ActualState,
+        now: Now,
+    ) -> Vec<Step> {
+        let record = PodRecord { held: Some(held), ..revised(self.record, &stored.revision, now) };
+        let reason = Reason::RolledBack(held.to);
+        if self.takes_in_place(&stored.revision, &stored.spec) {
+            return accept(record, &stored.spec, self.kept(), reason);
+        }
+        let next = KeptRevision {
+            name: record.name.clone(),
+            accepted: record.accepted.clone(),
+            source: record.source.clone(),
+            spec: Some(stored.spec.clone()),
+        };
+        let going = PodRecord {
+            held: Some(held),
+            successor: Some(record.accepted),
+            ..self.terminating(TerminationCause::Replaced, actual, now)
+        };
+        let retire = Action::Retire {
+            record: Box::new(going),
+            keeps: self.kept().into_iter().chain([next]).collect(),
+            successor: Some(stored.clone()),
+        };
+        step(retire, reason)
+    }
+
     /// Towards the state that a claim asks for.
-    fn pursue(&self, claim: &Claim, actual: &ActualState, now: Now) -> Decision {
+    fn pursue(
+        &self,
+        claim: &Claim,
+        refusal: Option<&str>,
+        actual: &ActualState,
+        now: Now,
+    ) -> Decision {
         let record = self.record;
-        let digest = claim.revision.digest();
-        if record.accepted.digest == digest {
+        let is_moved = record.source != claim.source;
+        let moved = || Reason::MovedManifest(claim.source.clone());
+        let here = PodRecord { source: claim.source.clone(), ..record.clone() };
+        if self.refuses(claim) {
+            return match self.spec().filter(|_| is_moved) {
+                Some(own) => now_only(accept(here, &own.spec, None, moved())),
+                None => self.keep(actual, now),
+            };
+        }
+        let here = PodRecord { held: None, ..here };
+        if record.accepted.digest == claim.revision.digest() {
             return if self.spec().is_none_or(|stored| stored.revision != claim.revision) {
-                let record = PodRecord { source: claim.source.clone(), ..record.clone() };
-                now_only(accept(record, claim, Reason::SpecificationMissing))
-            } else if record.source != claim.source {
-                let record = PodRecord { source: claim.source.clone(), ..record.clone() };
-                now_only(accept(record, claim, Reason::MovedManifest(claim.source.clone())))
+                now_only(accept(here, &claim.spec, None, Reason::SpecificationMissing))
+            } else if is_moved {
+                now_only(accept(here, &claim.spec, None, moved()))
+            } else if record.held.is_some() {
+                let reason = Reason::ChangedManifest(claim.source.clone());
+                now_only(accept(here, &claim.spec, None, reason))
             } else {
                 self.keep(actual, now)
             };
         }
-        let in_place = record.accepted.shared == claim.revision.shared
-            && match record.phase {
-                RecordPhase::Active => true,
-                RecordPhase::Finished { .. } => self.is_rerun_needless(claim),
-                RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => false,
-            };
-        if !in_place {
-            return now_only(self.terminate(TerminationCause::Replaced, actual, now));
+        if refusal.is_some() {
+            return self.keep(actual, now);
         }
-        let record = revised(record, &claim.revision, now);
-        let record = PodRecord { source: claim.source.clone(), ..record };
-        now_only(accept(record, claim, Reason::ChangedManifest(claim.source.clone())))
+        if !self.takes_in_place(&claim.revision, &claim.spec) {
+            return now_only(self.retire(TerminationCause::Replaced, actual, now));
+        }
+        let record = revised(&here, &claim.revision, now);
+        let reason = Reason::ChangedManifest(claim.source.clone());
+        now_only(accept(record, &claim.spec, self.kept(), reason))
+    }
+
+    /// Whether this instance can become that without being replaced.
+    fn takes_in_place(&self, revision: &Revision, spec: &PodSpec) -> bool {
+        self.record.accepted.shared == revision.shared
+            && match self.record.phase {
+                RecordPhase::Active => true,
+                RecordPhase::Finished { .. } => self.is_rerun_needless(revision, spec),
+                RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => false,
+            }
     }
 
     /// Whether a finished pod would end the same way by the new revision: only what does not run
     /// changed.
-    fn is_rerun_needless(&self, claim: &Claim) -> bool {
+    fn is_rerun_needless(&self, revision: &Revision, spec: &PodSpec) -> bool {
         self.spec().is_some_and(|old| {
-            old.revision.containers == claim.revision.containers
-                && old.spec.restart_policy == claim.spec.restart_policy
+            old.revision.containers == revision.containers
+                && old.spec.restart_policy == spec.restart_policy
         })
     }
 
@@ -285,14 +622,9 @@ impl Instance<'_> {
         let id = self.record.id;
         let (cause, grace, kill_at) = match &self.record.phase {
             RecordPhase::Terminating { cause, grace, kill_at } => (*cause, *grace, kill_at),
-            RecordPhase::Destroying { cause } => {
-                let reason = Reason::Terminated(*cause);
-                return now_only(vec![
-                    Step { action: Action::Destroy(id), reason: reason.clone() },
-                    Step { action: Action::Forget(id), reason },
-                ]);
+            RecordPhase::Destroying { .. } | RecordPhase::Active | RecordPhase::Finished { .. } => {
+                return now_only(vec![]);
             }
-            RecordPhase::Active | RecordPhase::Finished { .. } => return now_only(vec![]),
         };
         let deadline = (kill_at.boot == actual.boot).then_some(kill_at.at);
         let overdue = deadline.is_none_or(|at| at <= now.boot);
@@ -320,25 +652,35 @@ impl Instance<'_> {
     }
 }
 
-fn accept(record: PodRecord, claim: &Claim, reason: Reason) -> Vec<Step> {
-    let spec: Arc<PodSpec> = claim.spec.clone();
-    step(Action::Accept { record: Box::new(record), spec }, reason)
+fn accept(
+    record: PodRecord,
+    spec: &Arc<PodSpec>,
+    before: Option<KeptRevision>,
+    reason: Reason,
+) -> Vec<Step> {
+    let (record, before) = (Box::new(record), before.map(Box::new));
+    step(Action::Accept { record, spec: spec.clone(), before }, reason)
 }
 
-/// The record with another revision accepted.
+/// The record with another revision accepted, by a manifest.
 fn revised(record: &PodRecord, revision: &Revision, now: Now) -> PodRecord {
-    let mut history = record.history.clone();
-    history.push(record.accepted.clone());
-    if history.len() > HISTORY_LEN_MAX {
-        history.remove(0);
-    }
     let accepted = Accepted {
         number: record.accepted.number + 1,
         digest: revision.digest(),
         shared: revision.shared,
         at: now.wall,
     };
-    PodRecord { accepted, history, ..record.clone() }
+    let history = history_with_accepted(record);
+    PodRecord { accepted, history, held: None, ..record.clone() }
+}
+
+fn history_with_accepted(record: &PodRecord) -> Vec<Accepted> {
+    let mut history = record.history.clone();
+    history.push(record.accepted.clone());
+    if history.len() > HISTORY_LEN_MAX {
+        history.remove(0);
+    }
+    history
 }
 
 fn finish(record: &PodRecord, report: &PodReport, outcome: Outcome) -> Vec<Step> {

@@ -12,7 +12,7 @@ use crate::executor::protocol::Goal;
 use crate::manifest::desired::DirectoryView;
 use crate::state::record::{HISTORY_LEN_MAX, Moment, Outcome, RecordPhase, TerminationCause};
 
-mod world;
+pub(super) mod world;
 use world::{World, actual_pod, connected, file, labelled, new_record, pod, report, stored};
 
 fn finished_world() -> World {
@@ -29,7 +29,7 @@ fn a_claim_without_an_instance_is_created_started_and_told() {
     world.claim("1", &pod("p", "p"));
     let source = file("/m", "1");
     let (action, reason) = world.only();
-    assert!(matches!(&action, Action::Create { source: s, .. } if *s == source), "{action:?}");
+    assert!(matches!(&action, Action::Create(it) if it.source == source), "{action:?}");
     assert_eq!(reason, Reason::NewManifest(source));
     world.act(action);
     let id = world.id();
@@ -83,7 +83,17 @@ fn a_replacement_waits_until_the_old_instance_is_gone() {
     world.act(action);
     let steps: Vec<Action> =
         world.plan().work.into_values().flatten().map(|step| step.action).collect();
-    assert_eq!(steps, [Action::Destroy(old), Action::Forget(old)]);
+    let [Action::Destroy(_), Action::Create(new), forget] = steps.as_slice() else {
+        panic!("{steps:?}")
+    };
+    assert_eq!(*forget, Action::Forget { id: old, revisions_of: None });
+    assert_eq!((new.number, new.history.len()), (2, 1));
+    // Cut off before the old one is forgotten: the new one is not made twice.
+    world.act(steps[0].clone());
+    world.act(steps[1].clone());
+    let steps: Vec<Action> =
+        world.plan().work.into_values().flatten().map(|step| step.action).collect();
+    assert_eq!(steps, [Action::Destroy(old), forget.clone()]);
     world.settle();
     assert_ne!(world.id(), old);
     assert_eq!(world.one().spec.as_ref().unwrap().spec.hostname, "other");

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The head is the same for ever; the body is bincode of the plain structs of that version
-//! (`v1`), never of the types that the rest of Roost works with: bincode has no field names, so a
+//! (`v1`, `v2`), never of the types that the rest of Roost works with: bincode has no field names, so a
 //! field added to a stored struct would make every older value unreadable. The checksum covers the
 //! place of the value too (tree and key), so that a sound value in a wrong place is noticed; it is
 //! checked before the version is believed, so that damage does not look like a newer Roost.
@@ -17,11 +17,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(super) mod upgrade;
-pub(super) mod v1;
+mod v1;
+mod v2;
 
 use upgrade::Version;
 
-/// Longest value, its head counted. Far above what a pod of many containers needs.
+/// Longest value, its head counted, unless its type says otherwise. Far above what a pod of many
+/// containers needs.
 pub(super) const VALUE_LEN_MAX: usize = 64 * 1024;
 
 const HEAD_LEN: usize = 1 + 4 + 8;
@@ -30,10 +32,12 @@ const HEAD_LEN: usize = 1 + 4 + 8;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CodecError {
     /// Nothing of that size is ever written.
-    #[error("it has {found} bytes; a value has {HEAD_LEN} to {VALUE_LEN_MAX}")]
+    #[error("it has {found} bytes; such a value has {HEAD_LEN} to {most}")]
     Size {
         /// How many there are.
         found: usize,
+        /// The most that are allowed.
+        most: usize,
     },
     /// The bytes are not those that were written.
     #[error("its checksum is wrong")]
@@ -67,6 +71,8 @@ pub(super) struct Place<'a> {
 pub(super) trait Value: Sized {
     /// The newest stored form: the one that is written.
     type Stored: Version + Serialize;
+    /// Longest value of this kind, its head counted.
+    const LEN_MAX: usize = VALUE_LEN_MAX;
     /// The stored form of this value.
     fn to_stored(&self) -> Self::Stored;
     /// The value of a stored form; the error says what is wrong with it.
@@ -80,17 +86,17 @@ pub(super) fn encode<V: Value>(
     value: &V,
 ) -> Result<Vec<u8>, CodecError> {
     let stored = value.to_stored();
-    let body = bincode().serialize(&stored).map_err(meaningless)?;
+    let body = bincode(V::LEN_MAX).serialize(&stored).map_err(meaningless)?;
     let bytes = envelope(place, <V::Stored as Version>::NUMBER, sequence, &body);
-    if bytes.len() > VALUE_LEN_MAX {
-        return Err(CodecError::Size { found: bytes.len() });
+    if bytes.len() > V::LEN_MAX {
+        return Err(CodecError::Size { found: bytes.len(), most: V::LEN_MAX });
     }
     Ok(bytes)
 }
 
 /// The value in `bytes`, found at `place`, and the commit that wrote it.
 pub(super) fn decode<V: Value>(place: Place<'_>, bytes: &[u8]) -> Result<(u64, V), CodecError> {
-    let (version, sequence, body) = open_envelope(place, bytes)?;
+    let (version, sequence, body) = open_envelope(place, bytes, V::LEN_MAX)?;
     let stored = upgrade::read::<V::Stored>(version, body)?;
     let value = V::from_stored(stored).map_err(|why| CodecError::Meaningless { why })?;
     Ok((sequence, value))
@@ -105,9 +111,13 @@ pub(super) fn envelope(place: Place<'_>, version: u8, sequence: u64, body: &[u8]
     bytes
 }
 
-fn open_envelope<'a>(place: Place<'_>, bytes: &'a [u8]) -> Result<(u8, u64, &'a [u8]), CodecError> {
-    let size = || CodecError::Size { found: bytes.len() };
-    if bytes.len() > VALUE_LEN_MAX {
+fn open_envelope<'a>(
+    place: Place<'_>,
+    bytes: &'a [u8],
+    most: usize,
+) -> Result<(u8, u64, &'a [u8]), CodecError> {
+    let size = || CodecError::Size { found: bytes.len(), most };
+    if bytes.len() > most {
         return Err(size());
     }
     let (&version, rest) = bytes.split_first().ok_or_else(size)?;
@@ -134,12 +144,13 @@ fn checksum(place: Place<'_>, version: u8, sequence: u64, body: &[u8]) -> u32 {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
-    bincode().deserialize(body).map_err(meaningless)
+    // The length of the body is known to be within the limit of its kind.
+    bincode(body.len()).deserialize(body).map_err(meaningless)
 }
 
 /// Numbers of variable length, little-endian; bytes that are left over are an error.
-fn bincode() -> impl Options {
-    bincode::DefaultOptions::new().with_limit(VALUE_LEN_MAX as u64)
+fn bincode(len_max: usize) -> impl Options {
+    bincode::DefaultOptions::new().with_limit(len_max as u64)
 }
 
 // By value, so that it can be given to `map_err`.

@@ -6,15 +6,19 @@
 //! no last-good revision.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{BootId, BootTime, Millis, WallTime};
 use crate::ids::{Attempt, ContainerName, PodId, PodName};
+use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Hash;
 
 /// Revisions kept in [`PodRecord::history`], the current one not counted.
 pub const HISTORY_LEN_MAX: usize = 10;
+/// Earlier revisions of a pod that are kept with their specifications.
+pub const REVISIONS_MAX: usize = HISTORY_LEN_MAX;
 
 /// One pod instance, from its acceptance until nothing of it is left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,35 @@ pub struct PodRecord {
     pub created_at: WallTime,
     /// How often its executor was lost since it last ran long enough.
     pub losses: Losses,
+    /// Set while it runs an earlier revision than its manifest asks for, because it was rolled
+    /// back.
+    pub held: Option<Held>,
+    /// While it goes for another instance: the revision that one gets unless a manifest asks for
+    /// another. Its specification is a [`KeptRevision`].
+    pub successor: Option<Accepted>,
+}
+
+/// A pod was rolled back: what its manifest asks for is not wanted until that changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Held {
+    /// `Revision::digest` of what the manifest asks for.
+    pub refused: Hash,
+    /// The revision that was rolled back to.
+    pub to: u64,
+}
+
+/// An earlier revision of a pod, with its specification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRevision {
+    /// The pod.
+    pub name: PodName,
+    /// Which revision.
+    pub accepted: Accepted,
+    /// The manifest that had asked for it.
+    pub source: ManifestFile,
+    /// What it is; none if another build wrote it in a way that this one does not understand.
+    pub spec: Option<Arc<PodSpec>>,
 }
 
 /// A manifest file: the name of its directory as configured, and its own name in it.
@@ -55,7 +88,7 @@ impl std::fmt::Display for ManifestFile {
 /// One accepted revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// Counts the revisions of an instance, from 1.
+    /// Counts the revisions of a pod, from 1; the instances that replace one another count on.
     pub number: u64,
     /// `Revision::digest` of the specification.
     pub digest: Hash,
@@ -120,6 +153,8 @@ pub enum TerminationCause {
     Replaced,
     /// It was found without a manifest when the store had been rebuilt, or twice.
     Orphaned,
+    /// Somebody asked for a new instance of the same.
+    Restarted,
 }
 
 /// Executors lost in a row, for the back-off.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::record::{
-    Accepted, Exit, LastRun, Losses, ManifestFile, Moment, Outcome, PodRecord, RecordPhase,
-    TerminationCause,
+    Accepted, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome, PodRecord,
+    RecordPhase, TerminationCause,
 };
 use super::store::{EventKind, EventRecord};
 use crate::clock::{BootTime, Millis, WallTime};
@@ -63,7 +64,28 @@ pub(super) fn record(n: u32) -> PodRecord {
         phase: RecordPhase::Active,
         created_at: AT,
         losses: Losses::default(),
+        held: None,
+        successor: None,
     }
+}
+
+/// What the first format could not say.
+pub(super) fn later_records() -> [(&'static str, PodRecord); 2] {
+    let base = record(5);
+    let successor = Some(base.history[0].clone());
+    let cause = TerminationCause::Restarted;
+    let going = RecordPhase::Terminating { cause, grace: Millis(7), kill_at: moment() };
+    [
+        ("pod-held", PodRecord { held: Some(Held { refused: hash(9), to: 2 }), ..base.clone() }),
+        ("pod-restarting", PodRecord { phase: going, successor, ..base }),
+    ]
+}
+
+/// An earlier revision of the pod of [`record`] 1.
+pub(super) fn revision(number: u64) -> KeptRevision {
+    let PodRecord { name, source, accepted, .. } = record(1);
+    let accepted = Accepted { number, ..accepted };
+    KeptRevision { name, accepted, source, spec: Some(Arc::new(spec())) }
 }
 
 /// One in every phase.
@@ -119,6 +141,7 @@ pub(super) fn spec() -> PodSpec {
     PodSpec {
         name: record(1).name,
         labels: BTreeMap::from([("app".into(), "web".into())]),
+        node_selector: BTreeMap::new(),
         annotations: BTreeMap::from([("roost/pids-limit".into(), "64".into())]),
         hostname: "web-1".into(),
         host: HostNamespaces { network: true, ..HostNamespaces::default() },
@@ -150,6 +173,7 @@ pub(super) fn spec() -> PodSpec {
             user: 1000,
             group: 1000,
             read_only_root: true,
+            ports: vec![],
             mounts: vec![VolumeMount {
                 volume: "data".parse().unwrap(),
                 path: "/srv/data".parse().unwrap(),

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::codec::{self, CodecError, Place};
-use super::record::PodRecord;
-use crate::ids::PodId;
+use super::record::{KeptRevision, PodRecord, REVISIONS_MAX};
+use crate::ids::{PodId, PodName};
 
 mod events;
 mod side;
@@ -29,6 +29,8 @@ pub(super) use sled::Meta;
 /// Longest handle of a manifest directory. The kernel's own limit is 128 bytes (`MAX_HANDLE_SZ`,
 /// open_by_handle_at(2)); what the agent puts around it has room too.
 pub const HANDLE_LEN_MAX: usize = 512;
+/// Longest value of an earlier revision. Blobs of that size are synced as everything else is.
+pub const REVISION_LEN_MAX: usize = 1 << 20;
 /// Most changes in one batch.
 pub const BATCH_LEN_MAX: usize = 4096;
 
@@ -47,6 +49,7 @@ pub struct Contents {
 
 /// One change of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "most are of the largest kind, and none lives long")]
 pub enum Change {
     /// The record of its instance is this, from now on.
     PutPod(PodRecord),
@@ -61,6 +64,11 @@ pub enum Change {
     },
     /// Something happened. The oldest event makes room for it.
     PutEvent(EventRecord),
+    /// An earlier revision of a pod is kept; the pod's oldest makes room for it. One that is
+    /// longer than [`REVISION_LEN_MAX`] is not kept: a pod must not stay as it is for that.
+    PutRevision(Box<KeptRevision>),
+    /// The earlier revisions of a pod are not kept any more.
+    ForgetRevisions(PodName),
 }
 
 /// What the agent keeps across reboots.
@@ -70,6 +78,12 @@ pub trait Store: Send {
     /// # Errors
     /// When it can't be read or its content is doubtful.
     fn load(&mut self) -> Result<Contents, StoreError>;
+
+    /// The earlier revisions of a pod, oldest first; at most [`REVISIONS_MAX`].
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn revisions(&mut self, name: &PodName) -> Result<Vec<KeptRevision>, StoreError>;
 
     /// Makes all changes of a batch, in order, in one durable step. An empty batch writes nothing.
     ///
@@ -183,8 +197,11 @@ pub fn check(batch: &[Change]) -> Result<(), StoreError> {
                     return Err(limit("it is longer than any handle"));
                 }
             }
-            // An event is cut to its limits instead.
-            Change::ForgetPod(_) | Change::PutEvent(_) => {}
+            // An event is cut to its limits instead, and a revision left out.
+            Change::ForgetPod(_)
+            | Change::PutEvent(_)
+            | Change::PutRevision(_)
+            | Change::ForgetRevisions(_) => {}
         }
     }
     Ok(())
@@ -196,6 +213,7 @@ const DIRECTORY_LEN_MAX: usize = 4096;
 const PODS: &str = "pods";
 const DIRECTORIES: &str = "directories";
 const EVENTS: &str = "events";
+const REVISIONS: &str = "revisions";
 
 /// The value in [`DIRECTORIES`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +221,26 @@ pub(super) struct DirectoryHandle(pub(super) Vec<u8>);
 
 fn pod_key(id: PodId) -> [u8; 16] {
     id.as_u128().to_be_bytes()
+}
+
+/// Pod and number; those of a pod are together, oldest first.
+fn revision_key(name: &PodName, number: u64) -> Vec<u8> {
+    let mut key = revision_prefix(name);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// What the keys of all revisions of a pod begin with, and no other key does.
+fn revision_prefix(name: &PodName) -> Vec<u8> {
+    let mut prefix = name.to_string().into_bytes();
+    prefix.push(0);
+    prefix
+}
+
+/// Whether a revision is short enough to be kept.
+fn is_keepable(revision: &KeptRevision) -> bool {
+    let key = revision_key(&revision.name, revision.accepted.number);
+    codec::encode(Place { tree: REVISIONS, key: &key }, 0, revision).is_ok()
 }
 
 fn refused(what: String, why: &CodecError) -> StoreError {
@@ -216,6 +254,7 @@ pub struct MemoryStore {
     pods: BTreeMap<PodId, PodRecord>,
     directories: BTreeMap<String, Vec<u8>>,
     events: EventRing,
+    revisions: BTreeMap<PodName, BTreeMap<u64, KeptRevision>>,
 }
 
 impl Store for MemoryStore {
@@ -226,6 +265,10 @@ impl Store for MemoryStore {
             directories: self.directories.clone(),
             events: self.events.to_vec(),
         })
+    }
+
+    fn revisions(&mut self, name: &PodName) -> Result<Vec<KeptRevision>, StoreError> {
+        Ok(self.revisions.get(name).into_iter().flat_map(|all| all.values().cloned()).collect())
     }
 
     fn commit(&mut self, batch: &[Change]) -> Result<(), StoreError> {
@@ -247,6 +290,17 @@ impl Store for MemoryStore {
                 }
                 Change::PutEvent(event) => {
                     self.events.put(event);
+                }
+                Change::PutRevision(revision) if is_keepable(revision) => {
+                    let all = self.revisions.entry(revision.name.clone()).or_default();
+                    all.insert(revision.accepted.number, KeptRevision::clone(revision));
+                    if all.len() > REVISIONS_MAX {
+                        all.pop_first();
+                    }
+                }
+                Change::PutRevision(_) => {}
+                Change::ForgetRevisions(name) => {
+                    self.revisions.remove(name);
                 }
             }
         }
@@ -290,6 +344,10 @@ impl<S: Store> FailingStore<S> {
 impl<S: Store> Store for FailingStore<S> {
     fn load(&mut self) -> Result<Contents, StoreError> {
         self.working("load")?.load()
+    }
+
+    fn revisions(&mut self, name: &PodName) -> Result<Vec<KeptRevision>, StoreError> {
+        self.working("read")?.revisions(name)
     }
 
     fn commit(&mut self, batch: &[Change]) -> Result<(), StoreError> {

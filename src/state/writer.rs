@@ -20,7 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use std::time::Instant;
 
+use super::record::KeptRevision;
 use super::store::{BATCH_LEN_MAX, Change, Store, StoreError, check};
+use crate::ids::PodName;
 use crate::metrics::Metrics;
 
 /// Batches that may wait; whoever comes later waits until there is room.
@@ -40,10 +42,12 @@ pub struct StoreHandle {
 pub struct WriterThread(JoinHandle<()>);
 
 #[derive(Debug)]
-struct Request {
-    batch: Vec<Change>,
-    answer: oneshot::Sender<Result<(), StoreError>>,
+enum Request {
+    Commit { batch: Vec<Change>, answer: Answer<()> },
+    Revisions { name: PodName, answer: Answer<Vec<KeptRevision>> },
 }
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// Starts the thread.
 ///
@@ -75,7 +79,18 @@ impl StoreHandle {
         // Before it is queued, so that a batch that is refused is not the failure of others.
         check(&batch)?;
         let (answer, answered) = oneshot::channel();
-        let request = Request { batch, answer };
+        let request = Request::Commit { batch, answer };
+        self.queue.send(request).await.map_err(|_request| StoreError::Closed)?;
+        answered.await.map_err(|_dropped| StoreError::Closed)?
+    }
+
+    /// The earlier revisions of a pod, oldest first, as they are after all that was queued before.
+    ///
+    /// # Errors
+    /// As [`Store::revisions`], and [`StoreError::Closed`].
+    pub async fn revisions(&self, name: PodName) -> Result<Vec<KeptRevision>, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Revisions { name, answer };
         self.queue.send(request).await.map_err(|_request| StoreError::Closed)?;
         answered.await.map_err(|_dropped| StoreError::Closed)?
     }
@@ -110,20 +125,9 @@ impl<S: Store> Writer<S> {
         let Some(first) = self.requests.blocking_recv() else {
             return false;
         };
-        let mut group = first.batch;
-        let mut waiting = vec![first.answer];
-        let mut next = None;
-        while let Ok(Request { batch, answer }) = self.requests.try_recv() {
-            if group.len() + batch.len() > BATCH_LEN_MAX {
-                next = Some(Request { batch, answer });
-                break;
-            }
-            group.extend(batch);
-            waiting.push(answer);
-        }
-        self.commit(&group, waiting);
-        if let Some(Request { batch, answer }) = next {
-            self.commit(&batch, vec![answer]);
+        match first {
+            Request::Revisions { name, answer } => self.read_revisions(&name, answer),
+            Request::Commit { batch, answer } => self.commit_with_others(batch, answer),
         }
         if self.unsettled > 0 && (self.requests.is_empty() || self.unsettled >= UNSETTLED_MAX) {
             self.settle();
@@ -131,7 +135,34 @@ impl<S: Store> Writer<S> {
         true
     }
 
-    fn commit(&mut self, group: &[Change], waiting: Vec<oneshot::Sender<Result<(), StoreError>>>) {
+    /// Commits a batch and what else is waiting, as far as nobody wants to read in between.
+    fn commit_with_others(&mut self, mut group: Vec<Change>, answer: Answer<()>) {
+        let mut waiting = vec![answer];
+        while let Ok(request) = self.requests.try_recv() {
+            match request {
+                Request::Commit { batch, answer } if group.len() + batch.len() <= BATCH_LEN_MAX => {
+                    group.extend(batch);
+                    waiting.push(answer);
+                }
+                Request::Commit { batch, answer } => {
+                    self.commit(&group, waiting);
+                    return self.commit(&batch, vec![answer]);
+                }
+                Request::Revisions { name, answer } => {
+                    self.commit(&group, waiting);
+                    return self.read_revisions(&name, answer);
+                }
+            }
+        }
+        self.commit(&group, waiting);
+    }
+
+    fn read_revisions(&mut self, name: &PodName, answer: Answer<Vec<KeptRevision>>) {
+        // Who does not wait any more does not want to know.
+        drop(answer.send(self.guarded("read", |store| store.revisions(name))));
+    }
+
+    fn commit(&mut self, group: &[Change], waiting: Vec<Answer<()>>) {
         let begun = Instant::now();
         let result = self.guarded("commit to", |store| store.commit(group));
         self.metrics.commits.observe(begun.elapsed());
@@ -154,11 +185,11 @@ impl<S: Store> Writer<S> {
         }
     }
 
-    fn guarded(
+    fn guarded<T>(
         &mut self,
         attempted: &'static str,
-        call: impl FnOnce(&mut S) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+        call: impl FnOnce(&mut S) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         // Unwind safe: a store opens anew after a failure.
         catch_unwind(AssertUnwindSafe(|| call(&mut self.store))).unwrap_or_else(|_panic| {
             let why = "it panicked".into();

@@ -53,6 +53,7 @@ pub(crate) fn container(name: &str, argv: &[&str]) -> ContainerSpec {
         group: 0,
         read_only_root: true,
         mounts: Vec::new(),
+        ports: Vec::new(),
     }
 }
 
@@ -61,6 +62,7 @@ pub(crate) fn spec(scripts: &[(&str, &str)]) -> PodSpec {
     PodSpec {
         name: "test/pod".parse().unwrap(),
         labels: BTreeMap::new(),
+        node_selector: Default::default(),
         annotations: BTreeMap::new(),
         hostname: "pod".into(),
         host: HostNamespaces::default(),

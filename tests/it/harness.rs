@@ -185,15 +185,22 @@ impl Node {
 
     /// Asks the API; the status and the body as JSON.
     pub fn ask(&self, method: &str, path: &str) -> (u16, Value) {
-        let (status, body) = self.try_ask(method, path).unwrap();
+        self.ask_with(method, path, "")
+    }
+
+    /// The same, with a body.
+    pub fn ask_with(&self, method: &str, path: &str, text: &str) -> (u16, Value) {
+        let (status, body) = self.try_ask(method, path, text).unwrap();
         let value = serde_json::from_str(&body).unwrap_or(Value::String(body));
         (status, value)
     }
 
-    fn try_ask(&self, method: &str, path: &str) -> std::io::Result<(u16, String)> {
+    fn try_ask(&self, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
         let mut stream = connect(&self.socket())?;
         stream.set_read_timeout(Some(soon()))?;
-        write!(stream, "{method} {path} HTTP/1.0\r\nHost: roost\r\n\r\n")?;
+        let len = body.len();
+        let head = format!("{method} {path} HTTP/1.0\r\nHost: roost\r\nContent-Length: {len}");
+        write!(stream, "{head}\r\n\r\n{body}")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));

@@ -10,18 +10,22 @@ use std::sync::Arc;
 
 use roost::clock::Millis;
 use roost::executor::protocol::{Goal, PodReport, WantedPod};
-use roost::ids::PodId;
+use roost::ids::{PodId, PodName};
 use roost::manifest::desired::{DesiredState, DirectoryView};
 use roost::manifest::pod::PodSpec;
 use roost::manifest::revision::Revision;
 use roost::reconciler::{
-    Action, ActualPod, ActualState, ExecutorState, Key, Now, Step, StoredSpec, reconcile,
+    Action, ActualPod, ActualState, Asked, Creation, ExecutorState, Key, Now, Reason, Step,
+    StoredSpec, reconcile,
 };
-use roost::state::record::{Accepted, Losses, ManifestFile, PodRecord, RecordPhase};
+use roost::state::record::{
+    Accepted, KeptRevision, Losses, PodRecord, RecordPhase, TerminationCause,
+};
 
 use crate::disk::{Body, Path, StoredPod};
 use crate::executor::ExecutorEvent;
 use crate::oracle::Basis;
+use crate::specs;
 use crate::world::{Bug, Event, World};
 
 /// First and longest time for which a key is held back after a failure.
@@ -39,6 +43,9 @@ pub(crate) struct Agent {
     /// Only with `Bug::TwoWorkersPerKey`.
     second: BTreeMap<Key, Worker>,
     held: BTreeMap<Key, Held>,
+    /// What was promised to those that are worked on.
+    under_way: BTreeMap<PodName, Arc<PodSpec>>,
+    asked: BTreeMap<PodId, Asked>,
     desired: DesiredState,
     /// What a faithful watcher would have seen.
     truth: DesiredState,
@@ -140,6 +147,8 @@ impl World {
             workers: BTreeMap::new(),
             second: BTreeMap::new(),
             held: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            asked: BTreeMap::new(),
             desired,
             truth,
             plan_is_due: false,
@@ -310,6 +319,7 @@ impl World {
                     spec: stored.spec.clone(),
                     revision: stored.revision.clone(),
                 }),
+                successor: self.successor_of(*id),
                 executor: agent.map_or(ExecutorState::Absent, |agent| agent.sees(*id)),
                 has_runtime: self.runtime.contains(id),
             };
@@ -319,8 +329,75 @@ impl World {
             boot: self.boot_id(),
             executor_build: agent.map_or(0, |agent| agent.build).to_string(),
             directories: self.store.now.directories.clone(),
+            node: specs::node(),
+            under_way: match agent {
+                Some(agent) if !self.has(Bug::WorkUnderWayTakesNoRoom) => agent.under_way.clone(),
+                Some(_) | None => BTreeMap::new(),
+            },
+            asked: agent.map(|agent| agent.asked.clone()).unwrap_or_default(),
             pods,
         }
+    }
+
+    fn successor_of(&self, id: PodId) -> Option<StoredSpec> {
+        let record = self.store.now.records.get(&id)?;
+        let number = record.successor.as_ref()?.number;
+        let kept = self.store.now.revisions.get(&(record.name.clone(), number))?;
+        kept.spec.clone().map(StoredSpec::new)
+    }
+
+    /// Somebody wants a pod restarted or rolled back.
+    pub(crate) fn somebody_asks(&mut self) {
+        let stays = |record: &&PodRecord| {
+            matches!(record.phase, RecordPhase::Active | RecordPhase::Finished { .. })
+        };
+        let records: Vec<PodRecord> =
+            self.store.now.records.values().filter(stays).cloned().collect();
+        let Some(record) = self.rng.pick(&records).cloned() else { return };
+        let of_pod = |kept: &&KeptRevision| {
+            kept.name == record.name && kept.accepted.digest != record.accepted.digest
+        };
+        let kept: Vec<KeptRevision> =
+            self.store.now.revisions.values().filter(of_pod).cloned().collect();
+        let asked = match self.rng.pick(&kept).cloned() {
+            Some(KeptRevision { accepted, spec: Some(spec), .. }) if self.rng.chance(70) => {
+                Asked::RollBack { to: accepted.number, stored: StoredSpec::new(spec) }
+            }
+            Some(_) | None => Asked::Restart,
+        };
+        self.say(|| format!("{} {}: {asked:?} is asked", record.name, record.id));
+        if let Some(agent) = &mut self.agent {
+            agent.asked.insert(record.id, asked);
+            self.request_plan();
+        }
+    }
+
+    /// What was asked and can't be done is refused; what was done is answered.
+    fn end_asking(&mut self, plan: &roost::reconciler::Plan) {
+        let busy: BTreeSet<PodName> = plan
+            .work
+            .iter()
+            .filter(|(_, steps)| {
+                steps.iter().any(|step| {
+                    matches!(
+                        step.reason,
+                        Reason::RolledBack(_) | Reason::Terminated(TerminationCause::Restarted)
+                    )
+                })
+            })
+            .filter_map(|(key, _)| match key {
+                Key::Pod(name) => Some(name.clone()),
+                Key::Instance(_) => None,
+            })
+            .collect();
+        let records = &self.store.now.records;
+        let Some(agent) = &mut self.agent else { return };
+        let workers = &agent.workers;
+        agent.asked.retain(|id, _| {
+            records.get(id).is_some_and(|record| {
+                busy.contains(&record.name) || workers.contains_key(&Key::Pod(record.name.clone()))
+            })
+        });
     }
 
     pub(crate) fn plan_now(&self) -> Option<roost::reconciler::Plan> {
@@ -339,9 +416,16 @@ impl World {
         if !plan.remember.is_empty() && !self.store_fails() {
             self.store.commit(true, |content| content.directories.extend(plan.remember.clone()));
         }
+        self.check_waits(&plan);
+        self.end_asking(&plan);
+        let promised = plan.promised;
         for (key, mut steps) in plan.work {
             self.spoil(&mut steps);
-            self.employ(key, steps, &basis);
+            let promised = match &key {
+                Key::Pod(name) => promised.get(name).cloned(),
+                Key::Instance(_) => None,
+            };
+            self.employ(key, steps, promised, &basis);
         }
         let Some(at) = plan.wake_at else { return };
         let now = self.boot_time();
@@ -352,7 +436,13 @@ impl World {
         self.agent_event_in(at.since(now).0, AgentEvent::Wake { generation });
     }
 
-    fn employ(&mut self, key: Key, steps: Vec<Step>, basis: &Rc<Basis>) {
+    fn employ(
+        &mut self,
+        key: Key,
+        steps: Vec<Step>,
+        promised: Option<Arc<PodSpec>>,
+        basis: &Rc<Basis>,
+    ) {
         let now = self.now;
         let busy = self.is_busy(&key);
         let bug = self.has(Bug::TwoWorkersPerKey);
@@ -371,6 +461,9 @@ impl World {
         };
         if !busy {
             agent.workers.insert(key.clone(), worker);
+            if let (Key::Pod(name), Some(spec)) = (&key, promised) {
+                agent.under_way.insert(name.clone(), spec);
+            }
         } else if bug && !agent.second.contains_key(&key) {
             agent.second.insert(key.clone(), worker);
         } else {
@@ -380,8 +473,17 @@ impl World {
     }
 
     fn spoil(&self, steps: &mut Vec<Step>) {
+        if self.has(Bug::ForgetBeforeSuccessor) {
+            steps.retain(|step| {
+                let Action::Create(creation) = &step.action else { return true };
+                creation.number == 1
+                    && creation.history.is_empty()
+                    && creation.held.is_none()
+                    && step.reason != Reason::Successor
+            });
+        }
         if self.has(Bug::ForgetBeforeDestroy) && steps.len() == 2 {
-            let forgets = matches!(steps[1].action, Action::Forget(_));
+            let forgets = matches!(steps[1].action, Action::Forget { .. });
             if forgets {
                 steps.swap(0, 1);
             }
@@ -392,7 +494,8 @@ impl World {
         {
             let reason = reason.clone();
             let destroy = Step { action: Action::Destroy(record.id), reason: reason.clone() };
-            let forget = Step { action: Action::Forget(record.id), reason };
+            let forget =
+                Step { action: Action::Forget { id: record.id, revisions_of: None }, reason };
             *steps = vec![destroy, forget];
         }
     }
@@ -463,6 +566,7 @@ impl World {
         let serial = worker.serial;
         if worker.steps.is_empty() {
             agent.workers.remove(key);
+            agent.no_longer_under_way(key);
             agent.held.remove(key);
             self.request_plan();
         } else {
@@ -475,6 +579,7 @@ impl World {
         let now = self.now;
         let Some(agent) = &mut self.agent else { return };
         agent.workers.remove(key);
+        agent.no_longer_under_way(key);
         let failures = agent.held.get(key).map_or(1, |held| held.failures + 1);
         let delay = (HOLD << failures.min(10)).min(HOLD_MAX);
         agent.held.insert(key.clone(), Held { until: now + delay, failures });
@@ -487,25 +592,40 @@ impl World {
         self.faults && (self.now < self.store_fails_until || self.rng.chance(1))
     }
 
-    fn commit(&mut self, record: &PodRecord, basis: &Basis) -> Outcome {
+    fn commit(&mut self, record: &PodRecord, keeps: &[KeptRevision], basis: &Basis) -> Outcome {
         if self.store_fails() {
             return Outcome::Failed("store");
         }
         let old = self.store.now.records.get(&record.id).cloned();
+        let keeps = if self.has(Bug::RevisionsAreNotKept) { &[] } else { keeps };
         self.check_record(old.as_ref(), record, basis);
         let synced = !self.has(Bug::StoreNotFlushed) || self.rng.chance(50);
         self.store.commit(synced, |content| {
             content.records.insert(record.id, record.clone());
+            keeps.iter().for_each(|kept| content.keep(kept));
         });
+        if let Some(old) = &old {
+            self.check_kept(old, record);
+        }
         Outcome::Done
     }
 
     fn act(&mut self, worker: &mut Worker, action: &Action) -> Outcome {
         let basis = worker.basis.clone();
         match action {
-            Action::Create { source, spec } => self.create(worker, source, spec),
-            Action::Accept { record, spec } => match worker.stage {
+            Action::Create(creation) => self.create(worker, creation),
+            Action::Retire { record, keeps, .. } => self.commit(record, keeps, &basis),
+            Action::Accept { record, spec, before } => match worker.stage {
                 0 => {
+                    if self.store_fails() {
+                        return Outcome::Failed("store");
+                    }
+                    let kept = before.iter().filter(|_| !self.has(Bug::RevisionsAreNotKept));
+                    let kept: Vec<_> = kept.cloned().collect();
+                    self.store.commit(true, |content| kept.iter().for_each(|it| content.keep(it)));
+                    Outcome::Next
+                }
+                1 => {
                     if self.disk_fails() {
                         return Outcome::Failed("disk");
                     }
@@ -514,14 +634,17 @@ impl World {
                     }
                     Outcome::Next
                 }
-                _ => self.commit(record, &basis),
+                _ => {
+                    self.check_room(spec, Some(record.id));
+                    self.commit(record, &[], &basis)
+                }
             },
-            Action::Record(record) => self.commit(record, &basis),
+            Action::Record(record) => self.commit(record, &[], &basis),
             Action::NoteLoss(record) => {
                 let outcome = if self.has(Bug::LossIsNotRecorded) {
                     Outcome::Done
                 } else {
-                    self.commit(record, &basis)
+                    self.commit(record, &[], &basis)
                 };
                 if let (Outcome::Done, Some(agent)) = (&outcome, &mut self.agent) {
                     agent.views.remove(&record.id);
@@ -547,7 +670,7 @@ impl World {
                 Outcome::Done
             }
             Action::Destroy(id) => self.destroy(worker.stage, *id),
-            Action::Forget(id) => {
+            Action::Forget { id, revisions_of } => {
                 if self.store_fails() {
                     return Outcome::Failed("store");
                 }
@@ -555,6 +678,7 @@ impl World {
                 let synced = !self.has(Bug::StoreNotFlushed) || self.rng.chance(50);
                 self.store.commit(synced, |content| {
                     content.records.remove(id);
+                    content.revisions.retain(|(name, _), _| Some(name) != revisions_of.as_ref());
                 });
                 Outcome::Done
             }
@@ -570,12 +694,8 @@ impl World {
         self.disk.write(Path::Spec(id), Body::Spec(Arc::new(stored)));
     }
 
-    fn create(
-        &mut self,
-        worker: &mut Worker,
-        source: &ManifestFile,
-        spec: &Arc<PodSpec>,
-    ) -> Outcome {
+    fn create(&mut self, worker: &mut Worker, creation: &Creation) -> Outcome {
+        let Creation { source, spec, number, history, held } = creation;
         if self.disk_fails() {
             return Outcome::Failed("disk");
         }
@@ -584,7 +704,11 @@ impl World {
             let id = PodId::from_random(bits);
             let fresh = self.oracle.ids.insert(id);
             self.check(fresh, || format!("{id} is used twice"));
-            let twin = self.store.now.records.values().any(|record| record.name == spec.name);
+            let stays = |record: &PodRecord| {
+                !matches!(record.phase, RecordPhase::Destroying { .. }) || self.disk.has(record.id)
+            };
+            let mut records = self.store.now.records.values();
+            let twin = records.any(|record| record.name == spec.name && stays(record));
             self.check(!twin, || format!("{} is created beside another instance", spec.name));
             worker.creates = Some(id);
             self.disk.write(Path::Directory(id), Body::Nothing);
@@ -598,22 +722,26 @@ impl World {
             name: spec.name.clone(),
             source: source.clone(),
             accepted: Accepted {
-                number: 1,
+                number: *number,
                 digest: revision.digest(),
                 shared: revision.shared,
                 at: wall,
             },
-            history: vec![],
+            history: history.clone(),
             phase: RecordPhase::Active,
             created_at: wall,
             losses: Losses::default(),
+            held: held.filter(|_| !self.has(Bug::RollBackIsForgotten)),
+            successor: None,
         };
         if worker.stage == 1 {
             self.write_spec(&record, spec);
             return Outcome::Next;
         }
         let basis = worker.basis.clone();
-        self.commit(&record, &basis)
+        self.check_room(spec, None);
+        self.check_succession(&record, &basis);
+        self.commit(&record, &[], &basis)
     }
 
     fn connected(&self, id: PodId) -> Option<u64> {
@@ -725,6 +853,12 @@ impl View {
 }
 
 impl Agent {
+    fn no_longer_under_way(&mut self, key: &Key) {
+        if let Key::Pod(name) = key {
+            self.under_way.remove(name);
+        }
+    }
+
     fn view_of(&mut self, pid: u64) -> Option<&mut View> {
         self.views.values_mut().find(|view| view.pid() == Some(pid))
     }

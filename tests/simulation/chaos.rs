@@ -8,7 +8,8 @@ impl World {
     /// One thing happens; then the next is due.
     pub(crate) fn chaos(&mut self) {
         match self.rng.between(0, 99) {
-            0..=49 => {
+            0..=5 => self.somebody_asks(),
+            6..=49 => {
                 let said = self.user.change(&mut self.rng);
                 self.say(|| said);
                 self.manifests_changed();
@@ -52,8 +53,8 @@ impl World {
             }
             88..=92 => self.step_wall_clock(),
             93..=95 => self.store_fails_until = self.now + self.rng.between(100, 30_000),
-            96..=97 => self.disk_fails_until = self.now + self.rng.between(100, 30_000),
-            _ => {}
+            96 => self.disk_fails_until = self.now + self.rng.between(100, 30_000),
+            _ => self.somebody_asks(),
         }
         if self.faults {
             let delay = match self.rng.between(0, 9) {

@@ -5,10 +5,13 @@ use roost::ids::PodId;
 use roost::manifest::desired::Claim;
 use roost::manifest::pod::{PodSpec, RestartPolicy};
 use roost::manifest::revision::Revision;
+use roost::reconciler::{Plan, Requests};
 use roost::state::record::{PodRecord, RecordPhase};
 
 use crate::disk::Path;
 use crate::executor::Stage;
+use crate::oracle::host_ports;
+use crate::specs::node;
 use crate::world::{Event, Options, World};
 
 /// How many things happen before the faults stop.
@@ -23,6 +26,8 @@ const LOOKS: u32 = 40;
 pub(crate) struct Done {
     pub(crate) executions: u64,
     pub(crate) removals: u64,
+    pub(crate) roll_backs: u64,
+    pub(crate) waits: u64,
     pub(crate) fingerprint: u64,
 }
 
@@ -44,6 +49,8 @@ pub(crate) fn run(seed: u64, options: Options) -> Result<Done, String> {
         None => Ok(Done {
             executions: world.oracle.executions,
             removals: world.oracle.removals,
+            roll_backs: world.oracle.roll_backs,
+            waits: world.oracle.waits,
             fingerprint: world.fingerprint,
         }),
         Some(why) => {
@@ -100,12 +107,22 @@ impl World {
             let of_name = |record: &&PodRecord| record.name == *name;
             let records: Vec<&PodRecord> =
                 self.store.now.records.values().filter(of_name).collect();
+            let waits = plan.waits.contains_key(name);
             let [record] = records.as_slice() else {
+                if waits && records.is_empty() {
+                    continue;
+                }
                 return Some(format!("{name} has {} instances", records.len()));
             };
+            if waits {
+                continue;
+            }
             if let Some(problem) = self.claim_problem(claims, record) {
                 return Some(format!("{name}: {problem}"));
             }
+        }
+        if let Some(problem) = self.wait_problem(&plan) {
+            return Some(problem);
         }
         for record in self.store.now.records.values() {
             if let Some(problem) = self.instance_problem(record, agent.build) {
@@ -115,10 +132,33 @@ impl World {
         self.leftover()
     }
 
+    /// Who waits although there is room.
+    fn wait_problem(&self, plan: &Plan) -> Option<String> {
+        let free = node().allocatable().cpu_milli;
+        plan.waits.iter().find_map(|(name, wait)| {
+            let others = self
+                .store
+                .now
+                .records
+                .values()
+                .filter(|record| record.name != *name && record.phase == RecordPhase::Active);
+            let others: Vec<&PodSpec> = others
+                .filter_map(|record| self.disk.pod(record.id))
+                .map(|stored| &*stored.spec)
+                .collect();
+            let sum: u64 = others.iter().map(|spec| Requests::of(spec).cpu_milli).sum();
+            let ports: Vec<u16> = others.iter().flat_map(|spec| host_ports(spec)).collect();
+            let taken = host_ports(&wait.spec).iter().any(|port| ports.contains(port));
+            let full = sum + Requests::of(&wait.spec).cpu_milli > free;
+            (!full && !taken).then(|| format!("{name} waits for nothing: {}", wait.why))
+        })
+    }
+
     fn claim_problem(&self, claims: &[Claim], record: &PodRecord) -> Option<String> {
         let own = claims.iter().find(|claim| claim.source == record.source);
         let kept = self.is_kept_without_claim(record);
         match own {
+            Some(own) if record.held.is_some_and(|it| it.refused == own.revision.digest()) => None,
             Some(own) if own.revision.digest() != record.accepted.digest => {
                 Some("its revision is not the one asked for".to_owned())
             }
@@ -132,7 +172,9 @@ impl World {
     fn is_kept_without_claim(&self, record: &PodRecord) -> bool {
         let Some(agent) = &self.agent else { return false };
         let alarmed = self.plan_now().is_some_and(|plan| !plan.alarms.is_empty());
-        alarmed || agent.desired().faulty.contains(&record.source)
+        // Another file asks for the pod, and for more than there is.
+        let waits = self.plan_now().is_some_and(|plan| plan.waits.contains_key(&record.name));
+        alarmed || waits || agent.desired().faulty.contains(&record.source)
     }
 
     fn instance_problem(&self, record: &PodRecord, build: u64) -> Option<String> {

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use roost::ids::{ContainerName, PodId};
+use roost::ids::{ContainerName, PodId, PodName};
 use roost::manifest::pod::PodSpec;
 use roost::manifest::revision::{Hash, Revision};
-use roost::state::record::{LastRun, PodRecord};
+use roost::state::record::{KeptRevision, LastRun, PodRecord, REVISIONS_MAX};
 
 use crate::world::Rng;
 
@@ -142,6 +142,20 @@ pub(crate) struct Store {
 pub(crate) struct Content {
     pub(crate) records: BTreeMap<PodId, PodRecord>,
     pub(crate) directories: BTreeMap<String, Vec<u8>>,
+    pub(crate) revisions: BTreeMap<(PodName, u64), KeptRevision>,
+}
+
+impl Content {
+    /// As the store does: the newest ones of a pod are kept.
+    pub(crate) fn keep(&mut self, kept: &KeptRevision) {
+        let name = &kept.name;
+        self.revisions.insert((name.clone(), kept.accepted.number), kept.clone());
+        let of_pod = || self.revisions.keys().filter(|(pod, _)| pod == name);
+        if of_pod().count() > REVISIONS_MAX {
+            let oldest = of_pod().next().cloned();
+            oldest.and_then(|key| self.revisions.remove(&key));
+        }
+    }
 }
 
 impl Store {

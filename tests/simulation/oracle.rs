@@ -7,13 +7,16 @@ use roost::clock::Millis;
 use roost::executor::protocol::PodReport;
 use roost::ids::{Attempt, ContainerName, PodId, PodName};
 use roost::manifest::desired::{DesiredState, DirectoryView};
-use roost::manifest::revision::Hash;
+use roost::manifest::pod::PodSpec;
+use roost::manifest::revision::{Hash, Revision};
+use roost::reconciler::{Plan, Requests};
 use roost::state::record::{
     Exit, HISTORY_LEN_MAX, LastRun, ManifestFile, PodRecord, RecordPhase, TerminationCause,
 };
 
 use crate::disk::{Body, Path};
 use crate::executor::{Run, Stage};
+use crate::specs::node;
 use crate::world::World;
 
 /// The newest executed run of a container, in truth.
@@ -50,6 +53,10 @@ pub(crate) struct Oracle {
     pub(crate) ids: BTreeSet<PodId>,
     /// When the agent saw that an executor was lost.
     pub(crate) losses: BTreeMap<PodId, u64>,
+    /// What pods were stopped for: it was admitted, and stays so.
+    pub(crate) promised: BTreeMap<PodName, Hash>,
+    pub(crate) roll_backs: u64,
+    pub(crate) waits: u64,
     pub(crate) executions: u64,
     pub(crate) removals: u64,
     now: u64,
@@ -86,6 +93,11 @@ impl Basis {
             None => self.desired.directories.iter().all(|(name, view)| trusted(name, view)),
         }
     }
+}
+
+pub(crate) fn host_ports(spec: &PodSpec) -> Vec<u16> {
+    let ports = spec.containers.iter().flat_map(|container| &container.ports);
+    ports.filter_map(|port| port.host_port).collect()
 }
 
 fn rank(phase: &RecordPhase) -> u8 {
@@ -143,6 +155,7 @@ impl Oracle {
 
     pub(crate) fn store_lost(&mut self) {
         self.progress.clear();
+        self.promised.clear();
     }
 }
 
@@ -261,13 +274,97 @@ impl World {
                     claim.revision.digest() != old.accepted.digest
                         && (claim.revision.shared != old.accepted.shared || rank(&old.phase) == 1)
                 });
-                self.check(needed, || format!("{} is replaced without need", old.name));
+                let rolled_back = new.held.is_some() && new.held != old.held;
+                self.check(needed || rolled_back, || {
+                    format!("{} is replaced without need", old.name)
+                });
+                let next = match (&new.successor, claim) {
+                    (Some(successor), _) if rolled_back => Some(successor.digest),
+                    (_, Some(claim)) => Some(claim.revision.digest()),
+                    (_, None) => None,
+                };
+                self.oracle.promised.extend(next.map(|next| (old.name.clone(), next)));
+            }
+            TerminationCause::Restarted => {
+                self.oracle.promised.insert(old.name.clone(), old.accepted.digest);
             }
             TerminationCause::Orphaned => {
                 let others = self.store.now.records.values();
                 let twin = others.filter(|other| other.name == old.name).count() > 1;
                 self.check(twin, || format!("{} is an orphan without a sibling", old.name));
             }
+        }
+    }
+
+    /// What is not admitted any more although a pod was stopped for it: invariant 5.
+    pub(crate) fn check_waits(&mut self, plan: &Plan) {
+        for (name, wait) in &plan.waits {
+            self.oracle.waits += 1;
+            let digest = Revision::of(&wait.spec).digest();
+            let broken = self.oracle.promised.get(name) == Some(&digest);
+            self.check(!broken, || format!("{name} was stopped for what {}", wait.why));
+        }
+    }
+
+    /// Something is accepted: there is room for it, unless it asks for no more than it had.
+    pub(crate) fn check_room(&mut self, spec: &PodSpec, of: Option<PodId>) {
+        let is_through = |record: &PodRecord| matches!(record.phase, RecordPhase::Finished { .. });
+        let through = of.and_then(|id| self.store.now.records.get(&id)).is_some_and(is_through);
+        let asks = Requests::of(spec).cpu_milli;
+        let mut sum = asks;
+        let mut ports: Vec<u16> = host_ports(spec);
+        let mut before = 0;
+        for record in self.store.now.records.values() {
+            let stored = self.disk.pod(record.id).map(|stored| &stored.spec);
+            if record.name == spec.name {
+                let number = record.successor.as_ref().map_or(0, |successor| successor.number);
+                let next = self.store.now.revisions.get(&(record.name.clone(), number));
+                let next = next.and_then(|kept| kept.spec.as_ref());
+                let all = stored.into_iter().chain(next);
+                before = all.map(|spec| Requests::of(spec).cpu_milli).fold(before, u64::max);
+            } else if record.phase == RecordPhase::Active {
+                sum += stored.map_or(0, |spec| Requests::of(spec).cpu_milli);
+                ports.extend(stored.map(|spec| host_ports(spec)).unwrap_or_default());
+            }
+        }
+        let free = node().allocatable().cpu_milli;
+        let fits = through || asks == 0 || asks <= before || sum <= free;
+        self.check(fits, || format!("{} is accepted: {sum} of {free}", spec.name));
+        ports.sort_unstable();
+        let twice = !through && ports.windows(2).any(|two| two[0] == two[1]);
+        self.check(!twice, || format!("{} is accepted, and a port is taken twice", spec.name));
+    }
+
+    /// An instance takes another's place: what was rolled back stays so.
+    pub(crate) fn check_succession(&mut self, new: &PodRecord, basis: &Basis) {
+        self.oracle.promised.remove(&new.name);
+        let old = self.store.now.records.values().find(|old| old.name == new.name);
+        let Some((held, source)) = old.and_then(|old| Some((old.held?, old.source.clone()))) else {
+            return;
+        };
+        let claims = basis.desired.claims.get(&new.name).map_or(&[][..], Vec::as_slice);
+        let own = claims.iter().find(|claim| claim.source == source);
+        let refuses = own.is_some_and(|own| own.revision.digest() == held.refused);
+        self.check(!refuses || new.held == Some(held), || {
+            format!("{} forgets that it was rolled back", new.name)
+        });
+    }
+
+    /// What a pod was is kept when it becomes something else.
+    pub(crate) fn check_kept(&mut self, old: &PodRecord, new: &PodRecord) {
+        if new.held.is_some() && new.held != old.held {
+            self.oracle.roll_backs += 1;
+        }
+        let goes_on = new.accepted.number != old.accepted.number
+            || (new.successor.is_some() && old.successor.is_none());
+        if !goes_on {
+            return;
+        }
+        if let Some(successor) = &new.successor {
+            let key = (new.name.clone(), successor.number);
+            let kept = self.store.now.revisions.get(&key);
+            let right = kept.is_some_and(|kept| kept.accepted.digest == successor.digest);
+            self.check(right, || format!("{}: its successor is not kept", new.name));
         }
     }
 

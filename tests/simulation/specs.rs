@@ -7,9 +7,11 @@ use roost::clock::Millis;
 use roost::ids::ContainerName;
 use roost::manifest::desired::{Claim, DesiredState, DirectoryView};
 use roost::manifest::pod::{
-    BackoffPolicy, ContainerSpec, HostNamespaces, PodSpec, Resources, RestartPolicy,
+    BackoffPolicy, ContainerPort, ContainerSpec, HostNamespaces, PodSpec, Protocol, Resources,
+    RestartPolicy,
 };
 use roost::manifest::revision::Revision;
+use roost::reconciler::{Node, Requests};
 use roost::state::record::ManifestFile;
 
 use crate::world::{Bug, Rng};
@@ -84,6 +86,7 @@ pub(crate) fn container(name: &str, program: Program) -> ContainerSpec {
         group: 0,
         read_only_root: true,
         mounts: vec![],
+        ports: Vec::new(),
     }
 }
 
@@ -91,6 +94,7 @@ pub(crate) fn pod(name: &str, containers: Vec<ContainerSpec>) -> PodSpec {
     PodSpec {
         name: name.parse().expect("a name"),
         labels: BTreeMap::new(),
+        node_selector: Default::default(),
         annotations: BTreeMap::new(),
         hostname: name.to_owned(),
         host: HostNamespaces::default(),
@@ -119,14 +123,41 @@ pub(crate) fn random_pod(rng: &mut Rng) -> PodSpec {
     let mut spec = pod(name, containers);
     spec.restart_policy = *rng.pick(&POLICIES).expect("not empty");
     spec.termination_grace = Millis(*rng.pick(&GRACES).expect("not empty"));
+    demand(rng, &mut spec);
     spec
+}
+
+/// What the node of the simulation has: not enough for all pods.
+pub(crate) fn node() -> Node {
+    let capacity = Requests { cpu_milli: 2200, memory_bytes: u64::MAX };
+    let reserve = Requests { cpu_milli: 200, memory_bytes: 0 };
+    Node { capacity, reserve, ..Node::default() }
+}
+
+/// Lets a pod ask for a part of the node, and sometimes for a port that others want too.
+fn demand(rng: &mut Rng, spec: &mut PodSpec) {
+    let container = &mut spec.containers[0];
+    let milli = *rng.pick(&[0, 0, 300, 700, 1000, 3000]).expect("not empty");
+    container.resources.cpu_request_milli = (milli > 0).then_some(milli);
+    let number = u16::try_from(rng.between(80, 81)).expect("small");
+    container.ports = if rng.chance(25) {
+        vec![ContainerPort {
+            name: None,
+            container_port: number,
+            host_port: Some(number),
+            host_ip: None,
+            protocol: Protocol::Tcp,
+        }]
+    } else {
+        vec![]
+    };
 }
 
 /// Changes one thing of a pod.
 pub(crate) fn edit(rng: &mut Rng, spec: &PodSpec) -> PodSpec {
     let mut spec = spec.clone();
     let which = usize::try_from(rng.next() % spec.containers.len() as u64).expect("small");
-    match rng.between(0, 8) {
+    match rng.between(0, 10) {
         0 | 1 => spec.containers[which].argv = Program::random(rng).argv(),
         2 => {
             spec.containers[which].resources.memory_limit_bytes =
@@ -134,6 +165,7 @@ pub(crate) fn edit(rng: &mut Rng, spec: &PodSpec) -> PodSpec {
         }
         3 => spec.pids_limit = u32::try_from(rng.between(10, 12)).expect("small"),
         4 => spec.hostname = format!("h{}", rng.between(0, 3)),
+        9 | 10 => demand(rng, &mut spec),
         5 => spec.restart_policy = *rng.pick(&POLICIES).expect("not empty"),
         6 => spec.termination_grace = Millis(*rng.pick(&GRACES).expect("not empty")),
         7 => {

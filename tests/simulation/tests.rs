@@ -33,16 +33,22 @@ fn check(seed: u64) -> crate::converge::Done {
 fn every_seed_holds_and_settles() {
     let seeds = variable("ROOST_SIM_SEEDS").unwrap_or(SEEDS);
     let first = variable("ROOST_SIM_FIRST").unwrap_or(0);
-    let (mut executions, mut removals) = (0, 0);
+    let (mut executions, mut removals, mut roll_backs, mut waits) = (0, 0, 0, 0);
     for seed in first..first + seeds {
         let done = check(seed);
         executions += done.executions;
         removals += done.removals;
+        roll_backs += done.roll_backs;
+        waits += done.waits;
     }
     // A simulation in which nothing happens would hold as well.
-    eprintln!("{seeds} seeds, {executions} executions, {removals} removals");
+    eprintln!(
+        "{seeds} seeds, {executions} executions, {removals} removals, {roll_backs} roll-backs"
+    );
     assert!(executions >= seeds * 5, "{executions} executions");
     assert!(removals >= seeds / 2, "{removals} removals");
+    assert!(roll_backs >= seeds / 10, "{roll_backs} roll-backs");
+    assert!(waits >= seeds, "{waits} plans with a pod that waits");
 }
 
 #[test]

@@ -67,9 +67,13 @@ pub(crate) enum Bug {
     DestroyWithoutPhase,
     TwoWorkersPerKey,
     AcceptKeepsOldSpecification,
+    WorkUnderWayTakesNoRoom,
+    ForgetBeforeSuccessor,
+    RevisionsAreNotKept,
+    RollBackIsForgotten,
 }
 
-pub(crate) const BUGS: [Bug; 18] = [
+pub(crate) const BUGS: [Bug; 22] = [
     Bug::LaunchBeforeAttemptIsDurable,
     Bug::ExitOnlyInRuntimeDirectory,
     Bug::ForgetBeforeDestroy,
@@ -88,6 +92,10 @@ pub(crate) const BUGS: [Bug; 18] = [
     Bug::DestroyWithoutPhase,
     Bug::TwoWorkersPerKey,
     Bug::AcceptKeepsOldSpecification,
+    Bug::WorkUnderWayTakesNoRoom,
+    Bug::ForgetBeforeSuccessor,
+    Bug::RevisionsAreNotKept,
+    Bug::RollBackIsForgotten,
 ];
 
 /// How a run is set up.

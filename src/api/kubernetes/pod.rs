@@ -3,7 +3,7 @@
 use super::types::{Condition, ContainerState, ObjectMeta, Pod, PodExtra, PodStatus};
 use super::{Context, spec, status};
 use crate::agent::service::{
-    ContainerStatus, ExecutorView, Outcome, PodView, RecordPhase, TerminationCause,
+    ContainerStatus, ExecutorView, Outcome, PodView, RecordPhase, TerminationCause, Waits,
 };
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::manifest::pod::{PodSpec, Resources};
@@ -78,11 +78,15 @@ fn pod_status(view: &PodView, context: &Context) -> PodStatus {
     let phase = phase(view, &containers, context);
     let number = view.report.as_ref().map_or(0, |report| report.number);
     let problem = problem(view);
+    let waits = view.waits.as_ref().map(|waits| match waits {
+        Waits::Pod(why) | Waits::Revision(why) => why.clone(),
+    });
+    let messages: Vec<String> = waits.into_iter().chain(view.problems.iter().cloned()).collect();
     PodStatus {
         phase: phase.to_owned(),
         observed_generation: number,
         conditions: conditions(view, phase, &containers, problem),
-        message: (!view.problems.is_empty()).then(|| view.problems.join("\n")),
+        message: (!messages.is_empty()).then(|| messages.join("\n")),
         reason: problem.map(str::to_owned),
         start_time: Some(view.record.created_at.rfc3339()),
         qos_class: view.spec.as_deref().map(|spec| qos_class(spec).to_owned()),
@@ -105,6 +109,7 @@ fn extra(view: &PodView) -> PodExtra {
         TerminationCause::Removed => "Removed",
         TerminationCause::Replaced => "Replaced",
         TerminationCause::Orphaned => "Orphaned",
+        TerminationCause::Restarted => "Restarted",
     });
     PodExtra {
         executor: executor.to_owned(),
@@ -116,6 +121,9 @@ fn extra(view: &PodView) -> PodExtra {
 
 /// What is wrong with the pod, in one word.
 fn problem(view: &PodView) -> Option<&'static str> {
+    if view.waits.is_some() {
+        return Some(UNSCHEDULABLE);
+    }
     let source = view.record.source.to_string();
     // Faults begin with their place; that another file claims the pod too names this one.
     let of_manifest = |problem: &String| problem.contains(&source);
@@ -128,6 +136,8 @@ fn problem(view: &PodView) -> Option<&'static str> {
     }
 }
 
+/// There is no room for it on the node, or for what it is to become.
+const UNSCHEDULABLE: &str = "Unschedulable";
 /// Something is wrong in the manifest; the pod runs on as it was.
 const MANIFEST_INVALID: &str = "ManifestInvalid";
 /// The agent could not do what it should for the pod, and tries again.
@@ -196,12 +206,19 @@ fn conditions(
         }
         condition
     };
+    let mut scheduled = condition("PodScheduled", true, &created_at);
+    if let Some(Waits::Pod(why)) = &view.waits {
+        scheduled.status = "False".to_owned();
+        scheduled.reason = Some(UNSCHEDULABLE.to_owned());
+        scheduled.message = Some(why.clone());
+    }
     let mut all = vec![
-        condition("PodScheduled", true, &created_at),
+        scheduled,
         condition("Initialized", true, &created_at),
         of_containers("ContainersReady"),
         of_containers("Ready"),
     ];
+    all.extend(behind(view));
     if problem == Some(MANIFEST_INVALID) {
         all.push(Condition {
             kind: MANIFEST_INVALID.to_owned(),
@@ -212,6 +229,30 @@ fn conditions(
         });
     }
     all
+}
+
+/// Says so if the pod is not what its manifest asks for, although that is without fault.
+fn behind(view: &PodView) -> Option<Condition> {
+    let (reason, message) = match (&view.waits, view.record.held) {
+        (Some(Waits::Revision(why)), _) => {
+            (UNSCHEDULABLE, format!("{why}; the revision before it goes on"))
+        }
+        (_, Some(held)) => (
+            "RolledBack",
+            format!(
+                "rolled back to revision {}; waiting for a change of {}",
+                held.to, view.record.source
+            ),
+        ),
+        (Some(Waits::Pod(_)) | None, None) => return None,
+    };
+    Some(Condition {
+        kind: "UpToDate".to_owned(),
+        status: "False".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        last_transition_time: Some(view.record.accepted.at.rfc3339()),
+    })
 }
 
 /// When a container got into the state it is in, as far as that tells.

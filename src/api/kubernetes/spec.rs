@@ -3,8 +3,10 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::manifest::expansion::escape;
 use crate::manifest::pod::{
-    ContainerSpec, HostPathType, PodSpec, Resources, RestartPolicy, Volume, VolumeSource,
+    ContainerPort, ContainerSpec, HostPathType, PodSpec, Resources, RestartPolicy, Volume,
+    VolumeSource,
 };
 
 /// `spec` of core/v1.
@@ -22,6 +24,7 @@ pub fn of(spec: &PodSpec) -> Value {
         // Annotations have these two.
         backoff: _,
         pids_limit: _,
+        node_selector,
         volumes,
         containers,
     } = spec;
@@ -43,6 +46,9 @@ pub fn of(spec: &PodSpec) -> Value {
     out.insert("hostname".into(), hostname.as_str().into());
     out.insert("restartPolicy".into(), restart_policy.into());
     out.insert("terminationGracePeriodSeconds".into(), (termination_grace.0 / 1000).into());
+    if !node_selector.is_empty() {
+        out.insert("nodeSelector".into(), json!(node_selector));
+    }
     if !volumes.is_empty() {
         out.insert("volumes".into(), volumes.iter().map(volume).collect());
     }
@@ -88,12 +94,13 @@ fn container(container: &ContainerSpec) -> Value {
         group,
         read_only_root,
         mounts,
+        ports,
     } = container;
     let mut out = Map::new();
     out.insert("name".into(), name.as_str().into());
-    out.insert("command".into(), argv.iter().map(String::as_str).collect());
+    out.insert("command".into(), argv.iter().map(|word| escape(word)).collect());
     if !env.is_empty() {
-        let env = env.iter().map(|var| json!({ "name": var.name, "value": var.value }));
+        let env = env.iter().map(|var| json!({ "name": var.name, "value": escape(&var.value) }));
         out.insert("env".into(), env.collect());
     }
     if let Some(path) = working_dir {
@@ -122,6 +129,20 @@ fn container(container: &ContainerSpec) -> Value {
         });
         out.insert("volumeMounts".into(), mounts.collect());
     }
+    if !ports.is_empty() {
+        out.insert("ports".into(), ports.iter().map(port).collect());
+    }
+    Value::Object(out)
+}
+
+fn port(port: &ContainerPort) -> Value {
+    let ContainerPort { name, container_port, host_port, host_ip, protocol } = port;
+    let mut out = Map::new();
+    out.extend(name.as_deref().map(|name| ("name".to_owned(), name.into())));
+    out.insert("containerPort".into(), (*container_port).into());
+    out.extend(host_port.map(|port| ("hostPort".to_owned(), port.into())));
+    out.extend(host_ip.map(|ip| ("hostIP".to_owned(), ip.to_string().into())));
+    out.insert("protocol".into(), protocol.to_string().into());
     Value::Object(out)
 }
 

@@ -97,7 +97,7 @@ fn the_specification_reads_back_as_the_same() {
     let specs = concat!(env!("CARGO_MANIFEST_DIR"), "/specs");
     let mut count = 0;
     let samples = std::fs::read_dir(specs).unwrap().map(|entry| entry.unwrap().path());
-    for path in samples.filter(|path| path.is_file()) {
+    for path in samples.filter(|path| path.is_file() && !path.ends_with("pod.schema.json")) {
         for parsed in file::parse(&std::fs::read(&path).unwrap()).pods {
             let mut view = sample("hello", 1);
             view.record.name = parsed.name.clone();

@@ -18,6 +18,7 @@ fn example() -> Handover {
     let spec = PodSpec {
         name: "shop/web".parse().unwrap(),
         labels: BTreeMap::new(),
+        node_selector: Default::default(),
         annotations: BTreeMap::new(),
         hostname: "web".into(),
         host: HostNamespaces::default(),
@@ -37,6 +38,7 @@ fn example() -> Handover {
             group: 0,
             read_only_root: true,
             mounts: Vec::new(),
+            ports: Vec::new(),
         }],
     };
     let mut machine = PodMachine::new(BTreeMap::new(), BootTime(1));

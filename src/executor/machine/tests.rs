@@ -28,6 +28,7 @@ fn container(name: &str) -> ContainerSpec {
         group: 0,
         read_only_root: false,
         mounts: vec![],
+        ports: Vec::new(),
     }
 }
 
@@ -35,6 +36,7 @@ fn pod(policy: RestartPolicy, names: &[&str]) -> PodSpec {
     PodSpec {
         name: "default/p".parse().unwrap(),
         labels: BTreeMap::new(),
+        node_selector: Default::default(),
         annotations: BTreeMap::new(),
         hostname: "p".to_owned(),
         host: HostNamespaces::default(),

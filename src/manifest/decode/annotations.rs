@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fields::At;
 use super::suggest::closest;
 use crate::clock::Millis;
-use crate::manifest::diagnostic::Faults;
+use crate::manifest::diagnostic::{Diagnostic, Faults};
 use crate::manifest::pod::{BackoffPolicy, PIDS_LIMIT_DEFAULT};
 
 /// What all annotations of Roost begin with.
@@ -69,7 +69,8 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Settings {
                 }
             },
             unknown => {
-                let fault = value.error("unknown annotation of Roost");
+                let severity = faults.of_unknown();
+                let fault = Diagnostic { severity, ..value.error("unknown annotation of Roost") };
                 let help = match closest(unknown, KNOWN) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("known are {}", KNOWN.join(", ")),

@@ -2,28 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fields::{At, Fields};
+use super::fields::At;
 use super::pod::{VOLUMES_MAX, id};
-use super::schema;
+use super::program::{self, Program};
 use super::suggest::closest;
+use super::{port, schema};
 use crate::ids::{ContainerName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
-use crate::manifest::pod::{AbsolutePath, ContainerSpec, EnvVar, Resources, VolumeMount};
+use crate::manifest::pod::{AbsolutePath, ContainerSpec, Resources, VolumeMount};
 use crate::manifest::quantity::{InvalidQuantity, Quantity};
 
-/// Words of a command line, and variables.
-const WORDS_MAX: usize = 10_000;
-/// `MAX_ARG_STRLEN` of Linux (execve(2)): longest argument or variable with its NUL, in bytes.
-const WORD_LEN_MAX: usize = 128 << 10;
+/// More processors than any machine has; more is most often a slip, such as `500M` for `500m`.
+const CPU_USUAL_MAX_MILLI: u64 = 10_000_000;
 /// Smallest memory limit: a process can't be started in less, and less is most often a slip,
 /// such as `128m` (milli) for `128M`.
 const MEMORY_LIMIT_MIN: u64 = 1 << 20;
 
-/// What a container takes from `spec.securityContext`.
+/// What a container takes from the pod.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Inherited {
     pub(super) user: Option<u32>,
     pub(super) group: Option<u32>,
+    pub(super) host_network: bool,
 }
 
 /// Reads a container.
@@ -36,14 +36,15 @@ pub(super) fn decode(
     let fields = at.fields(&schema::CONTAINER, faults)?;
     let name: Option<ContainerName> =
         fields.required("name", faults).and_then(|at| at.parse(faults));
-    let argv = argv(&fields, faults);
-    let env = fields.get("env").map(|at| env(at, faults)).unwrap_or_default();
+    let Program { argv, env } = program::decode(&fields, faults);
     let working_dir = fields.get("workingDir").and_then(|at| at.parse(faults));
     let resources = fields.get("resources").and_then(|at| resources(at, faults));
     let own = fields.get("securityContext").and_then(|at| security(at, faults));
     let own = own.unwrap_or_default();
     let mounts =
         fields.get("volumeMounts").map(|at| mounts(at, volumes, faults)).unwrap_or_default();
+    let ports = fields.get("ports");
+    let ports = ports.map(|at| port::decode(at, inherited.host_network, faults));
     Some(ContainerSpec {
         name: name?,
         argv,
@@ -54,81 +55,8 @@ pub(super) fn decode(
         group: own.ids.group.or(inherited.group).unwrap_or(0),
         read_only_root: own.read_only_root,
         mounts,
+        ports: ports.unwrap_or_default(),
     })
-}
-
-/// `command` and `args`.
-fn argv(fields: &Fields<'_>, faults: &mut Faults) -> Vec<String> {
-    let mark = faults.mark();
-    let mut argv = Vec::new();
-    for list in [fields.get("command"), fields.get("args")].into_iter().flatten() {
-        for item in list.items(WORDS_MAX, faults) {
-            argv.extend(word(item, faults));
-        }
-    }
-    // Where there is an image, that is what is refused: it may have a program.
-    let has_image = fields.at.member("image").is_some();
-    let has_program = argv.first().is_some_and(|program| !program.is_empty());
-    if !has_program && !has_image && !faults.any_error_since(mark) {
-        let message = "`command` or `args` must begin with a program to run";
-        let help = "as in `command: [/bin/sh, -c, \"…\"]`";
-        faults.push(fields.at.error(message).with_help(help));
-    }
-    argv
-}
-
-/// An argument or the value of a variable.
-fn word(at: At<'_>, faults: &mut Faults) -> Option<String> {
-    let text = at.c_text(faults)?;
-    if text.len() >= WORD_LEN_MAX {
-        let message = format!("must be shorter than {WORD_LEN_MAX} bytes (a limit of Linux)");
-        faults.push(at.error(&message));
-        return None;
-    }
-    // Kubernetes puts variables in place of `$(NAME)` and makes `$` of `$$`. Refused until that
-    // works, so that no manifest comes to mean something else then.
-    if let Some(found) = ["$(", "$$"].into_iter().find(|found| text.contains(found)) {
-        let message = &format!("`{found}` is not supported yet: Kubernetes gives it a meaning");
-        let help = "in a shell, write `$NAME` for a variable, and backticks around a command";
-        faults.push(at.error(message).with_help(help));
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-fn env(at: At<'_>, faults: &mut Faults) -> Vec<EnvVar> {
-    let mut seen = BTreeSet::new();
-    let mut found = Vec::new();
-    for item in at.items(WORDS_MAX, faults) {
-        let Some(fields) = item.fields(&schema::ENV_VAR, faults) else { continue };
-        let name = fields.required("name", faults).and_then(|at| env_name(at, faults));
-        let value = match fields.get("value") {
-            Some(at) => word(at, faults),
-            None => Some(String::new()),
-        };
-        let Some(name) = name else { continue };
-        if !seen.insert(name.clone()) {
-            let message = format!("{} is set twice; the later value counts", quote(&name));
-            faults.push(item.warning(&message));
-        }
-        found.extend(value.map(|value| EnvVar { name, value }));
-    }
-    found
-}
-
-/// The name of a variable: printable ASCII without `=` (Kubernetes' relaxed rule).
-fn env_name(at: At<'_>, faults: &mut Faults) -> Option<String> {
-    let text = at.text(faults)?;
-    let valid = !text.is_empty() && text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=');
-    if !valid || text.len() >= WORD_LEN_MAX {
-        let message = format!(
-            "{} is no name for a variable: printable ASCII without `=`, at least one character",
-            quote(text)
-        );
-        faults.push(at.error(&message));
-        return None;
-    }
-    Some(text.to_owned())
 }
 
 /// `securityContext` of a container.
@@ -144,6 +72,7 @@ fn security(at: At<'_>, faults: &mut Faults) -> Option<Security> {
         ids: Inherited {
             user: id(&fields, "runAsUser", faults),
             group: id(&fields, "runAsGroup", faults),
+            ..Inherited::default()
         },
         read_only_root: fields.flag("readOnlyRootFilesystem", faults),
     })
@@ -208,6 +137,10 @@ fn milli(at: &At<'_>, min: u64, faults: &mut Faults) -> Option<u64> {
         faults.push(at.error(&message).with_help("leave it out for no limit"));
         return None;
     }
+    if found > CPU_USUAL_MAX_MILLI {
+        let message = format!("{} is {} processors", quote(text), found / 1000);
+        faults.push(at.warning(&message).with_help("a thousandth of one is `m`"));
+    }
     Some(found)
 }
 
@@ -255,9 +188,9 @@ fn quantity<'a>(
 fn unit_slip(text: &str) -> Option<&'static str> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     Some(match unit {
-        "K" | "KB" | "kB" | "kb" | "KiB" => "a thousand bytes are `k`, 1024 are `Ki`",
-        "MB" | "mb" | "MiB" => "a million bytes are `M`, 1024 × 1024 are `Mi`",
-        "GB" | "gb" | "GiB" | "g" => "a thousand million bytes are `G`, 1024³ are `Gi`",
+        "K" | "KB" | "kB" | "kb" | "KiB" | "ki" => "a thousand bytes are `k`, 1024 are `Ki`",
+        "MB" | "mb" | "MiB" | "mi" => "a million bytes are `M`, 1024 × 1024 are `Mi`",
+        "GB" | "gb" | "GiB" | "g" | "gi" => "a thousand million bytes are `G`, 1024³ are `Gi`",
         spaced if spaced.starts_with(' ') => "the unit follows the number without a space",
         _ => return None,
     })

@@ -8,10 +8,29 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use super::schema::{self, Object, Support};
+use super::schema::{self, Object, Shape, Support, Unknown};
 use super::suggest::closest;
-use crate::manifest::diagnostic::{Diagnostic, Faults, Position, push_field, push_index, quote};
+use crate::manifest::diagnostic::{
+    Diagnostic, Faults, Position, Severity, push_field, push_index, quote,
+};
 use crate::manifest::node::{Key, Kind, Meaning, Node, Scalar};
+use crate::manifest::quantity::Quantity;
+
+/// Fields that are named where none was found.
+const NAMED_MAX: usize = 4;
+
+/// What other tools, and other objects of Kubernetes, call what a Pod has under another name.
+const ELSEWHERE: [(&str, &str); 9] = [
+    ("depends_on", "pods and containers start side by side; let the program wait"),
+    ("entrypoint", "a Pod calls it `command`"),
+    ("environment", "a Pod calls it `env`, a list of `name` and `value`"),
+    ("replicas", "a Pod is one instance; write a document for each"),
+    ("restart", "a Pod has `spec.restartPolicy`: Always, OnFailure or Never"),
+    ("selector", "only Deployments and their like have it; leave it out"),
+    ("strategy", "only Deployments and their like have it; leave it out"),
+    ("template", "a Pod has what stands in a template as its own `metadata` and `spec`"),
+    ("volumeClaimTemplates", "a Pod has `spec.volumes`"),
+];
 
 /// The path to a value, as a chain to the document's root.
 #[derive(Debug, Clone, Copy)]
@@ -129,9 +148,20 @@ impl<'a> At<'a> {
         T: FromStr,
         T::Err: fmt::Display,
     {
-        match self.text(faults)?.parse() {
+        let text = self.text(faults)?;
+        match text.parse() {
             Ok(value) => Some(value),
-            Err(error) => self.refuse(faults, &T::Err::to_string(&error)),
+            Err(error) => {
+                let fault = self.error(&T::Err::to_string(&error));
+                let is_curly = text.contains(['“', '”', '„', '‘', '’']);
+                faults.push(if is_curly {
+                    fault
+                        .with_help("these quotes are part of the text; plain ones are `\"` and `'`")
+                } else {
+                    fault
+                });
+                None
+            }
         }
     }
 
@@ -159,7 +189,11 @@ impl<'a> At<'a> {
 
     /// A whole number in a range.
     pub(super) fn integer(&self, range: RangeInclusive<i64>, faults: &mut Faults) -> Option<i64> {
-        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
+        let wanted = if *range.start() < 0 {
+            "a whole number".to_owned()
+        } else {
+            format!("a whole number from {} to {}", range.start(), range.end())
+        };
         let scalar = self.scalar(faults, &wanted)?;
         match scalar.meaning() {
             Meaning::Int(Some(value)) if range.contains(&value) => Some(value),
@@ -175,7 +209,14 @@ impl<'a> At<'a> {
                 let found = format!("{} ({})", quote(&scalar.text), other.describe());
                 let fault = self.error(&format!("must be {wanted}, but this is {found}"));
                 let in_quotes = scalar.quoted && scalar.text.parse::<i64>().is_ok();
-                faults.push(if in_quotes { fault.with_help("remove the quotes") } else { fault });
+                let is_time =
+                    matches!(self.path.step, Step::Field(name) if name.ends_with("Seconds"));
+                let time = humantime::parse_duration(&scalar.text).ok().filter(|_| is_time);
+                faults.push(match time {
+                    _ if in_quotes => fault.with_help("remove the quotes"),
+                    Some(time) => fault.with_help(&format!("in seconds: {}", time.as_secs())),
+                    None => fault,
+                });
                 None
             }
         }
@@ -203,7 +244,10 @@ impl<'a> At<'a> {
         let Kind::Sequence(items) = &self.node.kind else {
             let found = self.node.describe();
             let fault = self.error(&format!("must be a list, but this is {found}"));
-            faults.push(fault.with_help("each item of a list begins with `- `"));
+            faults.push(fault.with_help(match self.node.kind {
+                Kind::Scalar(_) => "write it as `[one, two]`, or each item on a line after `- `",
+                Kind::Sequence(_) | Kind::Mapping(_) => "each item of a list begins with `- `",
+            }));
             return Vec::new();
         };
         if items.len() > most {
@@ -219,13 +263,20 @@ impl<'a> At<'a> {
 
     /// The entries of a mapping with keys of the user's choice; those without a value are unset.
     pub(super) fn entries<'s>(&'s self, faults: &mut Faults) -> Vec<(&'s Key, At<'s>)> {
+        let mut all = self.keys(faults);
+        all.retain(|(_, value)| !value.node.is_null());
+        all
+    }
+
+    /// All entries of a mapping.
+    fn keys<'s>(&'s self, faults: &mut Faults) -> Vec<(&'s Key, At<'s>)> {
         let Kind::Mapping(entries) = &self.node.kind else {
             let found = self.node.describe();
             faults.push(self.error(&format!("must be a mapping, but this is {found}")));
             return Vec::new();
         };
-        let set = entries.iter().filter(|(_, node)| !node.is_null());
-        set.map(|(key, node)| (key, At { node, path: self.path_to(&key.text) })).collect()
+        let at = |node, key: &'s Key| At { node, path: self.path_to(&key.text) };
+        entries.iter().map(|(key, node)| (key, at(node, key))).collect()
     }
 
     /// A member that is looked at apart from the object's own reading.
@@ -246,13 +297,15 @@ impl<'a> At<'a> {
                 None => "a document must be a mapping",
                 Some(_) => "must be a mapping",
             };
-            return self.refuse(faults, &format!("{wanted}, but this is {found}"));
+            let fault = self.error(&format!("{wanted}, but this is {found}"));
+            let works = object.all_fields().filter(|f| matches!(f.support, Support::Works));
+            let names: Vec<String> = works.take(NAMED_MAX).map(|f| quote(f.name)).collect();
+            faults.push(fault.with_help(&format!("it has fields, such as {}", names.join(", "))));
+            return None;
         };
         for (key, node) in entries {
             let at = At { node, path: self.path_to(&key.text) };
-            if let Some(fault) = refused(object, key, at) {
-                faults.push(if faults.is_full() { fault } else { advise(fault, object, key) });
-            }
+            inspect_field(object, key, at, false, faults);
         }
         Some(Fields {
             at: self,
@@ -264,29 +317,101 @@ impl<'a> At<'a> {
     }
 }
 
-/// Why a field can't be used, if it can't.
-fn refused(object: &Object, key: &Key, at: At<'_>) -> Option<Diagnostic> {
-    let path = at.path.render();
-    let error = |message: &str| Some(Diagnostic::error(key.position, &path, message));
+/// Says what is wrong with a field as such. One that works is for the decoder to look into; what
+/// stands in any other is looked at here. Of a field `inside` one that does not work, that is
+/// known already.
+fn inspect_field(object: &Object, key: &Key, at: At<'_>, inside: bool, faults: &mut Faults) {
+    let fault = |severity: Severity, message: &str| Diagnostic {
+        severity,
+        ..Diagnostic::error(key.position, &at.path.render(), message)
+    };
     let Some(field) = object.field(&key.text) else {
-        return error(object.unknown);
+        let (severity, message) = match object.unknown {
+            Unknown::Field => (faults.of_unknown(), "unknown field"),
+            Unknown::Refused { why } => (Severity::Error, why),
+        };
+        let fault = fault(severity, message);
+        faults.push(if faults.is_full(severity) { fault } else { advise(fault, object, key) });
+        return;
     };
     // `null` is how tools write that a field is not set.
     if at.node.is_null() {
-        return None;
+        return;
     }
     match field.support {
-        Support::Works => None,
+        _known if inside => {}
+        Support::Works => return,
+        Support::AsParent => {}
         Support::Ignored { why } => {
             let is_empty = matches!(&at.node.kind, Kind::Mapping(entries) if entries.is_empty());
-            let message = format!("has no effect: {why}");
-            (!is_empty).then(|| Diagnostic::warning(key.position, &path, &message))
+            if !is_empty {
+                faults.push(fault(Severity::Warning, &format!("has no effect: {why}")));
+            }
         }
-        Support::Later { help } => {
-            let fault = Diagnostic::error(key.position, &path, "not supported yet");
-            Some(if help.is_empty() { fault } else { fault.with_help(help) })
+        Support::Later { but, help } => {
+            if at.node.as_text().is_some_and(|text| but.contains(&text)) {
+                return;
+            }
+            let message = if but.is_empty() {
+                "not supported yet".to_owned()
+            } else {
+                let only: Vec<String> = but.iter().map(|value| quote(value)).collect();
+                format!("not supported yet, but for {}", only.join(", "))
+            };
+            let fault = fault(Severity::Error, &message);
+            faults.push(if help.is_empty() { fault } else { fault.with_help(help) });
         }
-        Support::Never { why } => error(&format!("not supported: {why}")),
+        Support::Never { why } => {
+            faults.push(fault(Severity::Error, &format!("not supported: {why}")));
+        }
+    }
+    inspect(at, field.shape, faults);
+}
+
+/// Says what is wrong with a value that is not used, so that slips in it are found all the same.
+fn inspect(at: At<'_>, shape: Shape, faults: &mut Faults) {
+    if at.node.is_null() {
+        return;
+    }
+    match shape {
+        Shape::Any => {}
+        Shape::Text => drop(at.text(faults)),
+        Shape::Words(words) => {
+            let words: Vec<(&str, ())> = words.iter().map(|word| (*word, ())).collect();
+            at.choice(&words, faults);
+        }
+        Shape::Integer(least, most) => drop(at.integer(least..=most, faults)),
+        Shape::Boolean => drop(at.boolean(faults)),
+        Shape::Quantity => {
+            if let Some(text) = at.node.as_text().or_else(|| at.text(faults))
+                && let Err(error) = text.parse::<Quantity>()
+            {
+                faults.push(at.error(&format!("{} {error}", quote(text))));
+            }
+        }
+        Shape::Port => match at.node.kind {
+            Kind::Scalar(_) => {}
+            Kind::Sequence(_) | Kind::Mapping(_) => {
+                let found = at.node.describe();
+                let message = format!("must be a port or the name of one, but this is {found}");
+                faults.push(at.error(&message));
+            }
+        },
+        Shape::List(item) => {
+            for at in at.items(usize::MAX, faults) {
+                inspect(at, *item, faults);
+            }
+        }
+        Shape::Map(value) => {
+            for (_, at) in at.entries(faults) {
+                inspect(at, *value, faults);
+            }
+        }
+        Shape::Object(object) => {
+            for (key, at) in at.keys(faults) {
+                inspect_field(object, key, at, true, faults);
+            }
+        }
     }
 }
 
@@ -295,7 +420,17 @@ fn advise(fault: Diagnostic, object: &Object, key: &Key) -> Diagnostic {
     if object.field(&key.text).is_some() {
         return fault;
     }
-    let near = closest(&key.text, object.fields.iter().map(|field| field.name));
+    if let Some(odd) = key.text.chars().find(|c| c.is_whitespace() && *c != ' ') {
+        let code = u32::from(odd);
+        let help = format!(
+            "the character U+{code:04X} in it looks like a space and is none: type the line anew"
+        );
+        return fault.with_help(&help);
+    }
+    if let Some((_, help)) = ELSEWHERE.iter().find(|(name, _)| *name == key.text) {
+        return fault.with_help(help);
+    }
+    let near = closest(&key.text, object.all_fields().map(|field| field.name));
     if let Some(near) = near {
         return fault.with_help(&format!("did you mean `{near}`?"));
     }
@@ -336,6 +471,8 @@ impl Fields<'_> {
         name: &'static str,
         faults: &mut Faults,
     ) -> Option<At<'s>> {
+        #[cfg(test)]
+        assert!(schema::render::required(self.object).contains(&name), "{name}");
         let found = self.get(name);
         if found.is_none() {
             let path = self.at.path_to(name).render();
@@ -358,7 +495,7 @@ impl Drop for Fields<'_> {
         if std::thread::panicking() {
             return;
         }
-        let works = self.object.fields.iter().filter(|f| matches!(f.support, Support::Works));
+        let works = self.object.all_fields().filter(|f| matches!(f.support, Support::Works));
         let works: std::collections::BTreeSet<&str> = works.map(|field| field.name).collect();
         assert_eq!(*self.asked.borrow(), works, "fields read of {:?}", self.object.place);
     }

@@ -35,7 +35,7 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<Metadata> {
 }
 
 /// A mapping of texts to texts.
-fn texts(at: At<'_>, faults: &mut Faults) -> BTreeMap<String, String> {
+pub(super) fn texts(at: At<'_>, faults: &mut Faults) -> BTreeMap<String, String> {
     let mut map = BTreeMap::new();
     for (key, value) in at.entries(faults) {
         if key.text.is_empty() {

@@ -1,9 +1,10 @@
 //! A Pod and its `spec`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::container::{self, Inherited};
 use super::fields::{At, Fields};
+use super::port::HostPorts;
 use super::{annotations, metadata, schema, volume};
 use crate::clock::Millis;
 use crate::ids::{LABEL_LEN_MAX, Namespace, VolumeName};
@@ -19,7 +20,7 @@ pub(super) const VOLUMES_MAX: usize = 256;
 /// `terminationGracePeriodSeconds`: a week.
 pub(super) const TERMINATION_GRACE_MAX_SECONDS: i64 = 7 * 24 * 3600;
 /// Highest user and group (Kubernetes: `validation.IsValidUserID`).
-const ID_MAX: i64 = i32::MAX as i64;
+pub(super) const ID_MAX: i64 = i32::MAX as i64;
 
 /// Reads a Pod. Whether the result counts is for the caller to see: errors may stand beside it.
 pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
@@ -57,6 +58,7 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         termination_grace: spec.termination_grace,
         backoff: settings.backoff,
         pids_limit: settings.pids_limit,
+        node_selector: spec.node_selector,
         volumes: spec.volumes,
         containers: spec.containers,
     })
@@ -69,22 +71,25 @@ struct Spec {
     share_process_namespace: bool,
     restart_policy: RestartPolicy,
     termination_grace: Millis,
+    node_selector: BTreeMap<String, String>,
     volumes: Vec<Volume>,
     containers: Vec<ContainerSpec>,
 }
 
 fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
     let fields = at.fields(&schema::POD_SPEC, faults)?;
-    let inherited = fields.get("securityContext").and_then(|at| security(at, faults));
-    let volumes = volumes(&fields, faults);
-    let names = volume_names(&fields);
-    let containers = containers(&fields, inherited.unwrap_or_default(), &names, faults);
-
     let host = HostNamespaces {
         network: fields.flag("hostNetwork", faults),
         pid: fields.flag("hostPID", faults),
         ipc: fields.flag("hostIPC", faults),
     };
+    let inherited = fields.get("securityContext").and_then(|at| security(at, faults));
+    let inherited = Inherited { host_network: host.network, ..inherited.unwrap_or_default() };
+    let volumes = volumes(&fields, faults);
+    let names = volume_names(&fields);
+    let containers = containers(&fields, inherited, &names, faults);
+    let node_selector =
+        fields.get("nodeSelector").map(|at| metadata::texts(at, faults)).unwrap_or_default();
     let share_process_namespace = fields.flag("shareProcessNamespace", faults);
     if let Some(at) = fields.get("shareProcessNamespace").filter(|_| host.pid)
         && share_process_namespace
@@ -92,6 +97,11 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         let message = "can't be true together with `hostPID: true`: the containers share the \
                        host's process namespace already";
         faults.push(at.error(message).with_help("leave one of the two out"));
+    }
+    if let Some(os) = fields.get("os").and_then(|at| at.fields(&schema::OS, faults))
+        && let Some(name) = os.required("name", faults)
+    {
+        name.choice(&[("linux", ())], faults);
     }
     let policies = [
         ("Always", RestartPolicy::Always),
@@ -109,6 +119,7 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         share_process_namespace,
         restart_policy: restart_policy.unwrap_or(RestartPolicy::Always),
         termination_grace: grace.unwrap_or(TERMINATION_GRACE_DEFAULT),
+        node_selector,
         volumes,
         containers,
     })
@@ -134,6 +145,7 @@ fn security(at: At<'_>, faults: &mut Faults) -> Option<Inherited> {
     Some(Inherited {
         user: id(&fields, "runAsUser", faults),
         group: id(&fields, "runAsGroup", faults),
+        ..Inherited::default()
     })
 }
 
@@ -180,6 +192,7 @@ fn containers(
         faults.push(list.error("must have at least one container"));
     }
     let mut seen = BTreeSet::new();
+    let mut host_ports = HostPorts::default();
     let mut found = Vec::new();
     for item in items {
         if let Some(container) = container::decode(item, inherited, volumes, faults) {
@@ -187,6 +200,7 @@ fn containers(
                 let message = format!("two containers have the name `{}`", container.name);
                 faults.push(item.error(&message));
             }
+            host_ports.add(&item, &container.ports, faults);
             found.push(container);
         }
     }

@@ -1,18 +1,45 @@
-//! The fields of Kubernetes' `v1` objects by name, and what becomes of each here.
+//! The fields of Kubernetes' `v1` objects by name and type, and what becomes of each here.
 //!
-//! This is how "not supported yet" and "unknown" are told apart, and what the reference of the
-//! format is made from. Names are those of the API of Kubernetes 1.36. Objects that are refused
-//! as a whole (probes, affinity) have no table.
+//! This is how "not supported yet" and "unknown" are told apart at every depth, and what the
+//! JSON Schema and the table of fields are made from. Names are those of the API of Kubernetes
+//! 1.36. Not here: what the values mean (the decoders beside this).
+
+mod container;
+mod pod;
+mod probe;
+pub(super) mod render;
+mod scheduling;
+mod security;
+mod volume;
+
+pub(super) use container::{CONTAINER, ENV_VAR, PORT, RESOURCE_NAMES, RESOURCES, VOLUME_MOUNT};
+pub(super) use pod::{METADATA, OS, POD, POD_SPEC};
+pub(super) use security::{CONTAINER_SECURITY, POD_SECURITY};
+pub(super) use volume::{EMPTY_DIR, HOST_PATH, VOLUME};
 
 /// An object: its fields, and where it stands.
 #[derive(Debug)]
 pub(super) struct Object {
     /// Its path in a Pod, as in `spec.containers[]`; empty for the document.
     pub(super) place: &'static str,
-    /// What to say of a field that is not in the table.
-    pub(super) unknown: &'static str,
+    /// What is to be said of a field that is not in the table.
+    pub(super) unknown: Unknown,
     /// Every field that Kubernetes knows.
     pub(super) fields: &'static [Field],
+    /// An object whose fields it has as well.
+    pub(super) like: Option<&'static Object>,
+}
+
+/// What becomes of a field that is not in the table.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unknown {
+    /// It is a slip or from another world: a warning, unless that is asked to be strict.
+    Field,
+    /// It asks for something that can't be given.
+    Refused {
+        /// Why.
+        why: &'static str,
+    },
 }
 
 /// A field of an object.
@@ -20,8 +47,35 @@ pub(super) struct Object {
 pub(super) struct Field {
     /// Its name.
     pub(super) name: &'static str,
+    /// What may stand in it.
+    pub(super) shape: Shape,
     /// What becomes of it.
     pub(super) support: Support,
+}
+
+/// What may stand in a field.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Shape {
+    /// Text.
+    Text,
+    /// One of some words.
+    Words(&'static [&'static str]),
+    /// A whole number in a range.
+    Integer(i64, i64),
+    /// True or false.
+    Boolean,
+    /// A number with a unit.
+    Quantity,
+    /// A whole number or text: a port or its name.
+    Port,
+    /// Other fields.
+    Object(&'static Object),
+    /// A list.
+    List(&'static Shape),
+    /// Keys of the user's choice.
+    Map(&'static Shape),
+    /// Anything.
+    Any,
 }
 
 /// What becomes of a field.
@@ -36,6 +90,8 @@ pub(super) enum Support {
     },
     /// It is refused so far.
     Later {
+        /// The values that ask for what is done anyway, and are accepted.
+        but: &'static [&'static str],
         /// What to do meanwhile; may be empty.
         help: &'static str,
     },
@@ -44,34 +100,81 @@ pub(super) enum Support {
         /// Why.
         why: &'static str,
     },
+    /// What becomes of the object that it is a field of, which is never read further.
+    AsParent,
 }
 
 impl Object {
     /// The field of that name.
     pub(super) fn field(&self, name: &str) -> Option<&'static Field> {
-        self.fields.iter().find(|field| field.name == name)
+        self.all_fields().find(|field| field.name == name)
+    }
+
+    /// All fields, those of the object that it is like included.
+    pub(super) fn all_fields(&self) -> impl Iterator<Item = &'static Field> + use<> {
+        let like = self.like.map_or(&[][..], |like| like.fields);
+        self.fields.iter().chain(like)
     }
 }
 
-const fn works(name: &'static str) -> Field {
-    Field { name, support: Support::Works }
+const TEXT: Shape = Shape::Text;
+const BOOLEAN: Shape = Shape::Boolean;
+const QUANTITY: Shape = Shape::Quantity;
+const TEXTS: Shape = Shape::List(&Shape::Text);
+const TEXT_MAP: Shape = Shape::Map(&Shape::Text);
+const QUANTITY_MAP: Shape = Shape::Map(&Shape::Quantity);
+/// Whole numbers of the Kubernetes API, which has them in two widths.
+const INT32: Shape = Shape::Integer(i32::MIN as i64, i32::MAX as i64);
+const INT64: Shape = Shape::Integer(i64::MIN, i64::MAX);
+/// A user or group.
+const ID: Shape = Shape::Integer(0, super::pod::ID_MAX);
+/// The bits of a file's mode.
+const MODE: Shape = Shape::Integer(0, 0o777);
+
+const fn object(place: &'static str, fields: &'static [Field]) -> Object {
+    Object { place, unknown: Unknown::Field, fields, like: None }
 }
 
-const fn ignored(name: &'static str, why: &'static str) -> Field {
-    Field { name, support: Support::Ignored { why } }
+const fn works(name: &'static str, shape: Shape) -> Field {
+    Field { name, shape, support: Support::Works }
 }
 
-const fn later(name: &'static str) -> Field {
-    Field { name, support: Support::Later { help: "" } }
+const fn ignored(name: &'static str, shape: Shape, why: &'static str) -> Field {
+    Field { name, shape, support: Support::Ignored { why } }
 }
 
-const fn later_but(name: &'static str, help: &'static str) -> Field {
-    Field { name, support: Support::Later { help } }
+const fn later(name: &'static str, shape: Shape) -> Field {
+    later_but(name, shape, "")
 }
 
-const fn never(name: &'static str, why: &'static str) -> Field {
-    Field { name, support: Support::Never { why } }
+const fn later_but(name: &'static str, shape: Shape, help: &'static str) -> Field {
+    only(name, shape, &[], help)
 }
+
+/// Only some values, which ask for what is done anyway.
+const fn only(
+    name: &'static str,
+    shape: Shape,
+    but: &'static [&'static str],
+    help: &'static str,
+) -> Field {
+    Field { name, shape, support: Support::Later { but, help } }
+}
+
+const fn never(name: &'static str, shape: Shape, why: &'static str) -> Field {
+    Field { name, shape, support: Support::Never { why } }
+}
+
+/// A field of an object that does not work, or has no effect, as a whole.
+const fn part(name: &'static str, shape: Shape) -> Field {
+    Field { name, shape, support: Support::AsParent }
+}
+
+const BY_SERVER: &str = "an API server wrote it";
+const NO_SCHEDULER: &str = "there is one node and no scheduler";
+const NO_ACCOUNTS: &str = "there are no service accounts";
+const ONLY_WINDOWS: &str = "it is for Windows";
+const NO_CLAIMS: &str = "there are no resource claims; give the container the device's file";
 
 /// Every table; where a name is unknown in one, the others are looked through.
 pub(super) static OBJECTS: &[&Object] = &[
@@ -85,263 +188,52 @@ pub(super) static OBJECTS: &[&Object] = &[
     &RESOURCES,
     &RESOURCE_NAMES,
     &VOLUME_MOUNT,
+    &PORT,
+    &probe::PROBE,
+    &probe::HTTP_GET,
+    &probe::LIFECYCLE,
     &VOLUME,
     &EMPTY_DIR,
     &HOST_PATH,
 ];
 
-const UNKNOWN: &str = "unknown field";
-const BY_SERVER: &str = "an API server wrote it";
-const NO_SCHEDULER: &str = "there is one node and no scheduler";
-const ONLY_WINDOWS: &str = "it is for Windows";
-const NO_CLAIMS: &str = "there are no resource claims; give the container the device's file";
-const NO_DISK: &str = "Roost has no driver for this kind of storage; mount it and use `hostPath`";
-
-pub(super) static POD: Object = Object {
-    place: "",
-    unknown: UNKNOWN,
-    fields: &[
-        works("apiVersion"),
-        works("kind"),
-        works("metadata"),
-        works("spec"),
-        ignored("status", "Roost reports the status itself"),
-    ],
-};
-
-pub(super) static METADATA: Object = Object {
-    place: "metadata",
-    unknown: UNKNOWN,
-    fields: &[
-        works("name"),
-        works("namespace"),
-        works("labels"),
-        works("annotations"),
-        never("generateName", "the name of a pod is how its manifest is known; write `name`"),
-        never("ownerReferences", "no controller owns this pod; its manifest does"),
-        never("finalizers", "nothing here would ever remove them"),
-        ignored("uid", "each instance of the pod gets its own"),
-        ignored("creationTimestamp", BY_SERVER),
-        ignored("deletionTimestamp", BY_SERVER),
-        ignored("deletionGracePeriodSeconds", BY_SERVER),
-        ignored("generation", BY_SERVER),
-        ignored("managedFields", BY_SERVER),
-        ignored("resourceVersion", BY_SERVER),
-        ignored("selfLink", BY_SERVER),
-    ],
-};
-
-pub(super) static POD_SPEC: Object = Object {
-    place: "spec",
-    unknown: UNKNOWN,
-    fields: &[
-        works("containers"),
-        works("volumes"),
-        works("restartPolicy"),
-        works("terminationGracePeriodSeconds"),
-        works("hostname"),
-        works("hostNetwork"),
-        works("hostPID"),
-        works("hostIPC"),
-        works("shareProcessNamespace"),
-        works("securityContext"),
-        later("activeDeadlineSeconds"),
-        later("affinity"),
-        later_but("automountServiceAccountToken", "there are no service accounts; leave it out"),
-        later("dnsConfig"),
-        later("dnsPolicy"),
-        later_but("enableServiceLinks", "there are no Services; leave it out"),
-        never("ephemeralContainers", "they are never part of a manifest"),
-        later("hostAliases"),
-        later("hostUsers"),
-        later("hostnameOverride"),
-        later("imagePullSecrets"),
-        later("initContainers"),
-        later("nodeName"),
-        later("nodeSelector"),
-        later("os"),
-        later("overhead"),
-        later("preemptionPolicy"),
-        later("priority"),
-        later("priorityClassName"),
-        later("readinessGates"),
-        never("resourceClaims", NO_CLAIMS),
-        later_but("resources", "set the resources of each container"),
-        never("runtimeClassName", "there are no runtime classes"),
-        later_but("schedulerName", NO_SCHEDULER),
-        later_but("schedulingGates", NO_SCHEDULER),
-        later_but("serviceAccount", "there are no service accounts; leave it out"),
-        later_but("serviceAccountName", "there are no service accounts; leave it out"),
-        later("setHostnameAsFQDN"),
-        later("subdomain"),
-        later_but("tolerations", NO_SCHEDULER),
-        later_but("topologySpreadConstraints", NO_SCHEDULER),
-        never("workloadRef", NO_SCHEDULER),
-    ],
-};
-
-pub(super) static CONTAINER: Object = Object {
-    place: "spec.containers[]",
-    unknown: UNKNOWN,
-    fields: &[
-        works("name"),
-        works("command"),
-        works("args"),
-        works("env"),
-        works("workingDir"),
-        works("resources"),
-        works("securityContext"),
-        works("volumeMounts"),
-        later("envFrom"),
-        later_but("image", "leave it out: the container then sees the host's own files, read-only"),
-        later_but("imagePullPolicy", "there are no images yet; leave it out"),
-        later("lifecycle"),
-        later("livenessProbe"),
-        later_but("ports", "with `hostNetwork: true` the container listens on the host's ports"),
-        later("readinessProbe"),
-        later("resizePolicy"),
-        later_but("restartPolicy", "`spec.restartPolicy` counts for all containers"),
-        later("restartPolicyRules"),
-        later("startupProbe"),
-        later("stdin"),
-        later("stdinOnce"),
-        later("terminationMessagePath"),
-        later("terminationMessagePolicy"),
-        later("tty"),
-        never("volumeDevices", "there are no block volumes; use `hostPath` of type BlockDevice"),
-    ],
-};
-
-pub(super) static POD_SECURITY: Object = Object {
-    place: "spec.securityContext",
-    unknown: UNKNOWN,
-    fields: &[
-        works("runAsUser"),
-        works("runAsGroup"),
-        later("appArmorProfile"),
-        later("fsGroup"),
-        later("fsGroupChangePolicy"),
-        later_but("runAsNonRoot", "set `runAsUser`"),
-        later("seLinuxChangePolicy"),
-        later("seLinuxOptions"),
-        later_but("seccompProfile", "the default filter is always on"),
-        later("supplementalGroups"),
-        later("supplementalGroupsPolicy"),
-        later("sysctls"),
-        never("windowsOptions", ONLY_WINDOWS),
-    ],
-};
-
-pub(super) static CONTAINER_SECURITY: Object = Object {
-    place: "spec.containers[].securityContext",
-    unknown: UNKNOWN,
-    fields: &[
-        works("runAsUser"),
-        works("runAsGroup"),
-        works("readOnlyRootFilesystem"),
-        later_but("allowPrivilegeEscalation", "no container can gain privileges; leave it out"),
-        later("appArmorProfile"),
-        later("capabilities"),
-        later("privileged"),
-        later("procMount"),
-        later_but("runAsNonRoot", "set `runAsUser`"),
-        later("seLinuxOptions"),
-        later_but("seccompProfile", "the default filter is always on"),
-        never("windowsOptions", ONLY_WINDOWS),
-    ],
-};
-
-pub(super) static ENV_VAR: Object = Object {
-    place: "spec.containers[].env[]",
-    unknown: UNKNOWN,
-    fields: &[works("name"), works("value"), later("valueFrom")],
-};
-
-pub(super) static RESOURCES: Object = Object {
-    place: "spec.containers[].resources",
-    unknown: UNKNOWN,
-    fields: &[works("limits"), works("requests"), never("claims", NO_CLAIMS)],
-};
-
-/// The keys of `limits` and `requests`.
-pub(super) static RESOURCE_NAMES: Object = Object {
-    place: "spec.containers[].resources.limits",
-    unknown: "not supported: only `cpu` and `memory` can be limited",
-    fields: &[works("cpu"), works("memory"), later("ephemeral-storage")],
-};
-
-pub(super) static VOLUME_MOUNT: Object = Object {
-    place: "spec.containers[].volumeMounts[]",
-    unknown: UNKNOWN,
-    fields: &[
-        works("name"),
-        works("mountPath"),
-        works("readOnly"),
-        later("mountPropagation"),
-        later("recursiveReadOnly"),
-        later("subPath"),
-        later("subPathExpr"),
-    ],
-};
-
-pub(super) static VOLUME: Object = Object {
-    place: "spec.volumes[]",
-    unknown: UNKNOWN,
-    fields: &[
-        works("name"),
-        works("emptyDir"),
-        works("hostPath"),
-        later("configMap"),
-        later("csi"),
-        later("downwardAPI"),
-        later("image"),
-        later("nfs"),
-        later_but("persistentVolumeClaim", "use `hostPath` with `type: DirectoryOrCreate`"),
-        later("projected"),
-        later("secret"),
-        never("awsElasticBlockStore", NO_DISK),
-        never("azureDisk", NO_DISK),
-        never("azureFile", NO_DISK),
-        never("cephfs", NO_DISK),
-        never("cinder", NO_DISK),
-        never("ephemeral", NO_DISK),
-        never("fc", NO_DISK),
-        never("flexVolume", NO_DISK),
-        never("flocker", NO_DISK),
-        never("gcePersistentDisk", NO_DISK),
-        never("gitRepo", "Kubernetes took it out for its security holes"),
-        never("glusterfs", NO_DISK),
-        never("iscsi", NO_DISK),
-        never("photonPersistentDisk", NO_DISK),
-        never("portworxVolume", NO_DISK),
-        never("quobyte", NO_DISK),
-        never("rbd", NO_DISK),
-        never("scaleIO", NO_DISK),
-        never("storageos", NO_DISK),
-        never("vsphereVolume", NO_DISK),
-    ],
-};
-
-pub(super) static EMPTY_DIR: Object = Object {
-    place: "spec.volumes[].emptyDir",
-    unknown: UNKNOWN,
-    fields: &[works("medium"), works("sizeLimit")],
-};
-
-pub(super) static HOST_PATH: Object = Object {
-    place: "spec.volumes[].hostPath",
-    unknown: UNKNOWN,
-    fields: &[works("path"), works("type")],
-};
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// Every object that can be reached, each once.
+    fn all() -> Vec<&'static Object> {
+        fn visit(shape: Shape, found: &mut Vec<&'static Object>) {
+            match shape {
+                Shape::Object(object)
+                    if !found.iter().any(|known| std::ptr::eq(*known, object)) =>
+                {
+                    found.push(object);
+                    object.all_fields().for_each(|field| visit(field.shape, found));
+                }
+                Shape::List(inner) | Shape::Map(inner) => visit(*inner, found),
+                Shape::Object(_)
+                | Shape::Text
+                | Shape::Words(_)
+                | Shape::Integer(..)
+                | Shape::Boolean
+                | Shape::Quantity
+                | Shape::Port
+                | Shape::Any => {}
+            }
+        }
+        let mut found = Vec::new();
+        visit(Shape::Object(&POD), &mut found);
+        found
+    }
 
     #[test]
     fn the_reference_has_every_field_that_works() {
         let reference = include_str!("../../../specs/README.md");
-        for field in OBJECTS.iter().flat_map(|object| object.fields) {
+        let (reference, _generated) = reference.split_once(render::BEGIN).unwrap();
+        for field in all().into_iter().flat_map(Object::all_fields) {
             let named = ["`", ".", "|"].iter().any(|before| {
                 ["`", ".", "["]
                     .iter()
@@ -351,14 +243,48 @@ mod tests {
         }
     }
 
+    /// Holds a file equal to what is made from the tables; `INSTA_UPDATE=always`, which renews
+    /// the snapshots, renews it.
+    #[track_caller]
+    fn hold_equal(name: &str, wanted: &str) {
+        let path = format!("{}/specs/{name}", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+            std::fs::write(&path, wanted).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == wanted, "{path} is not what the tables say: set INSTA_UPDATE=always");
+    }
+
+    #[test]
+    fn the_json_schema_is_that_of_the_tables() {
+        let schema = serde_json::to_string_pretty(&render::json_schema()).unwrap();
+        hold_equal("pod.schema.json", &format!("{schema}\n"));
+    }
+
+    #[test]
+    fn the_table_of_fields_is_that_of_the_tables() {
+        let reference = include_str!("../../../specs/README.md");
+        let (written, _) = reference.split_once(render::BEGIN).unwrap();
+        let table = render::field_table(&all());
+        hold_equal("README.md", &format!("{written}{}{table}", render::BEGIN));
+    }
+
     #[test]
     fn no_table_has_a_name_twice() {
-        for object in OBJECTS {
-            let mut names: Vec<&str> = object.fields.iter().map(|field| field.name).collect();
-            names.sort_unstable();
-            let all = names.len();
-            names.dedup();
-            assert_eq!(names.len(), all, "{}", object.place);
+        for object in all() {
+            let mut names = BTreeSet::new();
+            for field in object.all_fields() {
+                assert!(names.insert(field.name), "{}.{}", object.place, field.name);
+            }
         }
+    }
+
+    #[test]
+    fn every_object_whose_fields_are_suggested_is_part_of_a_pod() {
+        let all = all();
+        for object in OBJECTS {
+            assert!(all.iter().any(|known| std::ptr::eq(*known, *object)), "{}", object.place);
+        }
+        assert!(all.len() > 100);
     }
 }

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Millis;
+use crate::manifest::node::{Kind, Meaning, Node};
 use crate::manifest::pod::{Resources, RestartPolicy, VolumeSource};
+use crate::manifest::quantity::Quantity;
 
 const SPECS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/specs");
 
@@ -29,7 +31,8 @@ fn files(directory: &Path) -> Vec<(String, PathBuf)> {
 }
 
 fn is_manifest(name: &str) -> bool {
-    [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end))
+    !name.ends_with(".schema.json")
+        && [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end))
 }
 
 /// What a user sees of a file.
@@ -45,8 +48,13 @@ fn shown(name: &str, parsed: &ParsedFile) -> String {
     text
 }
 
+/// A diagnostic without its line of the manifest.
+fn plain(diagnostic: Diagnostic) -> String {
+    Diagnostic { snippet: None, ..diagnostic }.to_string()
+}
+
 fn messages(text: &str) -> Vec<String> {
-    parse(text.as_bytes()).diagnostics.iter().map(ToString::to_string).collect()
+    parse(text.as_bytes()).diagnostics.into_iter().map(plain).collect()
 }
 
 const HEAD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n";
@@ -64,7 +72,8 @@ fn every_sample_parses_without_a_diagnostic() {
     let samples: Vec<_> = all.iter().filter(|(name, _)| !name.starts_with("invalid/")).collect();
     for (name, path) in &samples {
         if !is_manifest(name) {
-            assert_eq!(name, "README.md", "what is this file for?");
+            let known = ["README.md", "pod.schema.json"];
+            assert!(known.contains(&name.as_str()), "what is {name} for?");
             continue;
         }
         let parsed = parse(&fs::read(path).unwrap());
@@ -72,6 +81,131 @@ fn every_sample_parses_without_a_diagnostic() {
         assert!(parsed.complete && !parsed.pods.is_empty(), "{name}");
     }
     assert!(samples.len() > 10);
+}
+
+/// What of the keywords of JSON Schema that `pod.schema.json` has does not hold for a value.
+fn offends(
+    schema: &serde_json::Value,
+    root: &serde_json::Value,
+    value: &serde_json::Value,
+) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (keyword, wanted) in schema.as_object().unwrap() {
+        let holds = match keyword.as_str() {
+            "$schema" | "title" | "description" | "deprecated" | "definitions" | "then"
+            | "else" => true,
+            "$ref" => {
+                let name = wanted.as_str().unwrap().strip_prefix('#').unwrap();
+                wrong.extend(offends(root.pointer(name).unwrap(), root, value));
+                true
+            }
+            "if" => {
+                let branch = if offends(wanted, root, value).is_empty() { "then" } else { "else" };
+                wrong.extend(offends(&schema[branch], root, value));
+                true
+            }
+            "const" => value == wanted,
+            "enum" => wanted.as_array().unwrap().contains(value),
+            "type" => {
+                let is = |name: &str| match name {
+                    "string" => value.is_string(),
+                    "integer" => value.is_i64(),
+                    "number" => value.is_number(),
+                    "boolean" => value.is_boolean(),
+                    "object" => value.is_object(),
+                    "array" => value.is_array(),
+                    "null" => value.is_null(),
+                    other => panic!("{other}"),
+                };
+                match wanted.as_array() {
+                    Some(names) => names.iter().any(|name| is(name.as_str().unwrap())),
+                    None => is(wanted.as_str().unwrap()),
+                }
+            }
+            "minimum" => value.as_i64().is_none_or(|number| number >= wanted.as_i64().unwrap()),
+            "maximum" => value.as_i64().is_none_or(|number| number <= wanted.as_i64().unwrap()),
+            // Quantities: what they look like is for the parser.
+            "pattern" => value.as_str().is_none_or(|text| text.parse::<Quantity>().is_ok()),
+            "required" => {
+                let names = wanted.as_array().unwrap().iter();
+                let mut names = names.map(|name| name.as_str().unwrap());
+                !value.is_object() || names.all(|name| value.get(name).is_some())
+            }
+            "items" => {
+                for item in value.as_array().into_iter().flatten() {
+                    wrong.extend(offends(wanted, root, item));
+                }
+                true
+            }
+            "properties" => {
+                for (name, inner) in wanted.as_object().unwrap() {
+                    wrong.extend(
+                        value.get(name).map(|v| offends(inner, root, v)).unwrap_or_default(),
+                    );
+                }
+                true
+            }
+            "additionalProperties" => {
+                let known = schema.get("properties").and_then(|known| known.as_object());
+                let is_known = |name: &String| known.is_some_and(|known| known.contains_key(name));
+                let entries = value.as_object().into_iter().flatten();
+                for (name, inner) in entries.filter(|(name, _)| !is_known(name)) {
+                    match wanted {
+                        serde_json::Value::Bool(false) => wrong.push(format!("{name} is unknown")),
+                        other => wrong.extend(offends(other, root, inner)),
+                    }
+                }
+                true
+            }
+            other => panic!("{other} is not checked"),
+        };
+        if !holds {
+            wrong.push(format!("{value}: {keyword} {wanted}"));
+        }
+    }
+    wrong
+}
+
+/// A document as the JSON that it is the same as.
+fn as_json(node: &Node) -> serde_json::Value {
+    use serde_json::Value;
+    match &node.kind {
+        Kind::Scalar(scalar) => match scalar.meaning() {
+            Meaning::Null => Value::Null,
+            Meaning::Bool(value) | Meaning::OldBool(value) => value.into(),
+            Meaning::Int(value) => value.unwrap().into(),
+            Meaning::Float => scalar.text.parse::<f64>().unwrap().into(),
+            Meaning::Text => scalar.text.as_str().into(),
+        },
+        Kind::Sequence(items) => items.iter().map(as_json).collect(),
+        Kind::Mapping(entries) => {
+            entries.iter().map(|(key, value)| (key.text.clone(), as_json(value))).collect()
+        }
+    }
+}
+
+#[test]
+fn every_sample_is_what_the_json_schema_says_and_unsupported_fields_are_not() {
+    let schema = crate::manifest::json_schema();
+    let check = |path: &Path| {
+        let text = fs::read(path).unwrap();
+        let mut wrong = Vec::new();
+        for document in node::documents(&text) {
+            let mut faults = Faults::default();
+            let tree = node::parse(document.text(&mut faults).unwrap(), 1, &mut faults);
+            wrong.extend(offends(&schema, &schema, &as_json(&tree.root.unwrap())));
+        }
+        wrong
+    };
+    for (name, path) in files(Path::new(SPECS)) {
+        if is_manifest(&name) && !name.starts_with("invalid/") {
+            assert_eq!(check(&path), Vec::<String>::new(), "{name}");
+        }
+    }
+    for (name, count) in [("not-supported-yet", 10), ("unknown-field", 9), ("wrong-types", 5)] {
+        let wrong = check(&Path::new(SPECS).join(format!("invalid/{name}.yaml")));
+        assert!(wrong.len() >= count, "{name}: {wrong:?}");
+    }
 }
 
 #[test]
@@ -92,7 +226,7 @@ fn every_invalid_sample_gets_the_text_of_its_snapshot() {
             found.insert(name);
         }
     }
-    assert!(expected.len() > 20);
+    assert!(expected.len() > 60);
     found.retain(|name| !name.ends_with(".snap.new"));
     assert_eq!(found, expected, "each manifest has its snapshot, each snapshot its manifest");
 }
@@ -273,8 +407,55 @@ fn the_first_document_of_a_pod_counts_also_if_it_is_faulty() {
     let text = format!("{HEAD}{MAIN}  hostPID: 1\n---\n{HEAD}{MAIN}");
     let parsed = parse(text.as_bytes());
     assert_eq!((parsed.pods.len(), parsed.faulty), (0, vec!["a".parse().unwrap()]));
-    let last = parsed.diagnostics.last().unwrap().to_string();
+    let last = plain(parsed.diagnostics.last().unwrap().clone());
     assert_eq!(last, "8:1: error: metadata.name: pod default/a is in this file already, in line 1");
+}
+
+#[test]
+fn variables_are_put_in_from_top_to_bottom() {
+    let text = fs::read(Path::new(SPECS).join("variables.yaml")).unwrap();
+    let pod = parse(&text).pods[0].spec.clone();
+    let main = &pod.containers[0];
+    assert_eq!(main.env[2].value, "127.0.0.1:8080");
+    let script = &main.argv[2];
+    assert!(script.contains("on 127.0.0.1:8080 since $(date)"), "{script}");
+    assert!(script.contains("own: $PORT, as it is: $(PORT)"), "{script}");
+}
+
+#[test]
+fn variables_in_variables_do_not_fill_the_memory() {
+    let bomb = |values: &str, count: usize| {
+        let mut text = format!("{HEAD}  containers:\n  - name: main\n    command: [x]\n    env:\n");
+        writeln!(text, "    - {{name: V0, value: {}}}", "x".repeat(100)).unwrap();
+        for n in 1..=count {
+            let value = values.replace('N', &(n - 1).to_string());
+            writeln!(text, "    - {{name: V{n}, value: {value}}}").unwrap();
+        }
+        messages(&text)
+    };
+    let grown = bomb("$(VN)$(VN)$(VN)$(VN)$(VN)$(VN)$(VN)$(VN)$(VN)$(VN)", 4);
+    assert_eq!(grown.len(), 1, "{grown:?}");
+    assert!(grown[0].contains("shorter than 131072 bytes"), "{grown:?}");
+    let many = bomb(&"$(V0)".repeat(10), 9000);
+    assert_eq!(many.len(), 1, "{many:?}");
+    assert!(many[0].contains("at most 2097152 bytes together"), "{many:?}");
+}
+
+#[test]
+fn what_all_pods_of_a_file_grow_to_is_limited() {
+    let value = "x".repeat(120_000);
+    let pod = |n: usize, copies: usize| {
+        let copies = vec!["*v"; copies].join(", ");
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p{n}, annotations: {{v: &v {value}}}}}\n\
+             spec: {{containers: [{{name: main, command: [x, {copies}]}}]}}\n"
+        )
+    };
+    let many: String = (0..30).map(|n| pod(n, 10)).collect();
+    let parsed = parse(many.as_bytes());
+    assert!(parsed.pods.len() > 20 && parsed.pods.len() + parsed.faulty.len() == 30);
+    let fault = parsed.diagnostics[0].to_string();
+    assert!(fault.contains("the file's pods are larger than 33554432 bytes together"), "{fault}");
 }
 
 #[test]

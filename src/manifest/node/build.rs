@@ -324,6 +324,10 @@ impl Builder<'_, '_> {
             position = Position { line: self.first_line.saturating_add(to_u32(line)), column };
             help = Some("a tab must not indent YAML: use spaces");
         }
+        if let Some(line) = self.conflict() {
+            position = Position { line: self.first_line.saturating_add(to_u32(line)), column: 1 };
+            help = Some("a conflict that a merge of git left: mend it and remove its marks");
+        }
         let message = format!("not valid YAML: {}", error.info());
         let fault = Diagnostic::error(position, &self.path(), &message);
         self.faults.push(match help {
@@ -356,6 +360,11 @@ impl Builder<'_, '_> {
             let at = line.find(|c| c != ' ')?;
             line.get(at..)?.starts_with('\t').then_some((number, to_u32(at) + 1))
         })
+    }
+
+    /// The line, from 0, that git marked the beginning of a conflict with.
+    fn conflict(&self) -> Option<usize> {
+        self.text.lines().position(|line| line.starts_with("<<<<<<< "))
     }
 
     fn stop(&mut self, position: Position, message: &str) -> Option<()> {
@@ -441,7 +450,14 @@ fn as_key(
         let mut path = path.to_owned();
         push_field(&mut path, &text);
         let message = format!("this key stands twice; first in line {first}");
-        return (Pending::Refused, Some(Diagnostic::error(position, &path, &message)));
+        let fault = Diagnostic::error(position, &path, &message);
+        let begins_document = path == "apiVersion" || path == "kind";
+        let fault = if begins_document {
+            fault.with_help("is the `---` missing between two documents?")
+        } else {
+            fault
+        };
+        return (Pending::Refused, Some(fault));
     }
     lines.insert(text.clone(), position.line);
     if text == "<<" && !quoted {
@@ -484,12 +500,19 @@ fn to_u32(number: usize) -> u32 {
 
 /// What the parser's commonest complaints mean to somebody who writes manifests.
 fn explain(info: &str) -> Option<&'static str> {
-    const EXPLANATIONS: [(&str, &str); 12] = [
+    const EXPLANATIONS: [(&str, &str); 13] = [
+        (
+            "expected <document start>",
+            "is this a manifest? Each line of YAML is `key: value`, or begins with `- `",
+        ),
         (
             "mapping values are not allowed",
             "check the indentation of this line; text with `: ` in it needs quotes",
         ),
-        ("simple key expect", "a `:` is missing after this key, or the line belongs elsewhere"),
+        (
+            "simple key expect",
+            "a `:` is missing after this key, or the line belongs to a text above and must be indented",
+        ),
         ("simple key expected", "check the indentation of this line"),
         ("did not find expected key", "check the indentation of this line and the ones before"),
         ("unexpected end of stream", "the quote that begins here is not closed"),

@@ -7,15 +7,15 @@ use crate::manifest::desired::{Claim, DirectoryView};
 use crate::manifest::pod::{
     BackoffPolicy, ContainerSpec, HostNamespaces, Resources, RestartPolicy,
 };
-use crate::state::record::{Accepted, Losses, ManifestFile, RecordPhase};
+use crate::state::record::{Accepted, KeptRevision, Losses, ManifestFile, RecordPhase};
 
-pub(super) const BUILD: &str = "b1";
+pub(in crate::reconciler) const BUILD: &str = "b1";
 
-pub(super) fn file(directory: &str, file: &str) -> ManifestFile {
+pub(in crate::reconciler) fn file(directory: &str, file: &str) -> ManifestFile {
     ManifestFile { directory: directory.to_owned(), file: file.to_owned() }
 }
 
-pub(super) fn pod(name: &str, hostname: &str) -> PodSpec {
+pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
     let container = ContainerSpec {
         name: "a".parse().unwrap(),
         argv: vec!["sleep".to_owned()],
@@ -26,10 +26,12 @@ pub(super) fn pod(name: &str, hostname: &str) -> PodSpec {
         group: 0,
         read_only_root: false,
         mounts: vec![],
+        ports: Vec::new(),
     };
     PodSpec {
         name: name.parse().unwrap(),
         labels: BTreeMap::new(),
+        node_selector: Default::default(),
         annotations: BTreeMap::new(),
         hostname: hostname.to_owned(),
         host: HostNamespaces::default(),
@@ -43,51 +45,56 @@ pub(super) fn pod(name: &str, hostname: &str) -> PodSpec {
     }
 }
 
-pub(super) fn labelled(value: &str) -> PodSpec {
+pub(in crate::reconciler) fn labelled(value: &str) -> PodSpec {
     let mut spec = pod("p", "p");
     spec.labels.insert("v".to_owned(), value.to_owned());
     spec
 }
 
 /// What a directory asks for, and what is there; [`World::act`] carries plans out perfectly.
-pub(super) struct World {
-    pub(super) desired: DesiredState,
-    pub(super) actual: ActualState,
-    pub(super) now: u64,
-    pub(super) ids: u128,
+pub(in crate::reconciler) struct World {
+    pub(in crate::reconciler) desired: DesiredState,
+    pub(in crate::reconciler) actual: ActualState,
+    pub(in crate::reconciler) now: u64,
+    pub(in crate::reconciler) ids: u128,
+    pub(in crate::reconciler) kept: Vec<KeptRevision>,
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(in crate::reconciler) fn new() -> Self {
         let mut world = Self {
             desired: DesiredState::default(),
             actual: ActualState {
                 boot: "boot".parse().unwrap(),
                 executor_build: BUILD.to_owned(),
                 directories: BTreeMap::from([("/m".to_owned(), vec![1])]),
+                node: Node::default(),
+                under_way: BTreeMap::new(),
+                asked: BTreeMap::new(),
                 pods: BTreeMap::new(),
             },
             now: 1000,
             ids: 0,
+            kept: Vec::new(),
         };
         world.see("/m", 1, false);
         world
     }
 
     /// With the pod `p` of `/m/1`, running.
-    pub(super) fn running() -> Self {
+    pub(in crate::reconciler) fn running() -> Self {
         let mut world = Self::new();
         world.claim("1", &pod("p", "p"));
         world.settle();
         world
     }
 
-    pub(super) fn see(&mut self, directory: &str, handle: u8, empty: bool) {
+    pub(in crate::reconciler) fn see(&mut self, directory: &str, handle: u8, empty: bool) {
         let view = DirectoryView::Read { handle: vec![handle], empty };
         self.desired.directories.insert(directory.to_owned(), view);
     }
 
-    pub(super) fn claim_in(&mut self, source: ManifestFile, spec: &PodSpec) {
+    pub(in crate::reconciler) fn claim_in(&mut self, source: ManifestFile, spec: &PodSpec) {
         let claims = self.desired.claims.entry(spec.name.clone()).or_default();
         claims.retain(|claim| claim.source != source);
         let revision = Revision::of(spec);
@@ -95,15 +102,30 @@ impl World {
         claims.sort_by(|a, b| a.source.cmp(&b.source));
     }
 
-    pub(super) fn claim(&mut self, name: &str, spec: &PodSpec) {
+    pub(in crate::reconciler) fn claim(&mut self, name: &str, spec: &PodSpec) {
         self.claim_in(file("/m", name), spec);
     }
 
-    pub(super) fn unclaim(&mut self) {
+    /// Carries a plan out up to the action that is meant, and that one too.
+    #[track_caller]
+    pub(in crate::reconciler) fn act_until(&mut self, is_it: impl Fn(&Action) -> bool) {
+        for _ in 0..40 {
+            for step in self.plan().work.into_values().flatten() {
+                let found = is_it(&step.action);
+                self.act(step.action);
+                if found {
+                    return;
+                }
+            }
+        }
+        panic!("it did not come: {:?}", self.plan());
+    }
+
+    pub(in crate::reconciler) fn unclaim(&mut self) {
         self.desired.claims.clear();
     }
 
-    pub(super) fn plan(&self) -> Plan {
+    pub(in crate::reconciler) fn plan(&self) -> Plan {
         let now = Now { boot: BootTime(self.now), wall: WallTime(5) };
         let plan = reconcile(&self.desired, &self.actual, now);
         assert!(plan.wake_at.is_none_or(|at| at > now.boot), "{plan:?}");
@@ -112,7 +134,7 @@ impl World {
 
     /// The only action, and why.
     #[track_caller]
-    pub(super) fn only(&self) -> (Action, Reason) {
+    pub(in crate::reconciler) fn only(&self) -> (Action, Reason) {
         let plan = self.plan();
         let steps: Vec<Step> = plan.work.into_values().flatten().collect();
         let [step] = steps.as_slice() else { panic!("not one step: {steps:?}") };
@@ -120,25 +142,25 @@ impl World {
     }
 
     #[track_caller]
-    pub(super) fn nothing(&self) {
+    pub(in crate::reconciler) fn nothing(&self) {
         let plan = self.plan();
         assert!(plan.work.is_empty(), "{:?}", plan.work);
     }
 
-    pub(super) fn one(&mut self) -> &mut ActualPod {
+    pub(in crate::reconciler) fn one(&mut self) -> &mut ActualPod {
         assert_eq!(self.actual.pods.len(), 1);
         self.actual.pods.values_mut().next().unwrap()
     }
 
-    pub(super) fn record(&mut self) -> &mut PodRecord {
+    pub(in crate::reconciler) fn record(&mut self) -> &mut PodRecord {
         self.one().record.as_mut().unwrap()
     }
 
-    pub(super) fn id(&self) -> PodId {
+    pub(in crate::reconciler) fn id(&self) -> PodId {
         *self.actual.pods.keys().next().unwrap()
     }
 
-    pub(super) fn settle(&mut self) {
+    pub(in crate::reconciler) fn settle(&mut self) {
         for _ in 0..40 {
             let plan = self.plan();
             self.actual.directories.extend(plan.remember);
@@ -152,15 +174,25 @@ impl World {
         panic!("no rest: {:?}", self.plan());
     }
 
-    pub(super) fn act(&mut self, action: Action) {
+    pub(in crate::reconciler) fn act(&mut self, action: Action) {
         let pods = &mut self.actual.pods;
         match action {
-            Action::Create { source, spec } => {
+            Action::Create(creation) => {
                 self.ids += 1;
-                let record = new_record(PodId::from_random(self.ids), source, &spec);
+                let Creation { source, spec, number, history, held } = *creation;
+                let mut record = new_record(PodId::from_random(self.ids), source, &spec);
+                record.accepted.number = number;
+                (record.history, record.held) = (history, held);
                 pods.insert(record.id, actual_pod(record, &spec));
             }
-            Action::Accept { record, spec } => {
+            Action::Retire { record, keeps, successor } => {
+                self.kept.extend(keeps);
+                let pod = pods.get_mut(&record.id).unwrap();
+                pod.successor = successor;
+                pod.record = Some(*record);
+            }
+            Action::Accept { record, spec, before } => {
+                self.kept.extend(before.map(|before| *before));
                 let pod = pods.get_mut(&record.id).unwrap();
                 pod.spec = Some(stored(&spec));
                 pod.record = Some(*record);
@@ -198,18 +230,23 @@ impl World {
                     pods.remove(&id);
                 }
             }
-            Action::Forget(id) => {
+            Action::Forget { id, revisions_of } => {
+                self.kept.retain(|kept| Some(&kept.name) != revisions_of.as_ref());
                 pods.remove(&id);
             }
         }
     }
 }
 
-pub(super) fn stored(spec: &PodSpec) -> StoredSpec {
+pub(in crate::reconciler) fn stored(spec: &PodSpec) -> StoredSpec {
     StoredSpec { spec: Arc::new(spec.clone()), revision: Revision::of(spec) }
 }
 
-pub(super) fn new_record(id: PodId, source: ManifestFile, spec: &PodSpec) -> PodRecord {
+pub(in crate::reconciler) fn new_record(
+    id: PodId,
+    source: ManifestFile,
+    spec: &PodSpec,
+) -> PodRecord {
     let revision = Revision::of(spec);
     let (digest, shared) = (revision.digest(), revision.shared);
     PodRecord {
@@ -221,24 +258,27 @@ pub(super) fn new_record(id: PodId, source: ManifestFile, spec: &PodSpec) -> Pod
         phase: RecordPhase::Active,
         created_at: WallTime(0),
         losses: Losses::default(),
+        held: None,
+        successor: None,
     }
 }
 
-pub(super) fn actual_pod(record: PodRecord, spec: &PodSpec) -> ActualPod {
+pub(in crate::reconciler) fn actual_pod(record: PodRecord, spec: &PodSpec) -> ActualPod {
     ActualPod {
         record: Some(record),
         adoptable: None,
         spec: Some(stored(spec)),
+        successor: None,
         executor: ExecutorState::Absent,
         has_runtime: false,
     }
 }
 
-pub(super) fn connected(report: Option<PodReport>) -> ExecutorState {
+pub(in crate::reconciler) fn connected(report: Option<PodReport>) -> ExecutorState {
     ExecutorState::Connected { build: BUILD.to_owned(), refused_upgrade: false, report }
 }
 
-pub(super) fn report(record: &PodRecord, goal: Goal) -> PodReport {
+pub(in crate::reconciler) fn report(record: &PodRecord, goal: Goal) -> PodReport {
     let Accepted { number, digest, .. } = record.accepted;
     PodReport { number, digest, goal, finished: None, containers: vec![] }
 }

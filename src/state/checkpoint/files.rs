@@ -8,7 +8,7 @@ use crate::clock::{BootId, BootTime, WallTime};
 use crate::ids::{Attempt, PodId};
 use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Hash;
-use crate::state::record::{Accepted, LastRun, Losses, ManifestFile, PodRecord, RecordPhase};
+use crate::state::record::{Accepted, Held, LastRun, Losses, ManifestFile, PodRecord, RecordPhase};
 
 /// The number of a file's format: `N` is written, and what is older is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,8 +36,8 @@ impl<'de, const N: u32> Deserialize<'de> for Format<N> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpecFile {
-    /// The file's format.
-    pub format: Format<1>,
+    /// The file's format. 2: `held`.
+    pub format: Format<2>,
     /// The instance.
     pub id: PodId,
     /// The manifest that has the pod.
@@ -48,12 +48,15 @@ pub struct SpecFile {
     pub history: Vec<Accepted>,
     /// When the instance was made.
     pub created_at: WallTime,
+    /// Whether the pod was rolled back to it.
+    #[serde(default)]
+    pub held: Option<Held>,
     /// The specification.
     pub spec: PodSpec,
 }
 
 impl Checkpoint for SpecFile {
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 }
 
 impl SpecFile {
@@ -69,6 +72,8 @@ impl SpecFile {
             phase: _,
             created_at,
             losses: _,
+            held,
+            successor: _,
         } = record;
         Self {
             format: Format,
@@ -77,6 +82,7 @@ impl SpecFile {
             accepted: accepted.clone(),
             history: history.clone(),
             created_at: *created_at,
+            held: *held,
             spec,
         }
     }
@@ -85,7 +91,7 @@ impl SpecFile {
     /// with it: it counts as active, and what its directory and its executor say corrects that.
     #[must_use]
     pub fn to_record(&self) -> PodRecord {
-        let Self { format: _, id, source, accepted, history, created_at, spec } = self;
+        let Self { format: _, id, source, accepted, history, created_at, held, spec } = self;
         PodRecord {
             id: *id,
             name: spec.name.clone(),
@@ -95,6 +101,8 @@ impl SpecFile {
             phase: RecordPhase::Active,
             created_at: *created_at,
             losses: Losses::default(),
+            held: *held,
+            successor: None,
         }
     }
 }

@@ -51,6 +51,8 @@ fn check_golden<T: Checkpoint + PartialEq + Debug>(name: &str, value: &T) {
 #[test]
 fn golden_checkpoints_of_every_format_are_read_and_the_newest_is_written_as_ever() {
     check_golden("v1/spec.json", &SpecFile::of(&samples::record(1), samples::spec()));
+    let held = samples::later_records()[0].1.clone();
+    check_golden("v2/spec.json", &SpecFile::of(&held, samples::spec()));
     check_golden("v1/attempt.json", &attempt());
     for (n, exit) in samples::exits().into_iter().enumerate() {
         check_golden(&format!("v1/exit-{n}.json"), &ExitFile::of(samples::run(4, exit)));

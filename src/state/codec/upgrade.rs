@@ -95,7 +95,7 @@ mod tests {
     }
 
     fn bytes(value: &impl Serialize) -> Vec<u8> {
-        super::super::bincode().serialize(value).unwrap()
+        super::super::bincode(1000).serialize(value).unwrap()
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::WallTime;
+use crate::manifest::pod::PodSpec;
 use crate::state::record::{RecordPhase, TerminationCause};
 use crate::state::samples;
 
@@ -14,6 +15,7 @@ pub(in crate::state) fn run(store: Box<dyn Store>, reopen: Reopen<'_>) {
     let store = keeps_what_was_committed(store, reopen);
     let store = makes_changes_in_order(store, reopen);
     let store = refuses_a_batch_as_a_whole(store, reopen);
+    let store = keeps_the_newest_revisions_of_a_pod(store, reopen);
     keeps_the_newest_events(store, reopen);
 }
 
@@ -93,6 +95,41 @@ fn refuses_a_batch_as_a_whole(mut store: Box<dyn Store>, reopen: Reopen<'_>) -> 
     assert!(matches!(store.commit(&many), Err(StoreError::Refused { .. })));
     let (store, after) = reopened(store, reopen);
     assert_eq!(after, before);
+    store
+}
+
+fn keeps_the_newest_revisions_of_a_pod(
+    mut store: Box<dyn Store>,
+    reopen: Reopen<'_>,
+) -> Box<dyn Store> {
+    let most = REVISIONS_MAX as u64;
+    let revision = |number| samples::revision(number);
+    let put = |revision| Change::PutRevision(Box::new(revision));
+    // A name that begins like the other.
+    let other = KeptRevision { name: "shop/web-10".parse().unwrap(), ..revision(7) };
+    store.commit(&[put(other.clone())]).unwrap();
+    let numbers = |found: Vec<KeptRevision>| -> Vec<u64> {
+        found.iter().map(|revision| revision.accepted.number).collect()
+    };
+    let name = revision(1).name;
+    let all: Vec<Change> = (1..=most + 2).map(|number| put(revision(number))).collect();
+    // Within a batch, and over several.
+    store.commit(&all[..usize::try_from(most).unwrap() + 1]).unwrap();
+    store.commit(&all[usize::try_from(most).unwrap() + 1..]).unwrap();
+    let (mut store, _) = reopened(store, reopen);
+    let kept = store.revisions(&name).unwrap();
+    assert_eq!(numbers(kept.clone()), (3..=most + 2).collect::<Vec<u64>>());
+    assert_eq!(kept[0], revision(3));
+    let mut long = revision(99);
+    let mut spec = PodSpec::clone(long.spec.as_ref().unwrap());
+    spec.hostname = "x".repeat(REVISION_LEN_MAX);
+    long.spec = Some(Arc::new(spec));
+    store.commit(&[put(long)]).unwrap();
+    assert_eq!(store.revisions(&name).unwrap(), kept, "too long: it is left out");
+    store.commit(&[put(revision(50)), Change::ForgetRevisions(name.clone())]).unwrap();
+    let (mut store, _) = reopened(store, reopen);
+    assert_eq!(store.revisions(&name).unwrap(), []);
+    assert_eq!(store.revisions(&other.name).unwrap(), [other]);
     store
 }
 

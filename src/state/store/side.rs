@@ -77,7 +77,7 @@ fn read_slot(file: &File, slot: u64) -> io::Result<Result<u64, CodecError>> {
     let (len, rest) = bytes.split_first().expect("the array is not empty");
     let len = usize::from(*len);
     if filled < 1 + len {
-        return Ok(Err(CodecError::Size { found: filled }));
+        return Ok(Err(CodecError::Size { found: filled, most: bytes.len() }));
     }
     Ok(codec::decode::<SideNote>(PLACE, &rest[..len]).map(|(sequence, SideNote)| sequence))
 }

@@ -5,6 +5,7 @@
 //!        │  default tree   "meta" → sequence │ number and digest of all other values
 //!        │  pods           instance id, 16 bytes → record
 //!        │  directories    name as configured → handle
+//!        │  revisions      pod, 0, number, 8 bytes, big-endian → an earlier specification
 //!        └  events         number, 8 bytes, big-endian → event
 //! <data>/state.seq         the side file: a commit that the store has reached (`side`)
 //! <data>/state.lock        locked as long as an agent uses the store
@@ -39,7 +40,9 @@ use rustix::io::Errno;
 
 use super::side::{self, Side, SideFile};
 use super::{Change, Contents, Store, StoreError, check};
+use crate::ids::PodName;
 use crate::state::checkpoint::{create_dir_durable, sync_dir};
+use crate::state::record::KeptRevision;
 
 mod database;
 
@@ -160,6 +163,13 @@ impl Store for SledStore {
         let contents = database.read(&self.files)?;
         self.database = Some(database);
         Ok(contents)
+    }
+
+    fn revisions(&mut self, name: &PodName) -> Result<Vec<KeptRevision>, StoreError> {
+        let database = self.take_database()?;
+        let revisions = database.revisions(&self.files, name)?;
+        self.database = Some(database);
+        Ok(revisions)
     }
 
     fn commit(&mut self, batch: &[Change]) -> Result<(), StoreError> {

@@ -20,6 +20,10 @@ struct GatedStore {
 }
 
 impl Store for GatedStore {
+    fn revisions(&mut self, _: &PodName) -> Result<Vec<KeptRevision>, StoreError> {
+        Ok(Vec::new())
+    }
+
     fn load(&mut self) -> Result<Contents, StoreError> {
         Ok(Contents::default())
     }
@@ -84,6 +88,10 @@ fn a_failure_is_answered_and_the_next_commit_is_tried() {
 struct PanickyStore(bool);
 
 impl Store for PanickyStore {
+    fn revisions(&mut self, _: &PodName) -> Result<Vec<KeptRevision>, StoreError> {
+        Ok(Vec::new())
+    }
+
     fn load(&mut self) -> Result<Contents, StoreError> {
         Ok(Contents::default())
     }

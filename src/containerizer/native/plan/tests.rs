@@ -19,6 +19,7 @@ fn container(name: &str) -> ContainerSpec {
         group: 0,
         read_only_root: false,
         mounts: Vec::new(),
+        ports: Vec::new(),
     }
 }
 
@@ -26,6 +27,7 @@ fn pod(containers: Vec<ContainerSpec>) -> PodSpec {
     PodSpec {
         name: "shop/web".parse().unwrap(),
         labels: Default::default(),
+        node_selector: Default::default(),
         annotations: Default::default(),
         hostname: "web".to_owned(),
         host: HostNamespaces::default(),

@@ -1,7 +1,7 @@
 //! The calls into sled, each of them behind [`guarded`]. What lies where is drawn in the parent
 //! module.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,12 +14,16 @@ use ::sled::{Db, Mode, Tree};
 use sha2::{Digest, Sha256};
 
 use super::super::events::EventRing;
-use super::super::{DIRECTORIES, DirectoryHandle, EVENTS, PODS, pod_key};
+use super::super::{
+    DIRECTORIES, DirectoryHandle, EVENTS, PODS, REVISIONS, is_keepable, pod_key, revision_key,
+    revision_prefix,
+};
 use super::{
     Change, Contents, Files, StoreError, create_private_dir, io_error, sync_dir, wait_for_lock,
 };
+use crate::ids::PodName;
 use crate::state::codec::{self, CodecError, Place, Value};
-use crate::state::record::PodRecord;
+use crate::state::record::{KeptRevision, PodRecord, REVISIONS_MAX};
 use crate::state::store::EventRecord;
 
 /// sled's default is 1 GiB.
@@ -79,6 +83,7 @@ struct Trees {
     pods: Tree,
     directories: Tree,
     events: Tree,
+    revisions: Tree,
 }
 
 /// Writes of one commit, by tree and key, so that of two to one key the later wins; none removes.
@@ -141,7 +146,6 @@ impl Database {
         let sequence = self.sequence + 1;
         let meta = self
             .writes(sequence, batch)
-            .map_err(|error| Trouble::Doubt(error.to_string()))
             .and_then(|writes| guarded(|| transact(self.trees(), self.meta, sequence, &writes)))
             .map_err(|trouble| trouble.while_committing(files))?;
         self.sync_blobs(files).map_err(|e| io_error("sync the blobs of", &files.store, e))?;
@@ -155,7 +159,44 @@ impl Database {
         self.trees.as_ref().expect("they are taken only when it is dropped")
     }
 
-    fn writes(&mut self, sequence: u64, batch: &[Change]) -> Result<Writes, CodecError> {
+    /// The earlier revisions of a pod, oldest first.
+    pub(super) fn revisions(
+        &self,
+        files: &Files,
+        name: &PodName,
+    ) -> Result<Vec<KeptRevision>, StoreError> {
+        let read = || {
+            self.trees()
+                .revisions
+                .scan_prefix(revision_prefix(name))
+                .map(|entry| {
+                    let (key, bytes) = entry?;
+                    value(Place { tree: REVISIONS, key: &key }, &bytes).map(|(_, found)| found)
+                })
+                .collect()
+        };
+        guarded(read).map_err(|trouble| trouble.while_opening(files))
+    }
+
+    /// The keys of the earlier revisions of a pod when these writes are made, in order.
+    fn revision_keys(&self, writes: &Writes, name: &PodName) -> Result<BTreeSet<Vec<u8>>, Trouble> {
+        let prefix = revision_prefix(name);
+        let stored = self.trees().revisions.scan_prefix(&prefix).keys();
+        let mut keys =
+            stored.map(|key| Ok(key?.to_vec())).collect::<Result<BTreeSet<_>, Trouble>>()?;
+        for ((tree, key), value) in writes.range((REVISIONS, prefix.clone())..) {
+            if *tree != REVISIONS || !key.starts_with(&prefix) {
+                break;
+            }
+            match value {
+                Some(_) => keys.insert(key.clone()),
+                None => keys.remove(key),
+            };
+        }
+        Ok(keys)
+    }
+
+    fn writes(&mut self, sequence: u64, batch: &[Change]) -> Result<Writes, Trouble> {
         let mut writes = Writes::new();
         for change in batch {
             match change {
@@ -175,6 +216,20 @@ impl Database {
                     if let Some(number) = done.removed {
                         writes.insert((EVENTS, number.to_be_bytes().to_vec()), None);
                     }
+                }
+                Change::PutRevision(revision) if is_keepable(revision) => {
+                    let KeptRevision { name, accepted, .. } = &**revision;
+                    let key = revision_key(name, accepted.number);
+                    put(&mut writes, REVISIONS, &key, sequence, &**revision)?;
+                    let keys = guarded(|| self.revision_keys(&writes, name))?;
+                    let excess = keys.len().saturating_sub(REVISIONS_MAX);
+                    writes
+                        .extend(keys.into_iter().take(excess).map(|old| ((REVISIONS, old), None)));
+                }
+                Change::PutRevision(_) => {}
+                Change::ForgetRevisions(name) => {
+                    let keys = guarded(|| self.revision_keys(&writes, name))?;
+                    writes.extend(keys.into_iter().map(|key| ((REVISIONS, key), None)));
                 }
             }
         }
@@ -234,22 +289,24 @@ fn put<V: Value>(
     key: &[u8],
     sequence: u64,
     value: &V,
-) -> Result<(), CodecError> {
-    let bytes = codec::encode(Place { tree, key }, sequence, value)?;
+) -> Result<(), Trouble> {
+    let bytes = codec::encode(Place { tree, key }, sequence, value)
+        .map_err(|error| Trouble::Doubt(error.to_string()))?;
     writes.insert((tree, key.to_vec()), Some(bytes));
     Ok(())
 }
 
 fn transact(trees: &Trees, before: Meta, sequence: u64, writes: &Writes) -> Result<Meta, Trouble> {
-    let all = (&*trees.db, &trees.pods, &trees.directories, &trees.events);
-    let meta = all
-        .transaction(|(default, pods, directories, events)| {
+    let Trees { db, pods, directories, events, revisions } = trees;
+    let meta = (&**db, pods, directories, events, revisions)
+        .transaction(|(default, pods, directories, events, revisions)| {
             // From the start: a transaction may be tried more than once.
             let mut meta = before;
             for ((tree, key), value) in writes {
                 let target: &TransactionalTree = match *tree {
                     PODS => pods,
                     DIRECTORIES => directories,
+                    REVISIONS => revisions,
                     _ => events,
                 };
                 let old = match value {
@@ -284,8 +341,9 @@ fn open_trees(path: &Path) -> Result<Trees, Trouble> {
         // No thread of its own that flushes: an idle agent writes nothing, and does not wake up.
         .flush_every_ms(None)
         .open()?;
-    let [pods, directories, events] = [PODS, DIRECTORIES, EVENTS].map(|name| db.open_tree(name));
-    Ok(Trees { pods: pods?, directories: directories?, events: events?, db })
+    let [pods, directories, events, revisions] =
+        [PODS, DIRECTORIES, EVENTS, REVISIONS].map(|name| db.open_tree(name));
+    Ok(Trees { pods: pods?, directories: directories?, events: events?, revisions: revisions?, db })
 }
 
 /// Syncs what sled made, and the entries of all of it, once: later only its data file changes.
@@ -300,7 +358,7 @@ fn sync_creation(files: &Files) -> io::Result<()> {
 
 fn read_trees(trees: &Trees) -> Result<(Contents, Meta, EventRing), Trouble> {
     for name in trees.db.tree_names() {
-        let known = [DEFAULT_TREE, PODS, DIRECTORIES, EVENTS];
+        let known = [DEFAULT_TREE, PODS, DIRECTORIES, EVENTS, REVISIONS];
         if !known.iter().any(|known| known.as_bytes() == &*name) {
             let name = String::from_utf8_lossy(&name);
             return Err(Trouble::Doubt(format!("there is a tree {name:?} in it")));
@@ -328,6 +386,12 @@ fn read_trees(trees: &Trees) -> Result<(Contents, Meta, EventRing), Trouble> {
     reader.read(&trees.events, EVENTS, |key, event: EventRecord| {
         let number = key.try_into().map_err(|_| "its key is no number".to_owned())?;
         events.insert(u64::from_be_bytes(number), event);
+        Ok(())
+    })?;
+    reader.read(&trees.revisions, REVISIONS, |key, revision: KeptRevision| {
+        if key != revision_key(&revision.name, revision.accepted.number) {
+            return Err("it is the revision of another pod".into());
+        }
         Ok(())
     })?;
     if reader.found != meta {

@@ -1,0 +1,262 @@
+//! What is asked of the agent from outside, in its loop: the ends of [`Request`]s that need to know
+//! what is wanted and what is there.
+//!
+//! What is asked of a pod is not done here: it becomes part of what the reconciler decides on, and
+//! whoever asked is answered when the record says so. Not here: files (`put`), and what would be
+//! done (`inspect`).
+
+use std::path::Path;
+
+use tokio::sync::oneshot;
+
+use super::core::Core;
+use super::inspect::Inspection;
+use super::put;
+use super::service::{DeleteRefused, Done, Refused, Request};
+use super::worker::Update;
+use crate::clock::{BootTime, WallTime};
+use crate::ids::{PodId, PodName};
+use crate::manifest::revision::Revision;
+use crate::reconciler::{Asked, Key, Now, Plan, Reason, StoredSpec};
+use crate::state::record::{KeptRevision, ManifestFile, PodRecord, RecordPhase, TerminationCause};
+use crate::state::store::StoreError;
+
+/// Who asked something of an instance.
+pub(super) type Asker = oneshot::Sender<Result<Done, Refused>>;
+
+/// Somebody wants a pod rolled back.
+#[derive(Debug)]
+pub(super) struct RollBackAsk {
+    name: PodName,
+    /// None: to the one before.
+    to: Option<u64>,
+    asker: Asker,
+}
+
+impl Core {
+    pub(super) fn answer(&mut self, request: Request) {
+        // Whoever asked may have gone: that an answer is not taken is no fault.
+        match request {
+            Request::Delete { name, answer } => {
+                let found = self.file_to_delete(&name);
+                // Not here: the manifests may be on a file system that hangs.
+                tokio::task::spawn_blocking(move || {
+                    let result = found.and_then(|source_file| remove_manifest(name, source_file));
+                    let _gone = answer.send(result);
+                });
+            }
+            Request::Put { file, text, answer } => {
+                let directory = self.manifests.first().map(str::to_owned);
+                let owners = put::owners(self.desired(), &self.actual);
+                tokio::task::spawn_blocking(move || {
+                    let _gone = answer.send(put::put(directory, file, &text, &owners));
+                });
+            }
+            Request::Inspect { answer } => {
+                let now = Now { boot: BootTime::now(), wall: WallTime::now() };
+                let (desired, actual) = (self.desired().clone(), self.actual.clone());
+                let directory = self.manifests.first().map(str::to_owned);
+                let _gone = answer.send(Box::new(Inspection { desired, actual, directory, now }));
+            }
+            Request::Revisions { name, answer } => {
+                let store = self.context.store.clone();
+                tokio::spawn(async move {
+                    let found = store.revisions(name).await;
+                    let _gone = answer.send(found.map_err(|error| super::chain(&error)));
+                });
+            }
+            Request::Restart { name, answer } => match self.instance_of(&name) {
+                Ok(record) => self.ask(record.id, &name, Asked::Restart, answer),
+                Err(refused) => {
+                    let _gone = answer.send(Err(refused));
+                }
+            },
+            Request::RollBack { name, to, answer } => {
+                let context = self.context.clone();
+                tokio::spawn(async move {
+                    let found = context.store.revisions(name.clone()).await;
+                    let ask = RollBackAsk { name, to, asker: answer };
+                    context.tell(Update::RevisionsRead { ask, found }).await;
+                });
+            }
+        }
+    }
+
+    /// The earlier revisions are known now.
+    pub(super) fn roll_back(
+        &mut self,
+        ask: RollBackAsk,
+        found: Result<Vec<KeptRevision>, StoreError>,
+    ) {
+        let RollBackAsk { name, to, asker } = ask;
+        let found = found.map_err(|error| Refused::Failed(super::chain(&error)));
+        let chosen = self.instance_of(&name).and_then(|record| {
+            let (number, stored) = choose_revision(record, to, &found?)?;
+            Ok((record.id, Asked::RollBack { to: number, stored }))
+        });
+        match chosen {
+            Ok((id, asked)) => self.ask(id, &name, asked, asker),
+            Err(refused) => {
+                let _gone = asker.send(Err(refused));
+            }
+        }
+    }
+
+    fn ask(&mut self, id: PodId, name: &PodName, asked: Asked, asker: Asker) {
+        self.actual.asked.insert(id, asked);
+        self.askers.entry(id).or_default().push(asker);
+        self.release(&Key::Pod(name.clone()));
+    }
+
+    /// The instance of a pod that shall run or is through.
+    fn instance_of(&self, name: &PodName) -> Result<&PodRecord, Refused> {
+        let records = || self.actual.pods.values().filter_map(|pod| pod.record.as_ref());
+        let mut of_pod = records().filter(|record| record.name == *name);
+        let stays = |record: &&PodRecord| match record.phase {
+            RecordPhase::Active | RecordPhase::Finished { .. } => true,
+            RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => false,
+        };
+        if let Some(record) = of_pod.clone().find(stays) {
+            return Ok(record);
+        }
+        Err(if of_pod.next().is_some() {
+            Refused::Conflict(format!("pod {name} is ending"))
+        } else if self.desired().claims.contains_key(name) {
+            Refused::Conflict(format!("pod {name} has not been started yet"))
+        } else {
+            Refused::NotFound(name.clone())
+        })
+    }
+
+    /// A record became durable: perhaps somebody waits for that.
+    pub(super) fn answer_askers(&mut self, record: &PodRecord) {
+        let message = match (self.actual.asked.get(&record.id), &record.phase) {
+            (Some(Asked::Restart), RecordPhase::Terminating { cause, .. }) => match cause {
+                TerminationCause::Restarted | TerminationCause::Replaced => {
+                    format!("pod {} is restarted", record.name)
+                }
+                TerminationCause::Removed | TerminationCause::Orphaned => return,
+            },
+            (Some(Asked::RollBack { to, .. }), _)
+                if record.held.is_some_and(|held| held.to == *to) =>
+            {
+                let file = &record.source;
+                format!("pod {} is rolled back to revision {to} until {file} changes", record.name)
+            }
+            (Some(_) | None, _) => return,
+        };
+        let number = record.successor.as_ref().unwrap_or(&record.accepted).number;
+        self.end_asking(record.id, &Ok(Done { message, number }));
+    }
+
+    /// A step for a pod failed; it is tried again, so what was asked stands.
+    pub(super) fn tell_askers(&mut self, key: &Key, error: &str) {
+        let Key::Pod(name) = key else { return };
+        let is_of_pod = |id: &PodId| self.actual.pods.get(id).and_then(|p| p.name()) == Some(name);
+        let ids: Vec<PodId> = self.askers.keys().copied().filter(is_of_pod).collect();
+        for id in ids {
+            let refused = Refused::Failed(format!("{error}; it will be tried again"));
+            for asker in self.askers.remove(&id).unwrap_or_default() {
+                let _gone = asker.send(Err(refused.clone()));
+            }
+        }
+    }
+
+    /// What was asked of an instance, and is neither under way nor planned, can't be done.
+    pub(super) fn refuse_what_is_not_planned(&mut self, plan: &Plan) {
+        let ids: Vec<PodId> = self.actual.asked.keys().copied().collect();
+        for id in ids {
+            let Some(name) = self.actual.pods.get(&id).and_then(|pod| pod.name()).cloned() else {
+                self.end_asking(id, &Err(Refused::Conflict("the pod is gone".to_owned())));
+                continue;
+            };
+            let key = Key::Pod(name);
+            let steps = plan.work.get(&key).into_iter().flatten();
+            let mut planned = steps.filter(|step| {
+                matches!(
+                    step.reason,
+                    Reason::RolledBack(_) | Reason::Terminated(TerminationCause::Restarted)
+                )
+            });
+            if self.is_working(&key) || planned.next().is_some() {
+                continue;
+            }
+            let Key::Pod(name) = key else { continue };
+            let why = match plan.waits.get(&name) {
+                Some(wait) => format!("pod {name} can't be started again: it {}", wait.why),
+                None => format!("pod {name} is ending, or its specification is lost"),
+            };
+            self.end_asking(id, &Err(Refused::Conflict(why)));
+        }
+    }
+
+    fn end_asking(&mut self, id: PodId, answer: &Result<Done, Refused>) {
+        self.actual.asked.remove(&id);
+        for asker in self.askers.remove(&id).unwrap_or_default() {
+            let _gone = asker.send(answer.clone());
+        }
+    }
+
+    fn file_to_delete(&self, name: &PodName) -> Result<ManifestFile, DeleteRefused> {
+        let record = self.actual.pods.values().filter_map(|pod| pod.record.as_ref());
+        let owned = record.filter(|record| record.name == *name).map(|record| &record.source);
+        let claimed = self.desired().claims.get(name).into_iter().flatten().map(|c| &c.source);
+        let source_file = owned
+            .chain(claimed)
+            .find(|source| !source.file.is_empty())
+            .cloned()
+            .ok_or_else(|| DeleteRefused::NotFound(name.clone()))?;
+        if !self.manifests.is_alone(&source_file) {
+            return Err(DeleteRefused::SharedFile { name: name.clone(), source_file });
+        }
+        Ok(source_file)
+    }
+}
+
+/// The revision to go back to: the wanted one, or the newest before the present one that is
+/// something else. Of a pod that was rolled back, before the one it was rolled back to.
+fn choose_revision(
+    record: &PodRecord,
+    to: Option<u64>,
+    kept: &[KeptRevision],
+) -> Result<(u64, StoredSpec), Refused> {
+    let PodRecord { name, accepted, held, .. } = record;
+    let is_other = |revision: &&KeptRevision| revision.accepted.digest != accepted.digest;
+    let chosen = match to {
+        Some(to) => kept.iter().find(|revision| revision.accepted.number == to),
+        None => {
+            let below = held.map_or(accepted.number, |held| held.to);
+            kept.iter().rev().filter(is_other).find(|it| it.accepted.number < below)
+        }
+    };
+    let refuse = |why: String| Err(Refused::Conflict(why));
+    let Some(chosen) = chosen else {
+        let numbers: Vec<String> = kept.iter().map(|it| it.accepted.number.to_string()).collect();
+        return refuse(match (to, numbers.is_empty()) {
+            (None, _) | (_, true) => format!("no earlier revision of pod {name} is kept"),
+            (Some(to), false) => {
+                format!("revision {to} of pod {name} is not kept: {} are", numbers.join(", "))
+            }
+        });
+    };
+    let number = chosen.accepted.number;
+    if !is_other(&chosen) {
+        return refuse(format!("pod {name} is what revision {number} was"));
+    }
+    let Some(spec) = &chosen.spec else {
+        return refuse(format!("revision {number} of pod {name} was kept by another version"));
+    };
+    let stored = StoredSpec { spec: spec.clone(), revision: Revision::of(spec) };
+    Ok((number, stored))
+}
+
+fn remove_manifest(
+    name: PodName,
+    source_file: ManifestFile,
+) -> Result<ManifestFile, DeleteRefused> {
+    let path = Path::new(&source_file.directory).join(&source_file.file);
+    match std::fs::remove_file(&path) {
+        Ok(()) => Ok(source_file),
+        Err(error) => Err(DeleteRefused::NotRemoved { name, source_file, why: error.to_string() }),
+    }
+}

@@ -1,0 +1,195 @@
+//! A container and what stands in it.
+
+use super::probe::{LIFECYCLE, PROBE};
+use super::security::CONTAINER_SECURITY;
+use super::*;
+
+/// The number of a port.
+const PORT_NUMBER: Shape = Shape::Integer(1, u16::MAX as i64);
+
+pub(in super::super) static CONTAINER: Object = object(
+    "spec.containers[]",
+    &[
+        works("name", TEXT),
+        works("command", TEXTS),
+        works("args", TEXTS),
+        works("env", Shape::List(&Shape::Object(&ENV_VAR))),
+        works("workingDir", TEXT),
+        works("resources", Shape::Object(&RESOURCES)),
+        works("securityContext", Shape::Object(&CONTAINER_SECURITY)),
+        works("volumeMounts", Shape::List(&Shape::Object(&VOLUME_MOUNT))),
+        works("ports", Shape::List(&Shape::Object(&PORT))),
+        later("envFrom", Shape::List(&Shape::Object(&ENV_FROM))),
+        later_but(
+            "image",
+            TEXT,
+            "leave it out: the container then sees the host's own files, read-only",
+        ),
+        ignored(
+            "imagePullPolicy",
+            Shape::Words(&["Always", "IfNotPresent", "Never"]),
+            "there is no image to pull",
+        ),
+        later("lifecycle", Shape::Object(&LIFECYCLE)),
+        later("livenessProbe", Shape::Object(&PROBE)),
+        later("readinessProbe", Shape::Object(&PROBE)),
+        later("resizePolicy", Shape::List(&Shape::Object(&RESIZE_POLICY))),
+        later_but(
+            "restartPolicy",
+            Shape::Words(&["Always", "OnFailure", "Never"]),
+            "`spec.restartPolicy` counts for all containers",
+        ),
+        later("restartPolicyRules", Shape::List(&Shape::Object(&RESTART_RULE))),
+        later("startupProbe", Shape::Object(&PROBE)),
+        only("stdin", BOOLEAN, &["false"], ""),
+        only("stdinOnce", BOOLEAN, &["false"], ""),
+        later("terminationMessagePath", TEXT),
+        later("terminationMessagePolicy", Shape::Words(&["File", "FallbackToLogsOnError"])),
+        only("tty", BOOLEAN, &["false"], ""),
+        never(
+            "volumeDevices",
+            Shape::List(&Shape::Object(&VOLUME_DEVICE)),
+            "there are no block volumes; use `hostPath` of type BlockDevice",
+        ),
+    ],
+);
+
+pub(super) static EPHEMERAL_CONTAINER: Object = Object {
+    place: "spec.ephemeralContainers[]",
+    unknown: Unknown::Field,
+    fields: &[part("targetContainerName", TEXT)],
+    like: Some(&CONTAINER),
+};
+
+pub(in super::super) static ENV_VAR: Object = object(
+    "spec.containers[].env[]",
+    &[works("name", TEXT), works("value", TEXT), later("valueFrom", Shape::Object(&VALUE_FROM))],
+);
+
+static VALUE_FROM: Object = object(
+    "spec.containers[].env[].valueFrom",
+    &[
+        part("fieldRef", Shape::Object(&FIELD_REF)),
+        part("resourceFieldRef", Shape::Object(&RESOURCE_FIELD_REF)),
+        part("configMapKeyRef", Shape::Object(&KEY_REF)),
+        part("secretKeyRef", Shape::Object(&KEY_REF)),
+        part("fileKeyRef", Shape::Object(&FILE_KEY_REF)),
+    ],
+);
+
+pub(super) static FIELD_REF: Object =
+    object("….fieldRef", &[part("apiVersion", TEXT), part("fieldPath", TEXT)]);
+
+pub(super) static RESOURCE_FIELD_REF: Object = object(
+    "….resourceFieldRef",
+    &[part("containerName", TEXT), part("resource", TEXT), part("divisor", QUANTITY)],
+);
+
+static KEY_REF: Object = object(
+    "spec.containers[].env[].valueFrom.configMapKeyRef, .secretKeyRef",
+    &[part("name", TEXT), part("key", TEXT), part("optional", BOOLEAN)],
+);
+
+static FILE_KEY_REF: Object = object(
+    "spec.containers[].env[].valueFrom.fileKeyRef",
+    &[part("volumeName", TEXT), part("path", TEXT), part("key", TEXT), part("optional", BOOLEAN)],
+);
+
+static ENV_FROM: Object = object(
+    "spec.containers[].envFrom[]",
+    &[
+        part("prefix", TEXT),
+        part("configMapRef", Shape::Object(&OBJECT_REF)),
+        part("secretRef", Shape::Object(&OBJECT_REF)),
+    ],
+);
+
+static OBJECT_REF: Object = object(
+    "spec.containers[].envFrom[].configMapRef, .secretRef",
+    &[part("name", TEXT), part("optional", BOOLEAN)],
+);
+
+pub(in super::super) static RESOURCES: Object = object(
+    "spec.containers[].resources",
+    &[
+        works("limits", Shape::Object(&RESOURCE_NAMES)),
+        works("requests", Shape::Object(&RESOURCE_NAMES)),
+        never("claims", Shape::List(&Shape::Object(&CLAIM)), NO_CLAIMS),
+    ],
+);
+
+/// The keys of `limits` and `requests`.
+pub(in super::super) static RESOURCE_NAMES: Object = Object {
+    place: "spec.containers[].resources.limits, .requests",
+    unknown: Unknown::Refused { why: "not supported: only `cpu` and `memory` can be limited" },
+    fields: &[
+        works("cpu", QUANTITY),
+        works("memory", QUANTITY),
+        later("ephemeral-storage", QUANTITY),
+    ],
+    like: None,
+};
+
+static CLAIM: Object =
+    object("spec.containers[].resources.claims[]", &[part("name", TEXT), part("request", TEXT)]);
+
+pub(super) static POD_RESOURCES: Object = object(
+    "spec.resources",
+    &[
+        part("limits", QUANTITY_MAP),
+        part("requests", QUANTITY_MAP),
+        part("claims", Shape::List(&Shape::Object(&CLAIM))),
+    ],
+);
+
+static RESIZE_POLICY: Object = object(
+    "spec.containers[].resizePolicy[]",
+    &[part("resourceName", TEXT), part("restartPolicy", TEXT)],
+);
+
+static RESTART_RULE: Object = object(
+    "spec.containers[].restartPolicyRules[]",
+    &[part("action", TEXT), part("exitCodes", Shape::Object(&EXIT_CODES))],
+);
+
+static EXIT_CODES: Object = object(
+    "spec.containers[].restartPolicyRules[].exitCodes",
+    &[part("operator", TEXT), part("values", Shape::List(&INT32))],
+);
+
+pub(in super::super) static VOLUME_MOUNT: Object = object(
+    "spec.containers[].volumeMounts[]",
+    &[
+        works("name", TEXT),
+        works("mountPath", TEXT),
+        works("readOnly", BOOLEAN),
+        only(
+            "mountPropagation",
+            Shape::Words(&["None", "HostToContainer", "Bidirectional"]),
+            &["None"],
+            "",
+        ),
+        only(
+            "recursiveReadOnly",
+            Shape::Words(&["Disabled", "IfPossible", "Enabled"]),
+            &["Disabled"],
+            "",
+        ),
+        later("subPath", TEXT),
+        later("subPathExpr", TEXT),
+    ],
+);
+
+pub(in super::super) static PORT: Object = object(
+    "spec.containers[].ports[]",
+    &[
+        works("name", TEXT),
+        works("containerPort", PORT_NUMBER),
+        works("hostPort", PORT_NUMBER),
+        works("hostIP", TEXT),
+        works("protocol", Shape::Words(&["TCP", "UDP", "SCTP"])),
+    ],
+);
+
+static VOLUME_DEVICE: Object =
+    object("spec.containers[].volumeDevices[]", &[part("name", TEXT), part("devicePath", TEXT)]);

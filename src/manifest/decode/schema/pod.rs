@@ -1,0 +1,150 @@
+//! A Pod, its `metadata` and its `spec`.
+
+use super::container::{CONTAINER, EPHEMERAL_CONTAINER, POD_RESOURCES};
+use super::scheduling::{
+    AFFINITY, READINESS_GATE, RESOURCE_CLAIM, SCHEDULING_GATE, TOLERATION, TOPOLOGY_SPREAD,
+    WORKLOAD_REF,
+};
+use super::security::POD_SECURITY;
+use super::volume::VOLUME;
+use super::*;
+
+const GRACE: Shape = Shape::Integer(0, super::super::pod::TERMINATION_GRACE_MAX_SECONDS);
+
+pub(in super::super) static POD: Object = object(
+    "",
+    &[
+        works("apiVersion", Shape::Words(&["v1"])),
+        works("kind", Shape::Words(&["Pod"])),
+        works("metadata", Shape::Object(&METADATA)),
+        works("spec", Shape::Object(&POD_SPEC)),
+        ignored("status", Shape::Any, "Roost reports the status itself"),
+    ],
+);
+
+pub(in super::super) static METADATA: Object = object(
+    "metadata",
+    &[
+        works("name", TEXT),
+        works("namespace", TEXT),
+        works("labels", TEXT_MAP),
+        works("annotations", TEXT_MAP),
+        never("generateName", TEXT, "the name of a pod is how its manifest is known; write `name`"),
+        never(
+            "ownerReferences",
+            Shape::List(&Shape::Object(&OWNER_REFERENCE)),
+            "no controller owns this pod; its manifest does",
+        ),
+        never("finalizers", TEXTS, "nothing here would ever remove them"),
+        ignored("uid", TEXT, "each instance of the pod gets its own"),
+        ignored("creationTimestamp", TEXT, BY_SERVER),
+        ignored("deletionTimestamp", TEXT, BY_SERVER),
+        ignored("deletionGracePeriodSeconds", INT64, BY_SERVER),
+        ignored("generation", INT64, BY_SERVER),
+        ignored("managedFields", Shape::List(&Shape::Any), BY_SERVER),
+        ignored("resourceVersion", TEXT, BY_SERVER),
+        ignored("selfLink", TEXT, BY_SERVER),
+    ],
+);
+
+static OWNER_REFERENCE: Object = object(
+    "metadata.ownerReferences[]",
+    &[
+        part("apiVersion", TEXT),
+        part("kind", TEXT),
+        part("name", TEXT),
+        part("uid", TEXT),
+        part("controller", BOOLEAN),
+        part("blockOwnerDeletion", BOOLEAN),
+    ],
+);
+
+pub(in super::super) static POD_SPEC: Object = object(
+    "spec",
+    &[
+        works("containers", Shape::List(&Shape::Object(&CONTAINER))),
+        works("volumes", Shape::List(&Shape::Object(&VOLUME))),
+        works("restartPolicy", Shape::Words(&["Always", "OnFailure", "Never"])),
+        works("terminationGracePeriodSeconds", GRACE),
+        works("hostname", TEXT),
+        works("hostNetwork", BOOLEAN),
+        works("hostPID", BOOLEAN),
+        works("hostIPC", BOOLEAN),
+        works("shareProcessNamespace", BOOLEAN),
+        works("securityContext", Shape::Object(&POD_SECURITY)),
+        works("nodeSelector", TEXT_MAP),
+        works("os", Shape::Object(&OS)),
+        later("activeDeadlineSeconds", INT64),
+        ignored("affinity", Shape::Object(&AFFINITY), NO_SCHEDULER),
+        ignored("automountServiceAccountToken", BOOLEAN, NO_ACCOUNTS),
+        later("dnsConfig", Shape::Object(&DNS_CONFIG)),
+        only(
+            "dnsPolicy",
+            Shape::Words(&["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]),
+            &["Default"],
+            "leave it out: the container sees the host's /etc/resolv.conf",
+        ),
+        ignored("enableServiceLinks", BOOLEAN, "there are no Services"),
+        never(
+            "ephemeralContainers",
+            Shape::List(&Shape::Object(&EPHEMERAL_CONTAINER)),
+            "they are never part of a manifest",
+        ),
+        later("hostAliases", Shape::List(&Shape::Object(&HOST_ALIAS))),
+        only("hostUsers", BOOLEAN, &["true"], ""),
+        later("hostnameOverride", TEXT),
+        later("imagePullSecrets", Shape::List(&Shape::Object(&LOCAL_REFERENCE))),
+        later("initContainers", Shape::List(&Shape::Object(&CONTAINER))),
+        ignored("nodeName", TEXT, NO_SCHEDULER),
+        ignored("overhead", QUANTITY_MAP, "there are no runtime classes"),
+        ignored("preemptionPolicy", TEXT, NO_SCHEDULER),
+        only("priority", INT32, &["0"], ""),
+        ignored("priorityClassName", TEXT, "there are no priority classes"),
+        ignored(
+            "readinessGates",
+            Shape::List(&Shape::Object(&READINESS_GATE)),
+            "there is no controller that would open them",
+        ),
+        never("resourceClaims", Shape::List(&Shape::Object(&RESOURCE_CLAIM)), NO_CLAIMS),
+        later_but(
+            "resources",
+            Shape::Object(&POD_RESOURCES),
+            "set the resources of each container",
+        ),
+        never("runtimeClassName", TEXT, "there are no runtime classes"),
+        ignored("schedulerName", TEXT, NO_SCHEDULER),
+        ignored("schedulingGates", Shape::List(&Shape::Object(&SCHEDULING_GATE)), NO_SCHEDULER),
+        ignored("schedulingGroup", Shape::Any, NO_SCHEDULER),
+        ignored("serviceAccount", TEXT, NO_ACCOUNTS),
+        ignored("serviceAccountName", TEXT, NO_ACCOUNTS),
+        only("setHostnameAsFQDN", BOOLEAN, &["false"], ""),
+        later("subdomain", TEXT),
+        ignored("tolerations", Shape::List(&Shape::Object(&TOLERATION)), NO_SCHEDULER),
+        ignored(
+            "topologySpreadConstraints",
+            Shape::List(&Shape::Object(&TOPOLOGY_SPREAD)),
+            NO_SCHEDULER,
+        ),
+        never("workloadRef", Shape::Object(&WORKLOAD_REF), NO_SCHEDULER),
+    ],
+);
+
+pub(in super::super) static OS: Object =
+    object("spec.os", &[works("name", Shape::Words(&["linux"]))]);
+
+static DNS_CONFIG: Object = object(
+    "spec.dnsConfig",
+    &[
+        part("nameservers", TEXTS),
+        part("searches", TEXTS),
+        part("options", Shape::List(&Shape::Object(&DNS_OPTION))),
+    ],
+);
+
+static DNS_OPTION: Object =
+    object("spec.dnsConfig.options[]", &[part("name", TEXT), part("value", TEXT)]);
+
+static HOST_ALIAS: Object =
+    object("spec.hostAliases[]", &[part("ip", TEXT), part("hostnames", TEXTS)]);
+
+static LOCAL_REFERENCE: Object = object("spec.imagePullSecrets[]", &[part("name", TEXT)]);

@@ -1,0 +1,407 @@
+//! Volumes and their sources.
+
+use super::container::{FIELD_REF, RESOURCE_FIELD_REF};
+use super::scheduling::LABEL_SELECTOR;
+use super::*;
+
+const NO_DISK: &str = "Roost has no driver for this kind of storage; mount it and use `hostPath`";
+const ITEMS: Shape = Shape::List(&Shape::Object(&KEY_TO_PATH));
+const REFERENCE: Shape = Shape::Object(&SECRET_REF);
+
+pub(in super::super) static VOLUME: Object = object(
+    "spec.volumes[]",
+    &[
+        works("name", TEXT),
+        works("emptyDir", Shape::Object(&EMPTY_DIR)),
+        works("hostPath", Shape::Object(&HOST_PATH)),
+        later("configMap", Shape::Object(&CONFIG_MAP)),
+        later("csi", Shape::Object(&CSI)),
+        later("downwardAPI", Shape::Object(&DOWNWARD)),
+        later("image", Shape::Object(&IMAGE)),
+        later("nfs", Shape::Object(&NFS)),
+        later_but(
+            "persistentVolumeClaim",
+            Shape::Object(&CLAIM),
+            "use `hostPath` with `type: DirectoryOrCreate`",
+        ),
+        later("projected", Shape::Object(&PROJECTED)),
+        later("secret", Shape::Object(&SECRET)),
+        never("awsElasticBlockStore", Shape::Object(&AWS), NO_DISK),
+        never("azureDisk", Shape::Object(&AZURE_DISK), NO_DISK),
+        never("azureFile", Shape::Object(&AZURE_FILE), NO_DISK),
+        never("cephfs", Shape::Object(&CEPHFS), NO_DISK),
+        never("cinder", Shape::Object(&CINDER), NO_DISK),
+        never("ephemeral", Shape::Object(&EPHEMERAL), NO_DISK),
+        never("fc", Shape::Object(&FC), NO_DISK),
+        never("flexVolume", Shape::Object(&FLEX), NO_DISK),
+        never("flocker", Shape::Object(&FLOCKER), NO_DISK),
+        never("gcePersistentDisk", Shape::Object(&GCE), NO_DISK),
+        never("gitRepo", Shape::Object(&GIT_REPO), "Kubernetes took it out for its security holes"),
+        never("glusterfs", Shape::Object(&GLUSTERFS), NO_DISK),
+        never("iscsi", Shape::Object(&ISCSI), NO_DISK),
+        never("photonPersistentDisk", Shape::Object(&PHOTON), NO_DISK),
+        never("portworxVolume", Shape::Object(&PORTWORX), NO_DISK),
+        never("quobyte", Shape::Object(&QUOBYTE), NO_DISK),
+        never("rbd", Shape::Object(&RBD), NO_DISK),
+        never("scaleIO", Shape::Object(&SCALE_IO), NO_DISK),
+        never("storageos", Shape::Object(&STORAGE_OS), NO_DISK),
+        never("vsphereVolume", Shape::Object(&VSPHERE), NO_DISK),
+    ],
+);
+
+pub(in super::super) static EMPTY_DIR: Object = object(
+    "spec.volumes[].emptyDir",
+    &[works("medium", Shape::Words(&["", "Memory"])), works("sizeLimit", QUANTITY)],
+);
+
+pub(in super::super) static HOST_PATH: Object = object(
+    "spec.volumes[].hostPath",
+    &[
+        works("path", TEXT),
+        works(
+            "type",
+            Shape::Words(&[
+                "",
+                "DirectoryOrCreate",
+                "Directory",
+                "FileOrCreate",
+                "File",
+                "Socket",
+                "CharDevice",
+                "BlockDevice",
+            ]),
+        ),
+    ],
+);
+
+static CONFIG_MAP: Object = object(
+    "spec.volumes[].configMap",
+    &[
+        part("name", TEXT),
+        part("items", ITEMS),
+        part("defaultMode", MODE),
+        part("optional", BOOLEAN),
+    ],
+);
+
+static SECRET: Object = object(
+    "spec.volumes[].secret",
+    &[
+        part("secretName", TEXT),
+        part("items", ITEMS),
+        part("defaultMode", MODE),
+        part("optional", BOOLEAN),
+    ],
+);
+
+static KEY_TO_PATH: Object =
+    object("….items[]", &[part("key", TEXT), part("path", TEXT), part("mode", MODE)]);
+
+static DOWNWARD: Object = object(
+    "spec.volumes[].downwardAPI",
+    &[part("items", Shape::List(&Shape::Object(&DOWNWARD_ITEM))), part("defaultMode", MODE)],
+);
+
+static DOWNWARD_ITEM: Object = object(
+    "….downwardAPI.items[]",
+    &[
+        part("path", TEXT),
+        part("fieldRef", Shape::Object(&FIELD_REF)),
+        part("resourceFieldRef", Shape::Object(&RESOURCE_FIELD_REF)),
+        part("mode", MODE),
+    ],
+);
+
+static PROJECTED: Object = object(
+    "spec.volumes[].projected",
+    &[part("sources", Shape::List(&Shape::Object(&PROJECTION))), part("defaultMode", MODE)],
+);
+
+static PROJECTION: Object = object(
+    "spec.volumes[].projected.sources[]",
+    &[
+        part("configMap", Shape::Object(&PROJECTED_KEYS)),
+        part("secret", Shape::Object(&PROJECTED_KEYS)),
+        part("downwardAPI", Shape::Object(&DOWNWARD)),
+        part("serviceAccountToken", Shape::Object(&TOKEN)),
+        part("clusterTrustBundle", Shape::Object(&TRUST_BUNDLE)),
+        part("podCertificate", Shape::Object(&CERTIFICATE)),
+    ],
+);
+
+static PROJECTED_KEYS: Object = object(
+    "spec.volumes[].projected.sources[].configMap, .secret",
+    &[part("name", TEXT), part("items", ITEMS), part("optional", BOOLEAN)],
+);
+
+static TOKEN: Object = object(
+    "spec.volumes[].projected.sources[].serviceAccountToken",
+    &[part("audience", TEXT), part("expirationSeconds", INT64), part("path", TEXT)],
+);
+
+static TRUST_BUNDLE: Object = object(
+    "spec.volumes[].projected.sources[].clusterTrustBundle",
+    &[
+        part("name", TEXT),
+        part("signerName", TEXT),
+        part("labelSelector", Shape::Object(&LABEL_SELECTOR)),
+        part("optional", BOOLEAN),
+        part("path", TEXT),
+    ],
+);
+
+static CERTIFICATE: Object = object(
+    "spec.volumes[].projected.sources[].podCertificate",
+    &[
+        part("signerName", TEXT),
+        part("keyType", TEXT),
+        part("maxExpirationSeconds", INT32),
+        part("credentialBundlePath", TEXT),
+        part("keyPath", TEXT),
+        part("certificateChainPath", TEXT),
+        part("userAnnotations", TEXT_MAP),
+    ],
+);
+
+static CLAIM: Object = object(
+    "spec.volumes[].persistentVolumeClaim",
+    &[part("claimName", TEXT), part("readOnly", BOOLEAN)],
+);
+
+static CSI: Object = object(
+    "spec.volumes[].csi",
+    &[
+        part("driver", TEXT),
+        part("readOnly", BOOLEAN),
+        part("fsType", TEXT),
+        part("volumeAttributes", TEXT_MAP),
+        part("nodePublishSecretRef", REFERENCE),
+    ],
+);
+
+static NFS: Object = object(
+    "spec.volumes[].nfs",
+    &[part("server", TEXT), part("path", TEXT), part("readOnly", BOOLEAN)],
+);
+
+static IMAGE: Object =
+    object("spec.volumes[].image", &[part("reference", TEXT), part("pullPolicy", TEXT)]);
+
+static SECRET_REF: Object = object("….secretRef", &[part("name", TEXT), part("namespace", TEXT)]);
+
+static AWS: Object = object(
+    "spec.volumes[].awsElasticBlockStore",
+    &[
+        part("volumeID", TEXT),
+        part("fsType", TEXT),
+        part("partition", INT32),
+        part("readOnly", BOOLEAN),
+    ],
+);
+
+static AZURE_DISK: Object = object(
+    "spec.volumes[].azureDisk",
+    &[
+        part("diskName", TEXT),
+        part("diskURI", TEXT),
+        part("cachingMode", TEXT),
+        part("fsType", TEXT),
+        part("readOnly", BOOLEAN),
+        part("kind", TEXT),
+    ],
+);
+
+static AZURE_FILE: Object = object(
+    "spec.volumes[].azureFile",
+    &[part("secretName", TEXT), part("shareName", TEXT), part("readOnly", BOOLEAN)],
+);
+
+static CEPHFS: Object = object(
+    "spec.volumes[].cephfs",
+    &[
+        part("monitors", TEXTS),
+        part("path", TEXT),
+        part("user", TEXT),
+        part("secretFile", TEXT),
+        part("secretRef", REFERENCE),
+        part("readOnly", BOOLEAN),
+    ],
+);
+
+static CINDER: Object = object(
+    "spec.volumes[].cinder",
+    &[
+        part("volumeID", TEXT),
+        part("fsType", TEXT),
+        part("readOnly", BOOLEAN),
+        part("secretRef", REFERENCE),
+    ],
+);
+
+static EPHEMERAL: Object = object(
+    "spec.volumes[].ephemeral",
+    &[part("volumeClaimTemplate", Shape::Object(&CLAIM_TEMPLATE))],
+);
+
+static CLAIM_TEMPLATE: Object = object(
+    "spec.volumes[].ephemeral.volumeClaimTemplate",
+    &[part("metadata", Shape::Object(&METADATA)), part("spec", Shape::Object(&CLAIM_SPEC))],
+);
+
+static CLAIM_SPEC: Object = object(
+    "spec.volumes[].ephemeral.volumeClaimTemplate.spec",
+    &[
+        part("accessModes", TEXTS),
+        part("selector", Shape::Object(&LABEL_SELECTOR)),
+        part("resources", Shape::Object(&CLAIM_RESOURCES)),
+        part("volumeName", TEXT),
+        part("storageClassName", TEXT),
+        part("volumeMode", TEXT),
+        part("dataSource", Shape::Object(&DATA_SOURCE)),
+        part("dataSourceRef", Shape::Object(&DATA_SOURCE)),
+        part("volumeAttributesClassName", TEXT),
+    ],
+);
+
+static CLAIM_RESOURCES: Object = object(
+    "spec.volumes[].ephemeral.volumeClaimTemplate.spec.resources",
+    &[part("limits", QUANTITY_MAP), part("requests", QUANTITY_MAP)],
+);
+
+static DATA_SOURCE: Object = object(
+    "spec.volumes[].ephemeral.volumeClaimTemplate.spec.dataSource, .dataSourceRef",
+    &[part("apiGroup", TEXT), part("kind", TEXT), part("name", TEXT), part("namespace", TEXT)],
+);
+
+static FC: Object = object(
+    "spec.volumes[].fc",
+    &[
+        part("targetWWNs", TEXTS),
+        part("lun", INT32),
+        part("fsType", TEXT),
+        part("readOnly", BOOLEAN),
+        part("wwids", TEXTS),
+    ],
+);
+
+static FLEX: Object = object(
+    "spec.volumes[].flexVolume",
+    &[
+        part("driver", TEXT),
+        part("fsType", TEXT),
+        part("secretRef", REFERENCE),
+        part("readOnly", BOOLEAN),
+        part("options", TEXT_MAP),
+    ],
+);
+
+static FLOCKER: Object =
+    object("spec.volumes[].flocker", &[part("datasetName", TEXT), part("datasetUUID", TEXT)]);
+
+static GCE: Object = object(
+    "spec.volumes[].gcePersistentDisk",
+    &[
+        part("pdName", TEXT),
+        part("fsType", TEXT),
+        part("partition", INT32),
+        part("readOnly", BOOLEAN),
+    ],
+);
+
+static GIT_REPO: Object = object(
+    "spec.volumes[].gitRepo",
+    &[part("repository", TEXT), part("revision", TEXT), part("directory", TEXT)],
+);
+
+static GLUSTERFS: Object = object(
+    "spec.volumes[].glusterfs",
+    &[part("endpoints", TEXT), part("path", TEXT), part("readOnly", BOOLEAN)],
+);
+
+static ISCSI: Object = object(
+    "spec.volumes[].iscsi",
+    &[
+        part("targetPortal", TEXT),
+        part("iqn", TEXT),
+        part("lun", INT32),
+        part("iscsiInterface", TEXT),
+        part("fsType", TEXT),
+        part("readOnly", BOOLEAN),
+        part("portals", TEXTS),
+        part("chapAuthDiscovery", BOOLEAN),
+        part("chapAuthSession", BOOLEAN),
+        part("secretRef", REFERENCE),
+        part("initiatorName", TEXT),
+    ],
+);
+
+static PHOTON: Object =
+    object("spec.volumes[].photonPersistentDisk", &[part("pdID", TEXT), part("fsType", TEXT)]);
+
+static PORTWORX: Object = object(
+    "spec.volumes[].portworxVolume",
+    &[part("volumeID", TEXT), part("fsType", TEXT), part("readOnly", BOOLEAN)],
+);
+
+static QUOBYTE: Object = object(
+    "spec.volumes[].quobyte",
+    &[
+        part("registry", TEXT),
+        part("volume", TEXT),
+        part("readOnly", BOOLEAN),
+        part("user", TEXT),
+        part("group", TEXT),
+        part("tenant", TEXT),
+    ],
+);
+
+static RBD: Object = object(
+    "spec.volumes[].rbd",
+    &[
+        part("monitors", TEXTS),
+        part("image", TEXT),
+        part("fsType", TEXT),
+        part("pool", TEXT),
+        part("user", TEXT),
+        part("keyring", TEXT),
+        part("secretRef", REFERENCE),
+        part("readOnly", BOOLEAN),
+    ],
+);
+
+static SCALE_IO: Object = object(
+    "spec.volumes[].scaleIO",
+    &[
+        part("gateway", TEXT),
+        part("system", TEXT),
+        part("secretRef", REFERENCE),
+        part("sslEnabled", BOOLEAN),
+        part("protectionDomain", TEXT),
+        part("storagePool", TEXT),
+        part("storageMode", TEXT),
+        part("volumeName", TEXT),
+        part("fsType", TEXT),
+        part("readOnly", BOOLEAN),
+    ],
+);
+
+static STORAGE_OS: Object = object(
+    "spec.volumes[].storageos",
+    &[
+        part("volumeName", TEXT),
+        part("volumeNamespace", TEXT),
+        part("fsType", TEXT),
+        part("readOnly", BOOLEAN),
+        part("secretRef", REFERENCE),
+    ],
+);
+
+static VSPHERE: Object = object(
+    "spec.volumes[].vsphereVolume",
+    &[
+        part("volumePath", TEXT),
+        part("fsType", TEXT),
+        part("storagePolicyName", TEXT),
+        part("storagePolicyID", TEXT),
+    ],
+);

@@ -1,0 +1,408 @@
+//! Who gets room, on the world that carries out its own plans.
+
+use proptest::prelude::*;
+
+use super::super::tests::world::{World, file, pod};
+use super::super::*;
+use super::*;
+use crate::manifest::pod::Protocol;
+use crate::state::record::{RecordPhase, TerminationCause};
+
+const GI: u64 = 1 << 30;
+
+fn node(cpu_milli: u64) -> Node {
+    Node {
+        capacity: Requests { cpu_milli, memory_bytes: 4 * GI },
+        reserve: Requests { cpu_milli: 200, memory_bytes: 0 },
+        ..Node::default()
+    }
+}
+
+/// A world on a node of that many thousandths, 200 of which are reserved.
+fn world(cpu_milli: u64) -> World {
+    let mut world = World::new();
+    world.actual.node = node(cpu_milli);
+    world
+}
+
+fn cpu(name: &str, milli: u64) -> PodSpec {
+    let mut spec = pod(name, name);
+    spec.containers[0].resources.cpu_request_milli = Some(milli);
+    spec
+}
+
+fn port(name: &str, number: u16, ip: Option<&str>) -> PodSpec {
+    let mut spec = pod(name, name);
+    spec.containers[0].ports.push(ContainerPort {
+        name: None,
+        container_port: number,
+        host_port: Some(number),
+        host_ip: ip.map(|ip| ip.parse().unwrap()),
+        protocol: Protocol::Tcp,
+    });
+    spec
+}
+
+fn key(name: &str) -> PodName {
+    name.parse().unwrap()
+}
+
+/// Why that pod waits.
+#[track_caller]
+fn waits(world: &World, name: &str) -> String {
+    let plan = world.plan();
+    plan.waits
+        .get(&key(name))
+        .unwrap_or_else(|| panic!("{name} does not wait: {plan:?}"))
+        .why
+        .clone()
+}
+
+fn running(world: &World) -> Vec<String> {
+    let records = world.actual.pods.values().filter_map(|pod| pod.record.as_ref());
+    let mut names: Vec<String> = records.map(|record| record.name.name.to_string()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_does_not_fit_waits_and_says_why_and_starts_when_there_is_room() {
+    let mut world = world(4000);
+    world.claim("1", &cpu("a", 3300));
+    world.claim("2", &cpu("b", 2000));
+    world.settle();
+    assert_eq!(running(&world), ["a"]);
+    assert_eq!(waits(&world, "b"), "needs 2 cpu, 0.5 of 4 are free (reserve 0.2)");
+    // A smaller one passes it.
+    world.claim("3", &cpu("c", 500));
+    world.settle();
+    assert_eq!(running(&world), ["a", "c"]);
+    world.desired.claims.remove(&key("a"));
+    world.settle();
+    assert_eq!(running(&world), ["b", "c"]);
+}
+
+#[test]
+fn the_files_names_decide_who_comes_first_and_not_the_pods() {
+    let mut world = world(1200);
+    world.claim("2", &cpu("a", 1000));
+    world.claim("1", &cpu("z", 1000));
+    world.settle();
+    assert_eq!(running(&world), ["z"]);
+}
+
+#[test]
+fn what_runs_is_never_stopped_for_want_of_room() {
+    let mut world = world(4200);
+    world.claim("1", &cpu("a", 2000));
+    world.claim("2", &cpu("b", 2000));
+    world.settle();
+    world.actual.node = node(1200);
+    world.claim("0", &cpu("c", 100));
+    world.settle();
+    assert_eq!(running(&world), ["a", "b"]);
+    assert!(waits(&world, "c").contains("0 of 1.2 are free"), "{}", waits(&world, "c"));
+    // What asks for nothing, or for less than it has, needs no room.
+    world.claim("0", &cpu("c", 0));
+    world.claim("1", &cpu("a", 1500));
+    world.settle();
+    assert_eq!((running(&world).len(), world.plan().waits.len()), (3, 0));
+}
+
+#[test]
+fn a_change_that_does_not_fit_leaves_the_last_good_revision_running() {
+    for is_replaced in [false, true] {
+        let mut world = world(1200);
+        world.claim("1", &cpu("a", 500));
+        world.settle();
+        let id = world.id();
+        let mut other = cpu("a", 2000);
+        if is_replaced {
+            other.hostname = "other".to_owned();
+        }
+        world.claim("1", &other);
+        world.settle();
+        assert_eq!((world.id(), world.record().accepted.number), (id, 1));
+        assert!(waits(&world, "a").starts_with("needs 2 cpu"));
+        world.actual.node = node(4000);
+        world.settle();
+        assert_eq!(world.record().accepted.number, 2);
+        assert_eq!(world.id() != id, is_replaced);
+    }
+}
+
+/// Invariant 5: a replacement was admitted before anything was stopped for it, and keeps its room.
+#[test]
+fn nobody_takes_the_room_of_a_replacement_in_between() {
+    let mut world = world(1200);
+    world.claim("5", &cpu("a", 1000));
+    world.settle();
+    let mut other = cpu("a", 1000);
+    other.hostname = "other".to_owned();
+    world.claim("5", &other);
+    let old = world.id();
+    world.act_until(|action| matches!(action, Action::Retire { .. }));
+    world.claim("0", &cpu("b", 1000));
+    while world.actual.pods.contains_key(&old) {
+        for step in world.plan().work.into_values().flatten() {
+            assert!(!matches!(&step.action, Action::Create(new) if new.spec.name == key("b")));
+            world.act(step.action);
+        }
+    }
+    world.settle();
+    assert_eq!(running(&world), ["a"]);
+    waits(&world, "b");
+}
+
+#[test]
+fn a_replacement_that_grew_too_large_meanwhile_does_not_end_the_pod() {
+    let mut world = world(1200);
+    world.claim("1", &cpu("a", 1000));
+    world.settle();
+    let mut other = cpu("a", 1000);
+    other.hostname = "other".to_owned();
+    world.claim("1", &other);
+    world.act_until(|action| matches!(action, Action::Retire { .. }));
+    other.containers[0].resources.cpu_request_milli = Some(9000);
+    world.claim("1", &other);
+    world.settle();
+    assert_eq!(world.one().spec.as_ref().unwrap().spec.hostname, "a");
+    waits(&world, "a");
+}
+
+#[test]
+fn what_a_worker_is_out_for_is_taken() {
+    let mut world = world(1200);
+    world.claim("5", &cpu("a", 1000));
+    let plan = world.plan();
+    assert_eq!(plan.promised.len(), 1);
+    world.actual.under_way = plan.promised;
+    // It comes first by its name, and too late.
+    world.claim("0", &cpu("b", 1000));
+    waits(&world, "b");
+}
+
+#[test]
+fn a_request_that_is_left_out_is_the_limit_and_else_nothing() {
+    let mut spec = pod("p", "p");
+    assert_eq!(Requests::of(&spec), Requests::default());
+    let mut second = spec.containers[0].clone();
+    spec.containers[0].resources.cpu_limit_milli = Some(700);
+    spec.containers[0].resources.cpu_request_milli = Some(100);
+    second.resources.cpu_limit_milli = Some(30);
+    second.resources.memory_limit_bytes = Some(5);
+    spec.containers.push(second);
+    assert_eq!(Requests::of(&spec), Requests { cpu_milli: 130, memory_bytes: 5 });
+}
+
+#[test]
+fn a_pod_that_is_through_takes_nothing_and_needs_room_to_run_again() {
+    let mut world = world(1200);
+    world.claim("1", &cpu("a", 1000));
+    world.settle();
+    world.record().phase = RecordPhase::Finished {
+        outcome: crate::state::record::Outcome::Succeeded,
+        containers: BTreeMap::new(),
+    };
+    world.claim("2", &cpu("b", 1000));
+    world.settle();
+    assert_eq!(running(&world), ["a", "b"]);
+    // Nor does it when it goes.
+    let claim = world.desired.claims.remove(&key("a")).unwrap();
+    world.act_until(|action| matches!(action, Action::Record(_)));
+    assert_eq!(world.plan().requested.cpu_milli, 1000);
+    world.desired.claims.insert(key("a"), claim);
+    let record = world.actual.pods.values_mut().find(|pod| pod.name() == Some(&key("a")));
+    record.unwrap().record.as_mut().unwrap().phase = RecordPhase::Finished {
+        outcome: crate::state::record::Outcome::Succeeded,
+        containers: BTreeMap::new(),
+    };
+    let mut other = cpu("a", 1000);
+    other.containers[0].argv.push("again".to_owned());
+    world.claim("1", &other);
+    waits(&world, "a");
+    world.settle();
+    assert_eq!(running(&world), ["a", "b"]);
+}
+
+#[test]
+fn of_two_pods_with_one_host_port_the_one_that_has_it_keeps_it() {
+    let mut world = world(4000);
+    world.claim("5", &port("a", 80, None));
+    world.settle();
+    world.claim("0", &port("b", 80, Some("127.0.0.1")));
+    world.claim("1", &port("c", 81, None));
+    world.settle();
+    assert_eq!(running(&world), ["a", "c"]);
+    assert_eq!(waits(&world, "b"), "host port 80/TCP of 127.0.0.1 is taken by pod default/a");
+    world.desired.claims.remove(&key("a"));
+    world.settle();
+    assert_eq!(running(&world), ["b", "c"]);
+    // Different addresses, and different protocols, do not meet.
+    world.claim("6", &port("d", 80, Some("127.0.0.2")));
+    let mut udp = port("e", 80, None);
+    udp.containers[0].ports[0].protocol = Protocol::Udp;
+    world.claim("7", &udp);
+    world.settle();
+    assert_eq!(running(&world), ["b", "c", "d", "e"]);
+}
+
+#[test]
+fn there_are_not_more_pods_than_the_most() {
+    let mut world = world(4000);
+    world.actual.node.max_pods = 1;
+    world.claim("1", &pod("a", "a"));
+    world.claim("2", &pod("b", "b"));
+    world.settle();
+    assert_eq!(running(&world), ["a"]);
+    assert_eq!(waits(&world, "b"), "there are 1 pods, and 1 are the most");
+}
+
+#[test]
+fn a_pod_for_another_node_is_passed_over_and_ends_if_it_was_here() {
+    let mut world = World::running();
+    let mut elsewhere = pod("p", "p");
+    elsewhere.node_selector.insert("zone".to_owned(), "b".to_owned());
+    world.actual.node.labels.insert("zone".to_owned(), "a".to_owned());
+    world.claim("1", &elsewhere);
+    let plan = world.plan();
+    assert_eq!(plan.passed_over.len(), 1);
+    assert!(plan.passed_over[0].to_string().contains("zone=b"), "{}", plan.passed_over[0]);
+    assert_eq!(world.only().1, Reason::Terminated(TerminationCause::Removed));
+    world.settle();
+    assert!(world.actual.pods.is_empty());
+    world.actual.node.labels.insert("zone".to_owned(), "b".to_owned());
+    assert_eq!(world.only().1, Reason::NewManifest(file("/m", "1")));
+}
+
+#[test]
+fn amounts_are_written_as_people_write_them() {
+    let cpus = [0, 5, 200, 1000, 1250].map(|milli| Cpu(milli).to_string());
+    assert_eq!(cpus, ["0", "0.005", "0.2", "1", "1.25"]);
+    let bytes = [7, 1024, 64 << 20, 3 << 29, u64::MAX].map(|bytes| Bytes(bytes).to_string());
+    assert_eq!(bytes, ["7", "1Ki", "64Mi", "1.5Gi", "16777215.9Ti"]);
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Ask { pod: usize, file: usize, milli: u64, port: Option<u16>, host: bool },
+    Remove { pod: usize },
+    Shrink { milli: u64 },
+    Work { steps: usize },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let ask = (0..5_usize, 0..9_usize, 0..1500_u64, prop::option::of(80..82_u16), any::<bool>());
+    prop_oneof![
+        4 => ask.prop_map(|(pod, file, milli, port, host)| {
+            Event::Ask { pod, file, milli, port, host }
+        }),
+        2 => (0..5_usize).prop_map(|pod| Event::Remove { pod }),
+        1 => (500..3000_u64).prop_map(|milli| Event::Shrink { milli }),
+        4 => (1..9_usize).prop_map(|steps| Event::Work { steps }),
+    ]
+}
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// What runs of all pods but that one, together with a specification of it.
+fn with(world: &World, spec: &PodSpec) -> (Requests, Vec<HostPort>) {
+    let others = world.actual.pods.values().filter(|pod| {
+        let record = pod.record.as_ref().unwrap();
+        record.phase == RecordPhase::Active && record.name != spec.name
+    });
+    let specs = others.map(|pod| &*pod.spec.as_ref().unwrap().spec).chain([spec]);
+    specs.fold((Requests::default(), Vec::new()), |(sum, mut ports), spec| {
+        ports.extend(host_ports(spec));
+        (sum.plus(Requests::of(spec)), ports)
+    })
+}
+
+proptest! {
+    /// However manifests and the node change, and wherever carrying out a plan is cut off: nothing
+    /// that asks for more than before is started without room, no port is given twice, and in the
+    /// end whoever fits runs.
+    #[test]
+    fn what_is_started_fits(events in prop::collection::vec(event(), 1..40)) {
+        let mut world = world(1700);
+        for event in events {
+            match event {
+                Event::Ask { pod, file, milli, port: number, host } => {
+                    let mut spec = number.map_or_else(
+                        || cpu(NAMES[pod], milli),
+                        |number| port(NAMES[pod], number, None),
+                    );
+                    spec.containers[0].resources.cpu_request_milli = Some(milli);
+                    if host {
+                        spec.hostname = "other".to_owned();
+                    }
+                    world.desired.claims.remove(&spec.name);
+                    world.claim(&file.to_string(), &spec);
+                }
+                Event::Remove { pod } => {
+                    world.desired.claims.remove(&key(NAMES[pod]));
+                }
+                Event::Shrink { milli } => world.actual.node = node(milli),
+                Event::Work { steps } => {
+                    let mut done = 0;
+                    while done < steps {
+                        let plan = world.plan();
+                        let Some(step) = plan.work.into_values().flatten().next() else { break };
+                        let spec = match &step.action {
+                            Action::Create(creation) => Some(creation.spec.clone()),
+                            Action::Accept { spec, .. } => Some(spec.clone()),
+                            Action::Retire { .. }
+                            | Action::Record(_)
+                            | Action::NoteLoss(_)
+                            | Action::Start(_)
+                            | Action::SetSpec { .. }
+                            | Action::Upgrade(_)
+                            | Action::Kill(_)
+                            | Action::Release(_)
+                            | Action::Destroy(_)
+                            | Action::Forget { .. } => None,
+                        };
+                        if let Some(spec) = spec {
+                            let (sum, mut ports) = with(&world, &spec);
+                            let mine = |pod: &&ActualPod| pod.name() == Some(&spec.name);
+                            let before = world.actual.pods.values().filter(mine).flat_map(|pod| {
+                                pod.spec.iter().chain(&pod.successor)
+                            });
+                            let before = before
+                                .map(|stored| Requests::of(&stored.spec).cpu_milli)
+                                .max();
+                            let free = world.actual.node.allocatable().cpu_milli;
+                            let asks = Requests::of(&spec).cpu_milli;
+                            prop_assert!(
+                                asks == 0 || sum.cpu_milli <= free || before >= Some(asks),
+                                "{} of {free} with {}", sum.cpu_milli, spec.name
+                            );
+                            ports.sort_by_key(|port| port.number);
+                            prop_assert!(ports.windows(2).all(|two| two[0] != two[1]));
+                        }
+                        world.act(step.action);
+                        done += 1;
+                    }
+                }
+            }
+        }
+        world.settle();
+        let plan = world.plan();
+        for (name, claims) in &world.desired.claims {
+            let runs = world.actual.pods.values().any(|pod| {
+                pod.record.as_ref().is_some_and(|record| {
+                    record.accepted.digest == claims[0].revision.digest() && record.name == *name
+                })
+            });
+            prop_assert_eq!(runs, !plan.waits.contains_key(name), "{}", name);
+            if let Some(wait) = plan.waits.get(name) {
+                let (sum, ports) = with(&world, &wait.spec);
+                let is_full = !sum.is_within(world.actual.node.allocatable());
+                let mut numbers: Vec<u16> = ports.iter().map(|port| port.number).collect();
+                numbers.sort_unstable();
+                let is_taken = numbers.windows(2).any(|two| two[0] == two[1]);
+                prop_assert!(is_full || is_taken, "{name} waits for nothing: {}", wait.why);
+            }
+        }
+    }
+}

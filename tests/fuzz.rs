@@ -1,0 +1,249 @@
+//! Mutated manifests against the parser: it must end soon, in bounded memory, without a panic, and
+//! what comes out must hang together.
+//!
+//! A bounded number of inputs, the same ones every time; for `ROOST_FUZZ_SECS` seconds with a seed of
+//! its own if that is set. A finding names its seed (`ROOST_FUZZ_SEED`) and shows its input.
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::hash::{BuildHasher as _, RandomState};
+    use std::panic::catch_unwind;
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    use roost::manifest::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Snippet};
+    use roost::manifest::file::{ParseOptions, ParsedFile, parse, parse_with};
+
+    /// Inputs without `ROOST_FUZZ_SECS`.
+    const INPUTS: u64 = 1500;
+    /// Longest time for one input, in a build without optimization on a busy machine.
+    const INPUT_TIME_MAX: Duration = Duration::from_secs(10);
+    /// Largest input made from the samples; the limits of files have their own tests.
+    const INPUT_LEN_MAX: usize = 200_000;
+    /// Most memory of the whole program.
+    const MEMORY_KIB_MAX: u64 = 768 << 10;
+
+    /// What mutations put in.
+    const PIECES: &[&str] = &[
+        "\n",
+        "\t",
+        " ",
+        "  ",
+        ": ",
+        "- ",
+        "&a ",
+        "*a",
+        "<<: *a\n",
+        "[",
+        "]",
+        "{",
+        "}",
+        "\"",
+        "'",
+        "|\n",
+        ">-\n",
+        "#",
+        "? ",
+        "!!str ",
+        "!!int ",
+        "%YAML 1.1\n",
+        "---\n",
+        "...\n",
+        "\r",
+        "null",
+        "~",
+        "-1",
+        "0777",
+        "0o17",
+        "1e999",
+        ".inf",
+        "yes",
+        "\\",
+        ", ",
+        "\u{feff}",
+        "\u{85}",
+        "\u{2028}",
+        "ä",
+        "\u{1f600}",
+        "\0",
+        "\u{1b}",
+        "$(A)",
+        "$$",
+        "$(",
+        "kind: Secret\n",
+        "kind: List\nitems:\n- ",
+        "18446744073709551616",
+        "9223372036854775807",
+        "1Ei",
+        "1n",
+        "0x",
+        "spec:\n",
+        "containers:\n",
+        "name: a\n",
+        "metadata: {name: a}\n",
+        "hostPort: 1\n",
+        "affinity: {nodeAffinity: [1]}\n",
+        "livenessProbe: {exec: 1}\n",
+        "\"\\ud83d\"",
+        "\\u",
+    ];
+
+    /// splitmix64: good enough, and the same everywhere.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }
+
+        fn below(&mut self, most: usize) -> usize {
+            let most = u64::try_from(most.max(1)).unwrap();
+            usize::try_from(self.next() % most).unwrap()
+        }
+    }
+
+    fn corpus(directory: &Path, found: &mut Vec<Vec<u8>>) {
+        let mut paths: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        for path in paths {
+            let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or_default();
+            if path.is_dir() {
+                corpus(&path, found);
+            } else if ["yaml", "yml", "json"].contains(&kind) {
+                let text = fs::read(&path).unwrap();
+                found.extend((text.len() < INPUT_LEN_MAX).then_some(text));
+            }
+        }
+    }
+
+    fn mutate(text: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
+        let at = random.below(text.len() + 1);
+        let end = (at + random.below(80)).min(text.len());
+        match random.below(9) {
+            0 | 1 => {
+                let piece = PIECES[random.below(PIECES.len())];
+                text.splice(at..at, piece.bytes());
+            }
+            2 => drop(text.drain(at..end)),
+            3 => text.extend_from_within(at..end),
+            4 => {
+                let copy: Vec<u8> = text[at..end].to_vec();
+                let to = random.below(text.len() + 1);
+                text.splice(to..to, copy);
+            }
+            5 => {
+                if let Some(byte) = text.get_mut(at) {
+                    *byte ^= 1 << random.below(8);
+                }
+            }
+            6 => {
+                let other = &corpus[random.below(corpus.len())];
+                let from = random.below(other.len() + 1);
+                let to = (from + random.below(400)).min(other.len());
+                text.splice(at..end, other[from..to].iter().copied());
+            }
+            7 => {
+                let piece = PIECES[random.below(PIECES.len())].repeat(random.below(200));
+                text.splice(at..at, piece.into_bytes());
+            }
+            _ => {
+                // A line somewhere else, or twice.
+                let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+                let line =
+                    lines.get(random.below(lines.len())).map_or(vec![], |line| line.to_vec());
+                let before = random.below(lines.len() + 1);
+                let to: usize = lines.iter().take(before).map(|line| line.len()).sum();
+                text.splice(to..to, line);
+            }
+        }
+        text.truncate(INPUT_LEN_MAX);
+    }
+
+    /// What must hold whatever the text is.
+    fn check(text: &[u8]) {
+        let parsed = parse(text);
+        assert_eq!(parsed, parse(text), "the same text means the same");
+        hangs_together(&parsed);
+        let strict = parse_with(text, ParseOptions { strict: true });
+        hangs_together(&strict);
+        assert!(parsed.complete || !strict.complete);
+        assert!(strict.pods.len() <= parsed.pods.len());
+    }
+
+    fn hangs_together(parsed: &ParsedFile) {
+        assert_eq!(parsed.complete, !parsed.diagnostics.iter().any(Diagnostic::is_error));
+        assert!(parsed.diagnostics.len() <= 2 * DIAGNOSTICS_MAX + 2);
+        let names: BTreeSet<_> = parsed.pods.iter().map(|pod| &pod.name).collect();
+        assert_eq!(names.len(), parsed.pods.len());
+        assert!(parsed.faulty.iter().all(|name| !names.contains(name)));
+        for diagnostic in &parsed.diagnostics {
+            assert!(diagnostic.position.line >= 1 && diagnostic.position.column >= 1);
+            let shown = diagnostic.in_file(&"a.yaml").to_string();
+            assert!(shown.len() < 20_000, "{} bytes", shown.len());
+            assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+            if let Some(Snippet { text, before, marked }) = &diagnostic.snippet {
+                let length = text.chars().count();
+                assert!(*marked >= 1 && before + marked <= length + 120, "{shown}");
+            }
+        }
+        for pod in &parsed.pods {
+            let json = serde_json::to_string(&pod.spec).unwrap();
+            assert_eq!(*pod.spec, serde_json::from_str(&json).unwrap());
+        }
+    }
+
+    /// The most memory that the program has had, proc_pid_status(5).
+    fn memory_kib() -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[test]
+    fn no_mutated_manifest_is_too_much() {
+        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+        let seconds = number("ROOST_FUZZ_SECS");
+        let fixed = if seconds.is_some() { RandomState::new().hash_one(0) } else { 1 };
+        let seed = number("ROOST_FUZZ_SEED").unwrap_or(fixed);
+        let start = Instant::now();
+        let goes_on = |count: u64| match seconds {
+            Some(seconds) => start.elapsed() < Duration::from_secs(seconds),
+            None => count < INPUTS,
+        };
+        let mut samples = Vec::new();
+        corpus(&Path::new(env!("CARGO_MANIFEST_DIR")).join("specs"), &mut samples);
+        assert!(samples.len() > 40);
+        let (mut count, mut slowest, mut good) = (0_u64, Duration::ZERO, 0_u64);
+        while goes_on(count) {
+            let mut random = Random(seed.wrapping_add(count));
+            let mut text = samples[random.below(samples.len())].clone();
+            for _ in 0..=random.below(3) * random.below(4) {
+                mutate(&mut text, &samples, &mut random);
+            }
+            let began = Instant::now();
+            let found = catch_unwind(|| check(&text));
+            let took = began.elapsed();
+            let input = || String::from_utf8_lossy(&text).into_owned();
+            assert!(found.is_ok(), "ROOST_FUZZ_SEED={} finds\n{:?}", seed + count, input());
+            assert!(took < INPUT_TIME_MAX, "seed {}: {took:?}\n{:?}", seed + count, input());
+            slowest = slowest.max(took);
+            good += u64::from(parse(&text).complete);
+            count += 1;
+        }
+        let memory = memory_kib();
+        println!(
+            "{count} inputs from {} samples in {:?}, {good} of them good; slowest {slowest:?}; \
+             at most {memory} KiB; seed {seed}",
+            samples.len(),
+            start.elapsed(),
+        );
+        assert!(memory < MEMORY_KIB_MAX, "{memory} KiB");
+    }
+}
