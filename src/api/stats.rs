@@ -116,7 +116,13 @@ mod tests {
 
     #[test]
     fn what_is_used_stands_next_to_what_is_asked_for() {
-        let snapshot = snapshot(1, vec![pod("default/a", 1), pod("default/b", 2)], Path::new("/r"));
+        let mut snapshot =
+            snapshot(1, vec![pod("default/a", 1), pod("default/b", 2)], Path::new("/r"));
+        snapshot.node.capacity.cpu_milli = 4000;
+        snapshot.node.capacity.memory_bytes = 8 << 30;
+        snapshot.node.reserve.memory_bytes = 100 << 20;
+        snapshot.requested.cpu_milli = 1000;
+        snapshot.requested.memory_bytes = 2 << 20;
         let web = ContainerUsage {
             name: "web".parse().unwrap(),
             cpu_us: 1_500_000,
