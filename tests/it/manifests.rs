@@ -44,16 +44,16 @@ fn hundred_broken() -> Vec<(String, usize)> {
     let mut all = Vec::new();
     for i in 0..10 {
         let pad = " ".repeat(i);
-        all.push(broken(8, &format!("  terminationGracePeriodSecond{i}: 1"), 8));
+        all.push(broken(8, &format!("  terminationGracePeriodSeconds: {i}s"), 8));
         all.push(broken(8, &format!("  terminationGracePeriodSeconds: {pad}-1"), 8));
         all.push(broken(11, &format!("      command: {pad}sleep"), 11));
         all.push(broken(10, &format!("    - name: {pad}Not_A_Name{i}"), 10));
         all.push(broken(15, &format!("    - name: {pad}main"), 15));
         all.push(broken(4, &format!("  name: {pad}\"web"), 4));
         all.push(broken(13, &format!("\t{pad}- name: COLOUR"), 13));
-        all.push(broken(14, &format!("          valu{i}: blue"), 14));
+        all.push(broken(14, &format!("          value: [blue{i}]"), 14));
         all.push(broken(16, &format!("      command: [sleep, \"{i}\""), 16));
-        all.push(broken(7, &format!("specs{i}:"), 7));
+        all.push(broken(2, &format!("kind: Pod{i}"), 2));
     }
     all
 }
@@ -79,7 +79,7 @@ fn a_hundred_broken_versions_restart_nothing_and_each_is_told_with_its_line() {
     let (code, out, err) =
         node.cli(&["validate", node.manifests().join("web.yaml").to_str().unwrap()]);
     assert_eq!(code, 1, "{out}{err}");
-    assert!(format!("{out}{err}").contains("web.yaml:7:"), "{out}{err}");
+    assert!(format!("{out}{err}").contains("web.yaml:2:"), "{out}{err}");
     node.put("web.yaml", GOOD);
     let after = node.until("sound again", |pods| {
         let pod = pods.get("default/web")?;
