@@ -1,7 +1,7 @@
 //! `spec.containers[].ports[]`.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use super::fields::{At, Fields};
 use super::schema;
