@@ -42,7 +42,7 @@ pub(super) async fn until(
     let mut line = Line::new(screen, name);
     let watched = async {
         let mut watch = client.watch(&watch_path(name)).await?;
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let pods: List<Pod> = client.get(&instances_path(name)).await?;

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{
     as_list, encoded, field, pods_path, structured, structured_next, understood, with_query,
@@ -172,7 +172,7 @@ async fn live(
 ) -> Result<(), Failure> {
     let mut watch = client.watch(&asked.watch_path()).await?;
     let mut shown = Live { screen, columns, pods: BTreeMap::new(), lines: 0 };
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
