@@ -15,7 +15,7 @@ use super::screen::Screen;
 use super::table::{Cell, Table};
 
 /// Time between the two looks.
-const SPAN: Duration = Duration::from_millis(500);
+const SPAN: Duration = Duration::from_secs(1);
 const PATH: &str = "/roost/v1/stats";
 
 /// Says what is used.
