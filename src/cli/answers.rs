@@ -75,6 +75,8 @@ pub(super) struct Fault {
     pub(super) path: String,
     pub(super) message: String,
     pub(super) help: Option<String>,
+    /// The line with the place marked.
+    pub(super) snippet: Option<Snippet>,
 }
 
 /// A place in a file.
@@ -83,6 +85,16 @@ pub(super) struct Fault {
 pub(super) struct Place {
     pub(super) line: u32,
     pub(super) column: u32,
+}
+
+/// A line of a manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Snippet {
+    pub(super) text: String,
+    /// Characters before the mark.
+    pub(super) before: usize,
+    pub(super) marked: usize,
 }
 
 /// A manifest lies in its directory.
@@ -162,17 +174,30 @@ pub(super) type CpuNanos = BTreeMap<(String, String), u64>;
 impl Fault {
     /// As `roost validate` shows it.
     pub(super) fn text(&self) -> String {
-        let Self { file, severity, position, path, message, help } = self;
+        let Self { file, severity, position, path, message, help, snippet } = self;
         let file = file.as_ref().map(|file| format!("{file}:")).unwrap_or_default();
         let Place { line, column } = position;
         let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
         let help = help.as_ref().map(|help| format!("\n  help: {help}")).unwrap_or_default();
-        format!("{file}{line}:{column}: {severity}: {path}{message}{help}")
+        let snippet = snippet.as_ref().map(|it| it.text_at(*line)).unwrap_or_default();
+        format!("{file}{line}:{column}: {severity}: {path}{message}{snippet}{help}")
     }
 
     /// Whether its document is refused for it.
     pub(super) fn is_error(&self) -> bool {
         self.severity != "warning"
+    }
+}
+
+impl Snippet {
+    /// Two lines below the message.
+    fn text_at(&self, line: u32) -> String {
+        let Self { text, before, marked } = self;
+        let margin = line.to_string().len();
+        // No line is that long; an agent that says so is not believed.
+        let (before, marked) = ((*before).min(text.len()), (*marked).clamp(1, text.len().max(1)));
+        let mark = "^".repeat(marked);
+        format!("\n  {line} | {text}\n  {:margin$} | {:before$}{mark}", "", "")
     }
 }
 
@@ -190,5 +215,13 @@ mod tests {
         let fault: Fault = serde_json::from_value(value).unwrap();
         assert!(fault.is_error());
         assert_eq!(fault.text(), "web.yaml:3:5: error: spec.x: is wrong\n  help: mend it");
+        let snippet = Snippet { text: "  x: 1".to_owned(), before: 2, marked: 1 };
+        let fault = Fault { snippet: Some(snippet), ..fault };
+        insta::assert_snapshot!(fault.text(), @r"
+        web.yaml:3:5: error: spec.x: is wrong
+          3 |   x: 1
+            |   ^
+          help: mend it
+        ");
     }
 }

@@ -74,6 +74,23 @@ impl Table {
         (table, text)
     }
 
+    /// The same as [`Table::render`], with columns of at least these widths, for rows that are still
+    /// to come.
+    pub(super) fn render_wide(
+        screen: Screen,
+        least: &[usize],
+        head: &[&str],
+        rows: &[Vec<Cell>],
+    ) -> (Self, String) {
+        let (mut table, _) = Self::render(screen, head, rows);
+        for (found, least) in table.widths.iter_mut().zip(least) {
+            *found = (*found).max(*least);
+        }
+        let head: Vec<Cell> = head.iter().map(|cell| Cell::toned(Tone::Strong, cell)).collect();
+        let text = std::iter::once(&head).chain(rows).map(|row| table.row(row)).collect();
+        (table, text)
+    }
+
     /// One more row.
     pub(super) fn row(&self, cells: &[Cell]) -> String {
         let mut line = String::new();
@@ -110,6 +127,13 @@ mod tests {
         let (table, text) = Table::render(Screen::default(), &["NAME", "READY", "STATUS"], &rows);
         assert_eq!(text, "NAME     READY   STATUS\nweb      1/1     Running\ngrößer   0/1\n");
         assert_eq!(table.row(&row(["a", "b", "c"])), "a        b       c\n");
+    }
+
+    #[test]
+    fn columns_can_be_wider_for_what_is_still_to_come() {
+        let (table, text) = Table::render_wide(Screen::default(), &[6], &["A", "B"], &[]);
+        assert_eq!(text, "A        B\n");
+        assert_eq!(table.row(&row(["longer", "b"])), "longer   b\n");
     }
 
     #[test]

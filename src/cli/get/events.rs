@@ -30,7 +30,8 @@ pub(in crate::cli) async fn run(
     let events: List<Event> = understood(&list)?;
     let now = WallTime::now();
     let rows: Vec<_> = events.items.iter().map(|event| row(event, now)).collect();
-    let (table, text) = Table::render(screen, HEAD, &rows);
+    let least: &[usize] = if *watch { &WIDTHS } else { &[] };
+    let (table, text) = Table::render_wide(screen, least, HEAD, &rows);
     if let Some(text) = structured(*output, &as_list(&list["items"])) {
         output::print(&text)?;
     } else if *output == Output::Name {
@@ -63,6 +64,9 @@ pub(in crate::cli) async fn run(
 }
 
 pub(super) const HEAD: &[&str] = &["LAST SEEN", "TYPE", "REASON", "OBJECT", "COUNT", "MESSAGE"];
+
+/// Of the columns of a watch: most of what may come fits.
+const WIDTHS: [usize; 5] = [9, 7, 16, 20, 5];
 
 fn full_name(event: &Event) -> String {
     format!("event/{}\n", output::clean_line(&event.metadata.name))
