@@ -55,10 +55,10 @@ fn text(screen: Screen, overview: &Overview) -> String {
     line("Data", &overview.paths.data);
     line("Runtime", &overview.paths.runtime);
     line("Logs", &overview.paths.logs);
-    let mut list = |title: &str, items: &mut dyn Iterator<Item = &String>| {
+    let mut list = |tone: Tone, title: &str, items: &mut dyn Iterator<Item = &String>| {
         let mut items = items.peekable();
         if items.peek().is_some() {
-            let title = screen.paint(Tone::Bad, &format!("{title}:"));
+            let title = screen.paint(tone, &format!("{title}:"));
             writeln!(out, "{title}").expect("a string takes everything");
         }
         for item in items {
@@ -66,8 +66,9 @@ fn text(screen: Screen, overview: &Overview) -> String {
             writeln!(out, "  {item}").expect("a string takes everything");
         }
     };
-    list("Alarms", &mut overview.alarms.iter());
-    list("Faults in manifests", &mut overview.faults.values().flatten());
+    list(Tone::Bad, "Alarms", &mut overview.alarms.iter());
+    list(Tone::Bad, "Faults in manifests", &mut overview.faults.values().flatten());
+    list(Tone::Plain, "For other nodes", &mut overview.passed_over.iter());
     out
 }
 
@@ -97,7 +98,7 @@ mod tests {
             },
             alarms: vec!["gone".to_owned()],
             faults: [("pods.d/a.yaml".to_owned(), vec![fault])].into(),
-            passed_over: Vec::new(),
+            passed_over: vec!["pods.d/b.yaml: pod default/b".to_owned()],
             pods: Counts { total: 2, running: 1, failed: 1, ..Counts::default() },
         };
         insta::assert_snapshot!(text(Screen::default(), &overview), @r"
@@ -115,6 +116,8 @@ mod tests {
         Faults in manifests:
           pods.d/a.yaml:1:1: error: x
             help: y
+        For other nodes:
+          pods.d/b.yaml: pod default/b
         ");
     }
 }
