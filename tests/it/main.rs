@@ -30,3 +30,4 @@ mod lifecycle;
 mod manifests;
 mod requests;
 mod store;
+mod terminal;
