@@ -2,7 +2,7 @@
 //! what comes out must hang together.
 //!
 //! A bounded number of inputs, the same ones every time; for `ROOST_FUZZ_SECS` seconds with a seed of
-//! its own if that is set. A finding names its seed (`ROOST_FUZZ_SEED`) and shows its input.
+//! its own if that is set (`-- --nocapture` shows the summary). A finding names its seed (`ROOST_FUZZ_SEED`) and shows its input.
 
 #[cfg(test)]
 mod tests {
@@ -207,6 +207,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stdout, reason = "the summary of a long run")]
     fn no_mutated_manifest_is_too_much() {
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
         let seconds = number("ROOST_FUZZ_SECS");

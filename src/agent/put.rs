@@ -156,7 +156,7 @@ mod tests {
         };
         let faulty = put("web.yaml", &POD.replace("command", "comand"), &BTreeMap::new());
         let PutRefused::Faulty(texts) = faulty else { panic!("{faulty}") };
-        assert!(texts[1].starts_with("web.yaml:8:5: error: "), "{texts:?}");
+        assert!(texts[0].starts_with("web.yaml:7:5: error: "), "{texts:?}");
         let owned = put("web.yaml", POD, &owners);
         assert!(owned.to_string().contains("other.yaml"), "{owned}");
         let long = format!("{}.yaml", "x".repeat(NAME_LEN_MAX));

@@ -7,7 +7,20 @@ use clap::{Args, Parser, Subcommand};
 
 use super::agent::{AgentArgs, Format};
 use super::failure::Failure;
+use super::screen::ColorChoice;
 use crate::ids::{ContainerName, Namespace, PodName};
+
+mod changes;
+mod lists;
+
+pub(super) use changes::{ApplyArgs, DiffArgs, PlanArgs, RestartArgs, RollbackArgs, WaitArg};
+pub(super) use lists::{
+    CompleteArgs, CompletionArgs, ContainersArgs, EventsArgs, GetCommand, Output, PodsArgs,
+    RevisionsArgs, Shell, TopArgs, TopWhat, VersionArgs, Which,
+};
+
+#[cfg(test)]
+pub(super) use lists::Space;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 the thing asked about is wrong or failed, 2 wrong usage, 3 the agent can't \
@@ -21,6 +34,9 @@ pub(super) struct Cli {
     /// installed one
     #[arg(long, global = true, env = "ROOST_ROOT", value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
+    /// When to print in colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(super) color: ColorChoice,
     #[command(subcommand)]
     pub(super) command: Command,
 }
@@ -29,7 +45,7 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// The daemon, in the foreground
     Agent(AgentArgs),
-    /// Lists pods or events
+    /// Lists pods, containers, events or revisions
     #[command(subcommand)]
     Get(GetCommand),
     /// Lists pods, as `get pods` does
@@ -37,77 +53,41 @@ pub(super) enum Command {
     /// Everything known about a pod, its newest events last
     #[command(subcommand)]
     Describe(DescribeCommand),
-    /// What a container printed
+    /// What containers printed
     Logs(LogsArgs),
+    /// What happened, oldest first, as `get events` does
+    Events(EventsArgs),
+    /// What manifest files would change, if they lay in the manifest directory
+    Diff(DiffArgs),
+    /// What the agent would do now
+    Plan(PlanArgs),
+    /// Puts manifest files into the manifest directory, if nothing is wrong with them
+    Apply(ApplyArgs),
+    /// Starts a pod anew
+    Restart(RestartArgs),
+    /// Takes a pod back to an earlier revision
+    Rollback(RollbackArgs),
+    /// The revisions of a pod, as `get revisions` does
+    Revisions(RevisionsArgs),
     /// Removes a pod by removing its manifest
     #[command(subcommand)]
     Delete(DeleteCommand),
     /// Waits until something holds of a pod
     #[command(subcommand)]
     Wait(WaitCommand),
+    /// How much cpu and memory pods use
+    Top(TopArgs),
     /// How the agent itself is: alarms, refused files, store
     Status(StatusArgs),
     /// Checks manifests; needs no agent and touches nothing
     Validate(ValidateArgs),
-    /// Which build this is
-    Version,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum GetCommand {
-    /// Lists pods
-    #[command(visible_aliases = ["pod", "po"])]
-    Pods(PodsArgs),
-    /// Lists what happened, oldest first
-    #[command(visible_aliases = ["event", "ev"])]
-    Events(EventsArgs),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PodsArgs {
-    /// Only this pod: NAME or NAMESPACE/NAME
-    #[arg(value_name = "NAME")]
-    pub(super) name: Option<String>,
-    #[command(flatten)]
-    pub(super) namespace: NamespaceArg,
-    /// table, wide, json or name
-    #[arg(short, long, default_value = "table", value_name = "FORM", value_parser = output)]
-    pub(super) output: Output,
-    /// Goes on, and prints a line at every change
-    #[arg(short, long)]
-    pub(super) watch: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct EventsArgs {
-    #[command(flatten)]
-    pub(super) namespace: NamespaceArg,
-    /// table, wide, json or name
-    #[arg(short, long, default_value = "table", value_name = "FORM", value_parser = output)]
-    pub(super) output: Output,
-    /// Goes on, and prints a line at every event
-    #[arg(short, long)]
-    pub(super) watch: bool,
-}
-
-/// How a list is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Output {
-    Table,
-    Wide,
-    Json,
-    Name,
-}
-
-fn output(text: &str) -> Result<Output, String> {
-    match text {
-        "table" => Ok(Output::Table),
-        "wide" => Ok(Output::Wide),
-        "json" => Ok(Output::Json),
-        "name" => Ok(Output::Name),
-        "yaml" => Err("yaml is not supported yet; json shows the same objects".to_owned()),
-        _ => Err("it must be table, wide, json or name".to_owned()),
-    }
+    /// Prints a script that completes commands and names in a shell
+    Completion(CompletionArgs),
+    /// What such a script asks
+    #[command(name = "__complete", hide = true)]
+    Complete(CompleteArgs),
+    /// Which build this is, and which the agent is
+    Version(VersionArgs),
 }
 
 #[derive(Debug, Args)]
@@ -118,8 +98,10 @@ pub(super) struct NamespaceArg {
 }
 
 impl NamespaceArg {
-    /// Which pod `NAME` or `NAMESPACE/NAME` is.
+    /// Which pod `NAME` or `NAMESPACE/NAME` is, with or without `pod/` before it.
     pub(super) fn pod(&self, name: &str) -> Result<PodName, Failure> {
+        let kinds = ["pod/", "pods/", "po/"];
+        let name = kinds.iter().find_map(|kind| name.strip_prefix(kind)).unwrap_or(name);
         let found: PodName = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
         let Some(namespace) = &self.namespace else { return Ok(found) };
         if name.contains('/') && found.namespace != *namespace {
@@ -153,6 +135,9 @@ pub(super) struct LogsArgs {
     /// Of which container; needed if the pod has several
     #[arg(short, long, value_name = "CONTAINER")]
     pub(super) container: Option<ContainerName>,
+    /// Of every container, each line after the name of its container
+    #[arg(long, conflicts_with = "container")]
+    pub(super) all_containers: bool,
     /// Goes on with what it prints from now on, until the container ends
     #[arg(short, long)]
     pub(super) follow: bool,
@@ -184,6 +169,9 @@ pub(super) struct DeleteArgs {
     /// Returns when nothing is left of the pod
     #[arg(long)]
     pub(super) wait: bool,
+    /// How long at most; a pod may use up its grace period
+    #[arg(long, default_value = "10m", value_name = "SPAN", value_parser = humantime::parse_duration)]
+    pub(super) timeout: Duration,
 }
 
 #[derive(Debug, Subcommand)]
@@ -234,16 +222,9 @@ fn goal(text: &str) -> Result<Goal, String> {
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// table or json
-    #[arg(short, long, default_value = "table", value_name = "FORM", value_parser = status_output)]
+    /// How it is shown
+    #[arg(short, long, default_value = "table", value_name = "FORM", value_parser = lists::plain())]
     pub(super) output: Output,
-}
-
-fn status_output(text: &str) -> Result<Output, String> {
-    match output(text)? {
-        found @ (Output::Table | Output::Json) => Ok(found),
-        Output::Wide | Output::Name => Err("it must be table or json".to_owned()),
-    }
 }
 
 #[derive(Debug, Args)]
@@ -283,18 +264,35 @@ mod tests {
         for line in [
             "agent --pods a --pods b --root r --relist 5s --log-format json --executor x",
             "--root state get pods",
-            "get pods hello -o wide -w",
-            "get po -n shop -o json",
-            "get events",
+            "--color never get pods hello -o wide -w",
+            "get po -n shop -o json -l app=web,tier!=back",
+            "get pods -A -o yaml",
+            "get containers hello -o wide",
+            "get events hello -w",
+            "get revisions hello -o yaml",
             "ps",
             "describe pod hello --root state",
             "logs hello -c visitor -f -p --tail 5 --since 10m --timestamps",
+            "logs hello --all-containers",
+            "events -w",
+            "diff",
+            "diff a.yaml - -o json",
+            "plan",
+            "apply -f a.yaml b.yaml -f - --wait --timeout 10s",
+            "restart hello --wait",
+            "rollback hello --to 3 --wait",
+            "revisions hello",
+            "top",
+            "top pods --containers -n shop",
+            "top node -o json",
             "delete pod shop/hello --wait",
             "wait pod hello --for=condition=Ready --timeout 60s",
             "wait pod hello --for=delete",
             "status -o json",
+            "completion bash",
+            "__complete bash -- get pods -",
             "validate a.yaml -",
-            "version",
+            "version -o yaml",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
@@ -306,11 +304,17 @@ mod tests {
             let error = parse(line).unwrap_err();
             assert!(error.contains(expected), "{line}: {error}");
         };
-        check("get pods -o yaml", "json shows the same");
-        check("get pods -o xml", "table, wide, json or name");
+        check("get pods -o xml", "table, wide, json, yaml, name");
+        check("get pods -o jsn", "tip: a similar value exists: 'json'");
+        check("status -o wide", "table, json, yaml");
+        check("get pods -A -n shop", "cannot be used with");
         check("wait pod x --for=ready", "condition=NAME");
         check("get pods -n Shop", "DNS label");
         check("logs x --since never", "--since");
+        check("logs x -c y --all-containers", "cannot be used with");
+        check("apply", "--filename");
+        check("rollback x --to 0", "0 is not in 1..");
+        check("desribe pod x", "tip: a similar subcommand exists: 'describe'");
         check("validate", "FILE");
     }
 
@@ -322,6 +326,8 @@ mod tests {
         assert_eq!(none.pod("shop/web").unwrap().to_string(), "shop/web");
         assert_eq!(shop.pod("web").unwrap().to_string(), "shop/web");
         assert_eq!(shop.pod("shop/web").unwrap().to_string(), "shop/web");
+        assert_eq!(none.pod("pod/web").unwrap().to_string(), "default/web");
+        assert_eq!(none.pod("pod/shop/web").unwrap().to_string(), "shop/web");
         shop.pod("other/web").unwrap_err();
         none.pod("Web").unwrap_err();
     }

@@ -4,25 +4,30 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, Serialize};
+use serde_json::Value;
 use tokio::net::UnixStream;
 
 use super::failure::Failure;
+use super::output;
 use crate::api::kubernetes::types::{Status, WatchEvent};
 use crate::api::socket;
 use crate::config;
 
-/// How long an agent may take to begin its answer.
+/// How long an agent may take to begin its answer: changes wait for a disk.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Where somebody who follows the quick start has his agent.
+const QUICK_START_ROOT: &str = "state";
 /// Bytes of an answer that is read as a whole: 1,000 pods of 100 KiB each.
 const ANSWER_LEN_MAX: usize = 128 << 20;
 
 /// Asks the agent. Every question has a connection of its own.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Client {
     socket: PathBuf,
     has_root: bool,
@@ -39,13 +44,13 @@ impl Client {
 
     /// Asks for an object.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        let response = self.open(Method::GET, path).await?;
+        let response = self.open(path).await?;
         self.read(response).await
     }
 
     /// Asks for an object that need not be there.
     pub(super) async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
-        let response = self.send(Method::GET, path).await?;
+        let response = self.send(Method::GET, path, Bytes::new()).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -55,23 +60,41 @@ impl Client {
 
     /// Deletes an object.
     pub(super) async fn delete(&self, path: &str) -> Result<Status, Failure> {
-        let response = self.open(Method::DELETE, path).await?;
-        self.read(response).await
+        let response = self.send(Method::DELETE, path, Bytes::new()).await?;
+        self.read(self.accepted(response).await?).await
+    }
+
+    /// Has something done.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Failure::wrong(format!("can't ask for {path}: {error}")))?;
+        let response = self.send(Method::POST, path, body.into()).await?;
+        self.read(self.accepted(response).await?).await
+    }
+
+    /// Puts something in its place.
+    pub(super) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, Failure> {
+        let response = self.send(Method::PUT, path, body.into()).await?;
+        self.read(self.accepted(response).await?).await
     }
 
     /// Begins a watch.
     pub(super) async fn watch(&self, path: &str) -> Result<Watch<'_>, Failure> {
-        let response = self.open(Method::GET, path).await?;
+        let response = self.open(path).await?;
         Ok(Watch { client: self, body: response.into_body(), buffer: Vec::new() })
     }
 
     /// Asks; the answer is not an error, and its body not read yet.
-    pub(super) async fn open(
-        &self,
-        method: Method,
-        path: &str,
-    ) -> Result<Response<Incoming>, Failure> {
-        let response = self.send(method, path).await?;
+    pub(super) async fn open(&self, path: &str) -> Result<Response<Incoming>, Failure> {
+        let response = self.send(Method::GET, path, Bytes::new()).await?;
         self.accepted(response).await
     }
 
@@ -90,8 +113,40 @@ impl Client {
         }
     }
 
-    async fn send(&self, method: Method, path: &str) -> Result<Response<Incoming>, Failure> {
-        let stream = socket::connect(&self.socket).map_err(|error| self.unconnected(&error))?;
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut request = Request::builder().method(&method).uri(path);
+        request = request.header(hyper::header::HOST, "roost");
+        if method == Method::POST {
+            request = request.header(hyper::header::CONTENT_TYPE, "application/json");
+        }
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| Failure::usage(format!("can't ask for {path}: {error}")))?;
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(request)).await {
+            Ok(response) => response,
+            Err(_) => {
+                let line = format!(
+                    "the agent at {} does not answer within {}",
+                    self.socket.display(),
+                    humantime::format_duration(ANSWER_TIMEOUT)
+                );
+                Err(Failure::unreachable(line).with_help("its log may say why"))
+            }
+        }
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        let socket = self.socket.clone();
+        // connect(2) blocks while an agent that hangs has too many connections waiting.
+        let stream = tokio::task::spawn_blocking(move || socket::connect(&socket)).await;
+        let stream = stream
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|error| self.unconnected(&error))?;
         let failed = |error: io::Error| self.unconnected(&error);
         stream.set_nonblocking(true).map_err(failed)?;
         let stream = TokioIo::new(UnixStream::from_std(stream).map_err(failed)?);
@@ -100,24 +155,7 @@ impl Client {
             .map_err(|error| self.broke_off(&error))?;
         // What goes wrong on it is told to whoever waits for the answer.
         tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(hyper::header::HOST, "roost")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| Failure::usage(format!("can't ask for {path}: {error}")))?;
-        match tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(self.broke_off(&error)),
-            Err(_) => {
-                let line = format!(
-                    "the agent at {} does not answer within {}",
-                    self.socket.display(),
-                    humantime::format_duration(ANSWER_TIMEOUT)
-                );
-                Err(Failure::unreachable(line))
-            }
-        }
+        sender.send_request(request).await.map_err(|error| self.broke_off(&error))
     }
 
     async fn accepted(&self, response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
@@ -126,23 +164,26 @@ impl Client {
             return Ok(response);
         }
         let bytes = self.collect(response.into_body()).await?;
-        let message = match serde_json::from_slice::<Status>(&bytes) {
-            Ok(status) if !status.message.is_empty() => status.message,
-            Ok(_) | Err(_) => format!("the agent answers {code}"),
+        let status = serde_json::from_slice::<Status>(&bytes).unwrap_or_default();
+        let message = if status.message.is_empty() {
+            format!("the agent answers {code}")
+        } else {
+            output::clean(&status.message)
         };
+        let is_about_a_pod = status.details.is_some_and(|details| details.kind == "pods");
         Err(match code {
             StatusCode::SERVICE_UNAVAILABLE => Failure::unreachable(message),
             StatusCode::FORBIDDEN => Failure::unreachable(message).with_help(self.may()),
+            StatusCode::NOT_FOUND if is_about_a_pod => Failure::no_such_pod(message),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Failure::wrong(message)
+                .with_help("is the agent of another version? `roost version` says"),
             _ => Failure::wrong(message),
         })
     }
 
     async fn read<T: DeserializeOwned>(&self, response: Response<Incoming>) -> Result<T, Failure> {
         let bytes = self.collect(response.into_body()).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Failure::unreachable(format!("the agent's answer can't be understood: {error}"))
-                .with_help("is it of another version? see `roost status` and `roost version`")
-        })
+        serde_json::from_slice(&bytes).map_err(|error| Failure::not_understood(&error))
     }
 
     async fn collect(&self, mut body: Incoming) -> Result<Vec<u8>, Failure> {
@@ -166,9 +207,16 @@ impl Client {
             if self.has_root {
                 return failure.with_help("`roost agent --root DIR --pods DIR` starts one");
             }
+            let failure = if config::paths(Some(Path::new(QUICK_START_ROOT))).api_socket().exists()
+            {
+                let text = format!("say `--root {QUICK_START_ROOT}` for the one in this directory");
+                failure.with_help(text)
+            } else {
+                failure.with_help("`--root DIR` or ROOST_ROOT names one that has its own root")
+            };
             return failure
                 .with_help("`systemctl status roost` says how the installed one is")
-                .with_help("`--root DIR` or ROOST_ROOT names one that has its own root");
+                .with_help("`roost agent --root DIR --pods DIR` starts one by hand");
         }
         let failure =
             Failure::unreachable(format!("can't connect to the agent at {socket}: {error}"));
@@ -180,7 +228,7 @@ impl Client {
 
     #[expect(clippy::unused_self, reason = "it is about this agent")]
     fn may(&self) -> String {
-        format!("only root and the members of group `{}` may talk to it", socket::GROUP)
+        format!("only root and the members of group `{}` may talk to an agent", socket::GROUP)
     }
 
     fn broke_off(&self, error: &hyper::Error) -> Failure {
@@ -199,14 +247,12 @@ pub(super) struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// The next change; an error when the agent has ended.
+    /// The next change; an error when the agent has ended. Cancel-safe.
     pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<WatchEvent<T>, Failure> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                return serde_json::from_slice(&line).map_err(|error| {
-                    Failure::unreachable(format!("the agent's answer can't be understood: {error}"))
-                });
+                return event(&line);
             }
             match self.client.piece(&mut self.body).await? {
                 Some(piece) => self.buffer.extend_from_slice(&piece),
@@ -221,6 +267,17 @@ impl Watch<'_> {
             }
         }
     }
+}
+
+fn event<T: DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<T>, Failure> {
+    let understood = |error| Failure::not_understood(&error);
+    let WatchEvent { kind, object }: WatchEvent<Value> =
+        serde_json::from_slice(line).map_err(understood)?;
+    if kind == "ERROR" {
+        let status = Status::deserialize(object).map_err(understood)?;
+        return Err(Failure::wrong(output::clean(&status.message)));
+    }
+    Ok(WatchEvent { kind, object: T::deserialize(object).map_err(understood)? })
 }
 
 #[cfg(test)]
@@ -274,6 +331,13 @@ mod tests {
         let failure = client.get::<Pod>(path).await.unwrap_err();
         assert_eq!(failure.to_string(), "error: pods \"other\" not found\n");
         assert_eq!(failure.code(), 1);
+        let name = "other".parse().unwrap();
+        assert_eq!(failure.about(&name).missing(), Some(&name));
+        let failure = client.get::<Pod>("/roost/v1/nothing").await.unwrap_err();
+        assert!(failure.to_string().contains("of another version?"), "{failure}");
+        let path = "/api/v1/pods?watch=true&resourceVersion=99";
+        let failure = client.watch(path).await.unwrap().next::<Pod>().await.unwrap_err();
+        assert!(failure.to_string().contains("too old resource version"), "{failure}");
         let mut watch = client.watch("/api/v1/pods?watch=true").await.unwrap();
         for _ in 0..300 {
             assert_eq!(watch.next::<Pod>().await.unwrap().kind, "ADDED");

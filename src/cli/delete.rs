@@ -1,50 +1,44 @@
 //! `roost delete pod`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::args::DeleteArgs;
 use super::client::Client;
 use super::failure::Failure;
-use super::get::{pod_path, pods_path, with_query};
+use super::get::{instances_path, pod_path};
+use super::live::{self, Step};
 use super::output;
+use super::screen::Screen;
 use crate::api::kubernetes::types::{List, Pod};
 use crate::ids::PodName;
 
 /// Removes a pod.
-pub(super) async fn pod(client: &Client, args: &DeleteArgs) -> Result<(), Failure> {
+pub(super) async fn pod(client: &Client, screen: Screen, args: &DeleteArgs) -> Result<(), Failure> {
     let name = args.pod.namespace.pod(&args.pod.name)?;
-    let before = instances(client, &name).await?;
-    let status = client.delete(&pod_path(&name)).await?;
-    output::print(&format!("pod {name} deleted ({})\n", output::clean(&status.message)))?;
-    if args.wait { until_gone(client, &name, &before).await } else { Ok(()) }
+    let before: List<Pod> = client.get(&instances_path(&name)).await?;
+    let before = before.items.into_iter().map(|pod| pod.metadata.uid).collect();
+    let status = client.delete(&pod_path(&name)).await.map_err(|failure| failure.about(&name))?;
+    output::print(&format!("pod {name} deleted ({})\n", output::clean_line(&status.message)))?;
+    if args.wait { until_gone(client, screen, &name, &before, args.timeout).await } else { Ok(()) }
 }
 
 /// Waits until nothing is left of the instances. Whoever puts the manifest back gets another one,
 /// which is not waited for.
 async fn until_gone(
     client: &Client,
+    screen: Screen,
     name: &PodName,
     before: &BTreeSet<String>,
+    timeout: Duration,
 ) -> Result<(), Failure> {
-    let mut watch = client.watch(&watch_path(name)).await?;
-    while !instances(client, name).await?.is_disjoint(before) {
-        watch.next::<Pod>().await?;
-    }
-    Ok(())
-}
-
-/// The path that tells of every change of a pod.
-pub(super) fn watch_path(name: &PodName) -> String {
-    let selector = format!("fieldSelector=metadata.name={}", name.name);
-    let parts = [Some(selector), Some("watch=true".to_owned())];
-    with_query(&pods_path(Some(&name.namespace)), &parts)
-}
-
-async fn instances(client: &Client, name: &PodName) -> Result<BTreeSet<String>, Failure> {
-    let selector = format!("fieldSelector=metadata.name={}", name.name);
-    let path = with_query(&pods_path(Some(&name.namespace)), &[Some(selector)]);
-    let pods: List<Pod> = client.get(&path).await?;
-    Ok(pods.items.into_iter().map(|pod| pod.metadata.uid).collect())
+    let gone = |pods: &[Pod]| {
+        let left = pods.iter().find(|pod| before.contains(&pod.metadata.uid));
+        Ok(left.map_or(Step::Done, |pod| Step::Waits(live::missing(pod))))
+    };
+    live::until(client, screen, name, Instant::now() + timeout, gone).await
 }
 
 #[cfg(test)]
@@ -62,7 +56,10 @@ mod tests {
         let fake = fake(snapshot(1, both, root.path()));
         let client = Client::serving(root.path(), fake.service);
         let before = BTreeSet::from([sample("web", 1).record.id.to_string()]);
-        let ended = tokio::spawn(async move { until_gone(&client, &name, &before).await });
+        let ended = tokio::spawn(async move {
+            let timeout = Duration::from_secs(60);
+            until_gone(&client, Screen::default(), &name, &before, timeout).await
+        });
         tokio::task::yield_now().await;
         assert!(!ended.is_finished());
         let next = snapshot(2, vec![sample("web", 2)], root.path());

@@ -1,39 +1,48 @@
 //! `roost describe pod`: everything known, in reading order, the newest events last.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde_json::Value;
 
 use super::args::PodArgs;
 use super::client::Client;
 use super::failure::Failure;
-use super::get::{not_found, pod_path, status, with_query};
-use super::table::Table;
+use super::get::events::tone as event_tone;
+use super::get::pods::tone;
+use super::get::{field, pod_path, status, with_query};
+use super::screen::{Screen, Tone};
+use super::table::{Cell, Table};
 use super::{output, time};
 use crate::api::kubernetes::pod::SOURCE_ANNOTATION;
 use crate::api::kubernetes::types::{ContainerState, ContainerStatus, Event, List, Pod};
 use crate::clock::WallTime;
 
 /// Describes a pod.
-pub(super) async fn pod(client: &Client, args: &PodArgs) -> Result<(), Failure> {
+pub(super) async fn pod(client: &Client, screen: Screen, args: &PodArgs) -> Result<(), Failure> {
     let name = args.namespace.pod(&args.name)?;
-    let pod: Pod = client.find(&pod_path(&name)).await?.ok_or_else(|| not_found(&name))?;
+    let pod: Option<Pod> = client.find(&pod_path(&name)).await?;
+    let pod = pod.ok_or_else(|| Failure::not_found(&name))?;
     let path = format!("/api/v1/namespaces/{}/events", name.namespace);
-    let selector = format!("fieldSelector=involvedObject.name={}", name.name);
+    let selector = field("involvedObject.name", &name.name);
     let events: List<Event> = client.get(&with_query(&path, &[Some(selector)])).await?;
-    output::print(&output::clean(&text(&pod, &events.items, WallTime::now())))
+    output::print(&text(screen, &pod, &events.items, WallTime::now()))
 }
 
 /// What is printed.
-fn text(pod: &Pod, events: &[Event], now: WallTime) -> String {
-    let mut page = Page::default();
+fn text(screen: Screen, pod: &Pod, events: &[Event], now: WallTime) -> String {
+    let mut page = Page { screen, text: String::new() };
     head(&mut page, pod, now);
     page.title("Conditions");
     for condition in &pod.status.conditions {
         let reason = condition.reason.as_deref().map(|reason| format!(" ({reason})"));
         let value = format!("{}{}", condition.status, reason.unwrap_or_default());
-        page.line(1, &condition.kind, &value);
+        let tone = match (condition.kind.as_str(), condition.status.as_str()) {
+            // The one that is good if it does not hold.
+            ("ManifestInvalid", _) => Tone::Bad,
+            (_, "True") => Tone::Good,
+            (_, _) => Tone::Warning,
+        };
+        page.toned(1, &condition.kind, tone, &value);
     }
     page.title("Containers");
     let specs = pod.spec["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -56,8 +65,8 @@ fn text(pod: &Pod, events: &[Event], now: WallTime) -> String {
         page.text.push_str("  <none>\n");
         return page.text;
     }
-    let rows: Vec<Vec<String>> = events.iter().map(|event| event_row(event, now)).collect();
-    let (_, table) = Table::render(&["  LAST SEEN", "TYPE", "REASON", "MESSAGE"], &rows);
+    let rows: Vec<Vec<Cell>> = events.iter().map(|event| event_row(event, now)).collect();
+    let (_, table) = Table::render(screen, &["  LAST SEEN", "TYPE", "REASON", "MESSAGE"], &rows);
     page.text.push_str(&table);
     page.text
 }
@@ -73,7 +82,8 @@ fn head(page: &mut Page, pod: &Pod, now: WallTime) {
     page.line(0, "Created", &when(meta.creation_timestamp.as_deref(), now));
     page.line(0, "Labels", &pairs(&meta.labels));
     page.line(0, "Annotations", &pairs(&annotations));
-    page.line(0, "Status", &status(pod));
+    let status = status(pod);
+    page.toned(0, "Status", tone(&status, true), &status);
     page.line(0, "Phase", &pod.status.phase);
     if let Some(problems) = &pod.status.message {
         page.block(0, "Problems", problems);
@@ -117,23 +127,23 @@ fn container(page: &mut Page, status: &ContainerStatus, now: WallTime) {
     page.line(2, "Ready", if status.ready { "True" } else { "False" });
     page.line(2, "Restart Count", &status.restart_count.to_string());
     if let Some(fault) = status.roost.as_ref().and_then(|extra| extra.update_fault.as_deref()) {
-        page.line(2, "Limits Not Applied", fault);
+        page.toned(2, "Limits Not Applied", Tone::Bad, fault);
     }
 }
 
 fn state(page: &mut Page, name: &str, state: &ContainerState, now: WallTime) {
     if let Some(waiting) = &state.waiting {
-        page.line(2, name, "Waiting");
-        page.line(3, "Reason", &waiting.reason);
+        page.toned(2, name, Tone::Warning, "Waiting");
+        page.toned(3, "Reason", tone(&waiting.reason, true), &waiting.reason);
         if let Some(message) = &waiting.message {
             page.line(3, "Message", message);
         }
     } else if let Some(running) = &state.running {
-        page.line(2, name, "Running");
+        page.toned(2, name, Tone::Good, "Running");
         page.line(3, "Started", &when(Some(&running.started_at), now));
     } else if let Some(ended) = &state.terminated {
         page.line(2, name, "Terminated");
-        page.line(3, "Reason", &ended.reason);
+        page.toned(3, "Reason", tone(&ended.reason, true), &ended.reason);
         if let Some(message) = &ended.message {
             page.line(3, "Message", message);
         }
@@ -206,14 +216,14 @@ fn volume_text(volume: &Value) -> String {
     }
 }
 
-fn event_row(event: &Event, now: WallTime) -> Vec<String> {
+fn event_row(event: &Event, now: WallTime) -> Vec<Cell> {
     let age = time::age(Some(&event.last_timestamp), now);
     let times = if event.count > 1 { format!(" (x{})", event.count) } else { String::new() };
     vec![
-        format!("  {age}{times}"),
-        event.severity.clone(),
-        event.reason.clone(),
-        event.message.replace('\n', " "),
+        format!("  {age}{times}").into(),
+        Cell::toned(event_tone(event), &event.severity),
+        event.reason.as_str().into(),
+        event.message.as_str().into(),
     ]
 }
 
@@ -232,9 +242,9 @@ fn pairs(pairs: &BTreeMap<String, String>) -> String {
     pairs.join("\n")
 }
 
-/// Names and values, the values in a column.
-#[derive(Default)]
+/// Names and values, the values in a column. Neither can drive a terminal.
 struct Page {
+    screen: Screen,
     text: String,
 }
 
@@ -243,28 +253,42 @@ impl Page {
     const COLUMN: usize = 19;
 
     fn title(&mut self, title: &str) {
-        writeln!(self.text, "{title}:").expect("writing to a string cannot fail");
+        let title = self.screen.paint(Tone::Strong, &format!("{title}:"));
+        self.push(&title);
     }
 
     /// A name and its value; further lines of the value stand below its first.
     fn line(&mut self, depth: usize, name: &str, value: &str) {
+        self.toned(depth, name, Tone::Plain, value);
+    }
+
+    /// The same with a value that means something.
+    fn toned(&mut self, depth: usize, name: &str, tone: Tone, value: &str) {
         let indent = "  ".repeat(depth);
+        let name = output::clean_line(name);
         let label = if name.is_empty() { String::new() } else { format!("{name}:") };
         let mut label = format!("{indent}{label:<width$}", width = Self::COLUMN);
-        for part in value.split('\n') {
-            writeln!(self.text, "{}", format!("{label} {part}").trim_end())
-                .expect("writing to a string cannot fail");
+        for part in output::clean(value).split('\n') {
+            let part = self.screen.paint(tone, part);
+            self.push(format!("{label} {part}").trim_end());
             label = format!("{indent}{:width$}", "", width = Self::COLUMN);
         }
     }
 
-    /// A name, and its value in lines of their own.
+    /// A name, and its value, which is trouble, in lines of their own.
     fn block(&mut self, depth: usize, name: &str, value: &str) {
         self.line(depth, name, "");
-        for part in value.split('\n') {
-            let indent = "  ".repeat(depth + 1);
-            writeln!(self.text, "{indent}{part}").expect("writing to a string cannot fail");
+        let indent = "  ".repeat(depth + 1);
+        for part in output::clean(value).split('\n') {
+            let is_head = !part.starts_with(' ');
+            let part = self.screen.paint(if is_head { Tone::Bad } else { Tone::Plain }, part);
+            self.push(format!("{indent}{part}").trim_end());
         }
+    }
+
+    fn push(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
     }
 }
 

@@ -4,34 +4,34 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::args::{Output, StatusArgs};
+use super::args::StatusArgs;
 use super::client::Client;
 use super::failure::Failure;
+use super::get::{structured, understood};
+use super::screen::{Screen, Tone};
 use super::{output, time};
 use crate::api::overview::Overview;
 
 /// Says how the agent is.
-pub(super) async fn run(client: &Client, args: &StatusArgs) -> Result<(), Failure> {
+pub(super) async fn run(client: &Client, screen: Screen, args: &StatusArgs) -> Result<(), Failure> {
     let value: Value = client.get("/roost/v1/status").await?;
-    if args.output == Output::Json {
-        let mut text = serde_json::to_string_pretty(&value).unwrap_or_default();
-        text.push('\n');
+    if let Some(text) = structured(args.output, &value) {
         return output::print(&text);
     }
-    let overview: Overview = serde_json::from_value(value).map_err(|error| {
-        Failure::unreachable(format!("the agent's answer can't be understood: {error}"))
-    })?;
-    output::print(&output::clean(&text(&overview)))
+    let overview: Overview = understood(&value)?;
+    output::print(&text(screen, &overview))
 }
 
-fn text(overview: &Overview) -> String {
+fn text(screen: Screen, overview: &Overview) -> String {
     let mut out = String::new();
-    let mut line = |name: &str, value: &str| {
+    let mut toned = |tone: Tone, name: &str, value: &str| {
+        let value = screen.paint(tone, &output::clean_line(value));
         writeln!(out, "{:<14}{value}", format!("{name}:")).expect("a string takes everything");
     };
     let state = if overview.recovered { "running" } else { "taking up the pods that it found" };
     let up = time::span(overview.uptime_seconds);
-    line("Agent", &format!("{state}, version {}, for {up}", overview.version));
+    let tone = if overview.recovered { Tone::Good } else { Tone::Warning };
+    toned(tone, "Agent", &format!("{state}, version {}, for {up}", overview.version));
     let counts = overview.pods;
     let parts = [
         (counts.running, "running"),
@@ -44,12 +44,13 @@ fn text(overview: &Overview) -> String {
     let parts = parts.iter().filter(|(count, _)| *count > 0);
     let parts: Vec<String> = parts.map(|(count, name)| format!("{count} {name}")).collect();
     let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
-    line("Pods", &format!("{}{parts}", counts.total));
-    line("Manifests", &overview.directories.join(", "));
-    line("Store", &overview.store);
+    toned(Tone::Plain, "Pods", &format!("{}{parts}", counts.total));
+    toned(Tone::Plain, "Manifests", &overview.directories.join(", "));
+    toned(Tone::Plain, "Store", &overview.store);
     if let Some(fault) = &overview.store_fault {
-        line("Store fault", fault);
+        toned(Tone::Bad, "Store fault", fault);
     }
+    let mut line = |name: &str, value: &str| toned(Tone::Plain, name, value);
     if !overview.restart_for.is_empty() {
         line("Restart for", &overview.restart_for.join(", "));
     }
@@ -57,17 +58,20 @@ fn text(overview: &Overview) -> String {
     line("Data", &overview.paths.data);
     line("Runtime", &overview.paths.runtime);
     line("Logs", &overview.paths.logs);
-    let mut list = |title: &str, items: &mut dyn Iterator<Item = &String>| {
+    let mut list = |tone: Tone, title: &str, items: &mut dyn Iterator<Item = &String>| {
         let mut items = items.peekable();
         if items.peek().is_some() {
-            writeln!(out, "{title}:").expect("a string takes everything");
+            let title = screen.paint(tone, &format!("{title}:"));
+            writeln!(out, "{title}").expect("a string takes everything");
         }
         for item in items {
-            writeln!(out, "  {}", item.replace('\n', "\n  ")).expect("a string takes everything");
+            let item = output::clean(item.trim_end()).replace('\n', "\n  ");
+            writeln!(out, "  {item}").expect("a string takes everything");
         }
     };
-    list("Alarms", &mut overview.alarms.iter());
-    list("Faults in manifests", &mut overview.faults.values().flatten());
+    list(Tone::Bad, "Alarms", &mut overview.alarms.iter());
+    list(Tone::Bad, "Faults in manifests", &mut overview.faults.values().flatten());
+    list(Tone::Plain, "For other nodes", &mut overview.passed_over.iter());
     out
 }
 
@@ -98,10 +102,10 @@ mod tests {
             alarms: vec!["gone".to_owned()],
             restart_for: vec!["pods".to_owned(), "cgroup".to_owned()],
             faults: [("pods.d/a.yaml".to_owned(), vec![fault])].into(),
-            passed_over: Vec::new(),
+            passed_over: vec!["pods.d/b.yaml: pod default/b".to_owned()],
             pods: Counts { total: 2, running: 1, failed: 1, ..Counts::default() },
         };
-        insta::assert_snapshot!(text(&overview), @r"
+        insta::assert_snapshot!(text(Screen::default(), &overview), @r"
         Agent:        running, version 0.1.0, for 3m20s
         Pods:         2 (1 running, 1 failed)
         Manifests:    pods.d
@@ -117,6 +121,8 @@ mod tests {
         Faults in manifests:
           pods.d/a.yaml:1:1: error: x
             help: y
+        For other nodes:
+          pods.d/b.yaml: pod default/b
         ");
     }
 }

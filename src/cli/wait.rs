@@ -1,47 +1,35 @@
 //! `roost wait pod`.
 
+use tokio::time::Instant;
+
 use super::args::{Goal, WaitArgs};
 use super::client::Client;
-use super::delete::watch_path;
 use super::failure::Failure;
-use super::get::{pod_path, status};
+use super::live::{self, Step};
 use super::output;
+use super::screen::Screen;
 use crate::api::kubernetes::types::Pod;
 use crate::ids::PodName;
 
 /// Waits until something holds of a pod.
-pub(super) async fn pod(client: &Client, args: &WaitArgs) -> Result<(), Failure> {
+pub(super) async fn pod(client: &Client, screen: Screen, args: &WaitArgs) -> Result<(), Failure> {
     let name = args.pod.namespace.pod(&args.pod.name)?;
     let WaitArgs { pod: _, goal, timeout } = args;
-    match tokio::time::timeout(*timeout, until(client, &name, goal)).await {
-        Ok(ended) => {
-            ended?;
-            let what = match goal {
-                Goal::Condition { kind, status: true } => kind.clone(),
-                Goal::Condition { kind, status: false } => format!("not {kind}"),
-                Goal::Delete => "gone".to_owned(),
-            };
-            output::print(&format!("pod {name} is {what}\n"))
+    let check = |pods: &[Pod]| {
+        let pod = pods.last();
+        if holds(goal, &name, pod)? {
+            return Ok(Step::Done);
         }
-        Err(_) => {
-            let found: Option<Pod> = client.find(&pod_path(&name)).await?;
-            let found = found.as_ref().map_or_else(|| "there is no such pod".to_owned(), status);
-            let timeout = humantime::format_duration(*timeout);
-            let line = format!("timed out after {timeout} waiting for pod {name}: {found}");
-            Err(Failure::wrong(line).with_help(format!("`roost describe pod {name}` says more")))
-        }
-    }
-}
-
-async fn until(client: &Client, name: &PodName, goal: &Goal) -> Result<(), Failure> {
-    let mut watch = client.watch(&watch_path(name)).await?;
-    loop {
-        let pod: Option<Pod> = client.find(&pod_path(name)).await?;
-        if holds(goal, name, pod.as_ref())? {
-            return Ok(());
-        }
-        watch.next::<Pod>().await?;
-    }
+        let missing = pod.map_or_else(|| "there is no such pod".to_owned(), live::missing);
+        Ok(Step::Waits(missing))
+    };
+    live::until(client, screen, &name, Instant::now() + *timeout, check).await?;
+    let what = match goal {
+        Goal::Condition { kind, status: true } => output::clean_line(kind),
+        Goal::Condition { kind, status: false } => format!("not {}", output::clean_line(kind)),
+        Goal::Delete => "gone".to_owned(),
+    };
+    output::print(&format!("pod {name} is {what}\n"))
 }
 
 /// Whether it holds; an error if it never will.
@@ -91,22 +79,5 @@ mod tests {
         check(&ready(true), Some(&pod("Failed", "False"))).unwrap_err();
         assert_eq!(check(&Goal::Delete, Some(&pod("Failed", "False"))), Ok(false));
         assert_eq!(check(&Goal::Delete, None), Ok(true));
-    }
-
-    #[tokio::test]
-    async fn a_pod_that_is_not_there_yet_is_waited_for() {
-        use crate::api::samples::{fake, pod, snapshot};
-        let root = tempfile::tempdir().unwrap();
-        let fake = fake(snapshot(1, vec![], root.path()));
-        let client = Client::serving(root.path(), fake.service);
-        let ended = tokio::spawn(async move {
-            let goal = Goal::Condition { kind: "Ready".to_owned(), status: true };
-            until(&client, &"web".parse().unwrap(), &goal).await
-        });
-        tokio::task::yield_now().await;
-        assert!(!ended.is_finished());
-        let next = snapshot(2, vec![pod("web", 1)], root.path());
-        fake.snapshots.send_replace(std::sync::Arc::new(next));
-        ended.await.unwrap().unwrap();
     }
 }

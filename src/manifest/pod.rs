@@ -9,9 +9,9 @@
 //! with a default that means "as before"; unknown fields are an error, because an executor that
 //! ignored, say, a security setting would be worse than one that refuses.
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};

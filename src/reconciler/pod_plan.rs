@@ -390,7 +390,11 @@ impl<'a> Instance<'a> {
     /// that can be followed then, of what this one is.
     fn retire(&self, cause: TerminationCause, actual: &ActualState, now: Now) -> Vec<Step> {
         let kept = self.kept();
-        let successor = kept.as_ref().and(self.spec()).cloned();
+        // What is through has no room that what it was could fall back to, and is not to run again
+        // for a manifest that is edited.
+        let falls_back =
+            self.record.phase == RecordPhase::Active || cause == TerminationCause::Restarted;
+        let successor = kept.as_ref().and(self.spec()).filter(|_| falls_back).cloned();
         let mut record = self.terminating(cause, actual, now);
         record.successor = successor.is_some().then(|| record.accepted.clone());
         let keeps = kept.into_iter().collect();

@@ -31,3 +31,4 @@ mod manifests;
 mod ops;
 mod requests;
 mod store;
+mod terminal;

@@ -670,19 +670,21 @@ impl World {
                 Outcome::Done
             }
             Action::Destroy(id) => self.destroy(worker.stage, *id),
-            Action::Forget { id, revisions_of } => {
-                if self.store_fails() {
-                    return Outcome::Failed("store");
-                }
-                self.check_forgotten(*id);
-                let synced = !self.has(Bug::StoreNotFlushed) || self.rng.chance(50);
-                self.store.commit(synced, |content| {
-                    content.records.remove(id);
-                    content.revisions.retain(|(name, _), _| Some(name) != revisions_of.as_ref());
-                });
-                Outcome::Done
-            }
+            Action::Forget { id, revisions_of } => self.forget(*id, revisions_of.as_ref()),
         }
+    }
+
+    fn forget(&mut self, id: PodId, revisions_of: Option<&PodName>) -> Outcome {
+        if self.store_fails() {
+            return Outcome::Failed("store");
+        }
+        self.check_forgotten(id);
+        let synced = !self.has(Bug::StoreNotFlushed) || self.rng.chance(50);
+        self.store.commit(synced, |content| {
+            content.records.remove(&id);
+            content.revisions.retain(|(name, _), _| Some(name) != revisions_of);
+        });
+        Outcome::Done
     }
 
     fn write_spec(&mut self, record: &PodRecord, spec: &Arc<PodSpec>) {

@@ -17,6 +17,20 @@ fn a_pod_is_described_in_reading_order() {
     let mut record = crate::api::samples::event(&view, "Started", "sidecar was started");
     record.count = 4;
     let events = [event::of(&record, &context())];
-    let text = text(&pod::of(&view, &context()), &events, context().wall);
+    let text = text(Screen::default(), &pod::of(&view, &context()), &events, context().wall);
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn what_stands_in_a_manifest_cannot_drive_the_terminal() {
+    let mut shown = pod::of(&sample("hello", 1), &context());
+    shown
+        .metadata
+        .annotations
+        .insert("note".to_owned(), "\u{1b}[2J\u{202e}\nStatus: fine".to_owned());
+    shown.status.message = Some("\u{7}bad".to_owned());
+    let text = text(Screen::default(), &shown, &[], context().wall);
+    let evil = |c: char| c != '\n' && (c.is_control() || output::is_invisible(c));
+    assert!(!text.contains(evil), "{text}");
+    assert!(text.contains("\n                    Status: fine\n"), "{text}");
 }

@@ -1,7 +1,7 @@
 //! `spec.containers[].ports[]`.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use super::fields::{At, Fields};
 use super::schema;
@@ -106,8 +106,11 @@ fn name(at: At<'_>, faults: &mut Faults) -> Option<String> {
 /// The host's ports that a pod takes up, and where it does.
 #[derive(Debug, Default)]
 pub(super) struct HostPorts {
-    taken: BTreeMap<(Protocol, u16), Vec<(Option<IpAddr>, u32)>>,
+    taken: BTreeMap<(Protocol, u16), Vec<Taken>>,
 }
+
+/// On which address, or all, and by the container in which line.
+type Taken = (Option<IpAddr>, u32);
 
 impl HostPorts {
     /// Adds those of a container; says which are taken already.

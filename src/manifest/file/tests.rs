@@ -83,6 +83,20 @@ fn every_sample_parses_without_a_diagnostic() {
     assert!(samples.len() > 10);
 }
 
+/// Whether a value is of a type of JSON Schema.
+fn is(value: &serde_json::Value, name: &serde_json::Value) -> bool {
+    match name.as_str().unwrap() {
+        "string" => value.is_string(),
+        "integer" => value.is_i64(),
+        "number" => value.is_number(),
+        "boolean" => value.is_boolean(),
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "null" => value.is_null(),
+        other => panic!("{other}"),
+    }
+}
+
 /// What of the keywords of JSON Schema that `pod.schema.json` has does not hold for a value.
 fn offends(
     schema: &serde_json::Value,
@@ -106,22 +120,10 @@ fn offends(
             }
             "const" => value == wanted,
             "enum" => wanted.as_array().unwrap().contains(value),
-            "type" => {
-                let is = |name: &str| match name {
-                    "string" => value.is_string(),
-                    "integer" => value.is_i64(),
-                    "number" => value.is_number(),
-                    "boolean" => value.is_boolean(),
-                    "object" => value.is_object(),
-                    "array" => value.is_array(),
-                    "null" => value.is_null(),
-                    other => panic!("{other}"),
-                };
-                match wanted.as_array() {
-                    Some(names) => names.iter().any(|name| is(name.as_str().unwrap())),
-                    None => is(wanted.as_str().unwrap()),
-                }
-            }
+            "type" => match wanted.as_array() {
+                Some(names) => names.iter().any(|name| is(value, name)),
+                None => is(value, wanted),
+            },
             "minimum" => value.as_i64().is_none_or(|number| number >= wanted.as_i64().unwrap()),
             "maximum" => value.as_i64().is_none_or(|number| number <= wanted.as_i64().unwrap()),
             // Quantities: what they look like is for the parser.
@@ -150,9 +152,10 @@ fn offends(
                 let is_known = |name: &String| known.is_some_and(|known| known.contains_key(name));
                 let entries = value.as_object().into_iter().flatten();
                 for (name, inner) in entries.filter(|(name, _)| !is_known(name)) {
-                    match wanted {
-                        serde_json::Value::Bool(false) => wrong.push(format!("{name} is unknown")),
-                        other => wrong.extend(offends(other, root, inner)),
+                    if *wanted == serde_json::Value::Bool(false) {
+                        wrong.push(format!("{name} is unknown"));
+                    } else {
+                        wrong.extend(offends(wanted, root, inner));
                     }
                 }
                 true

@@ -225,6 +225,28 @@ fn a_pod_that_is_through_takes_nothing_and_needs_room_to_run_again() {
     assert_eq!(running(&world), ["a", "b"]);
 }
 
+/// A run-once pod that is edited is not run again as it was, and takes no room for that.
+#[test]
+fn what_is_through_has_nothing_to_fall_back_to() {
+    let mut world = world(1200);
+    world.claim("1", &cpu("a", 1000));
+    world.settle();
+    world.record().phase = RecordPhase::Finished {
+        outcome: crate::state::record::Outcome::Succeeded,
+        containers: BTreeMap::new(),
+    };
+    world.settle();
+    let mut other = cpu("a", 100);
+    other.hostname = "other".to_owned();
+    world.claim("1", &other);
+    world.act_until(|action| matches!(action, Action::Retire { .. }));
+    assert_eq!(world.plan().requested.cpu_milli, 100);
+    world.desired.claims.clear();
+    world.desired.faulty.insert(file("/m", "1"));
+    world.settle();
+    assert!(world.actual.pods.is_empty());
+}
+
 #[test]
 fn of_two_pods_with_one_host_port_the_one_that_has_it_keeps_it() {
     let mut world = world(4000);

@@ -1,0 +1,15 @@
+# Completion of roost for fish, made by `roost completion fish`.
+function __roost_complete
+    set -l words (commandline -opc)
+    set -l current (commandline -ct)
+    set -l lines ($words[1] __complete fish -- $words[2..-1] "$current" 2>/dev/null)
+    switch "$lines[1]"
+        case ':files'
+            __fish_complete_path "$current"
+        case ':directories'
+            __fish_complete_directories "$current"
+        case '*'
+            printf '%s\n' $lines
+    end
+end
+complete -c roost -f -a '(__roost_complete)'

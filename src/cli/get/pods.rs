@@ -1,0 +1,391 @@
+//! `roost get pods`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::{
+    as_list, encoded, field, pods_path, structured, structured_next, understood, with_query,
+};
+use crate::api::kubernetes::pod::SOURCE_ANNOTATION;
+use crate::api::kubernetes::types::{List, Pod, WatchEvent};
+use crate::api::overview::Overview;
+use crate::cli::advice::name_of;
+use crate::cli::args::{Output, PodsArgs, Which};
+use crate::cli::client::Client;
+use crate::cli::failure::Failure;
+use crate::cli::screen::{Screen, Size, Tone};
+use crate::cli::table::{Cell, Table};
+use crate::cli::{output, time};
+use crate::clock::WallTime;
+use crate::ids::{Namespace, PodName};
+
+/// How often a live table shows new ages.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Lists pods.
+pub(in crate::cli) async fn run(
+    client: &Client,
+    screen: Screen,
+    args: &PodsArgs,
+) -> Result<(), Failure> {
+    let PodsArgs { name, which, output, watch } = args;
+    let asked = Asked::of(name.as_deref(), which)?;
+    let list = asked.list(client).await?;
+    let pods: List<Pod> = understood(&list)?;
+    let columns = Columns::of(*output, &pods.items, asked.is_everywhere());
+    let has_table = matches!(output, Output::Table | Output::Wide);
+    if *watch && has_table && screen.is_live {
+        return live(client, screen, &asked, columns).await;
+    }
+    let mut view = View { output: *output, screen, columns, table: None };
+    view.first(&list["items"], &pods.items, asked.name.is_some())?;
+    if has_table {
+        remark(client, screen, &asked, &pods.items).await?;
+    }
+    if !*watch {
+        return Ok(());
+    }
+    let mut watch = client.watch(&asked.watch_path()).await?;
+    loop {
+        let WatchEvent { kind, object } = watch.next::<Value>().await?;
+        let pod: Pod = understood(&object)?;
+        let is_listed = pods.items.iter().any(|listed| {
+            let (known, new) = (&listed.metadata, &pod.metadata);
+            known.uid == new.uid && known.resource_version == new.resource_version
+        });
+        if kind == "ADDED" && is_listed {
+            continue;
+        }
+        view.next(&object, &pod)?;
+    }
+}
+
+/// Which pods are asked for.
+pub(super) struct Asked {
+    pub(super) name: Option<PodName>,
+    namespace: Option<Namespace>,
+    all_namespaces: bool,
+    selector: Option<String>,
+}
+
+impl Asked {
+    pub(super) fn of(name: Option<&str>, which: &Which) -> Result<Self, Failure> {
+        let Which { space, selector } = which;
+        let name = name.map(|name| space.namespace.pod(name)).transpose()?;
+        let given = space.namespace.namespace.clone();
+        let namespace = name.as_ref().map(|name| name.namespace.clone()).or(given);
+        let selector = selector.as_ref().map(|text| format!("labelSelector={}", encoded(text)));
+        Ok(Self { name, namespace, all_namespaces: space.all_namespaces, selector })
+    }
+
+    /// The pods; of several instances of one that is named the youngest counts, as when it is asked
+    /// for by its name.
+    pub(super) async fn list(&self, client: &Client) -> Result<Value, Failure> {
+        let mut list: Value = client.get(&self.path(None)).await?;
+        if let Some(name) = &self.name {
+            let items = list.get_mut("items").and_then(Value::as_array_mut);
+            let youngest = items.as_ref().and_then(|items| items.last().cloned());
+            let (Some(items), Some(youngest)) = (items, youngest) else {
+                return Err(Failure::not_found(name));
+            };
+            *items = vec![youngest];
+        }
+        Ok(list)
+    }
+
+    fn watch_path(&self) -> String {
+        self.path(Some("watch=true".to_owned()))
+    }
+
+    fn path(&self, watch: Option<String>) -> String {
+        let name = self.name.as_ref().map(|name| field("metadata.name", &name.name));
+        with_query(&pods_path(self.namespace.as_ref()), &[name, self.selector.clone(), watch])
+    }
+
+    pub(super) fn is_everywhere(&self) -> bool {
+        self.all_namespaces
+    }
+
+    /// Whether nothing at all was left out.
+    fn is_all(&self) -> bool {
+        self.name.is_none() && self.namespace.is_none() && self.selector.is_none()
+    }
+}
+
+/// How the list is shown, and goes on being shown while it is watched.
+struct View {
+    output: Output,
+    screen: Screen,
+    columns: Columns,
+    table: Option<Table>,
+}
+
+impl View {
+    fn first(&mut self, items: &Value, pods: &[Pod], is_one: bool) -> Result<(), Failure> {
+        let object = if is_one { items[0].clone() } else { as_list(items) };
+        if let Some(text) = structured(self.output, &object) {
+            return output::print(&text);
+        }
+        if self.output == Output::Name {
+            let names = pods.iter().map(|pod| format!("{}\n", full_name(pod)));
+            return output::print(&names.collect::<String>());
+        }
+        if pods.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> = pods.iter().map(|pod| self.columns.row(pod, WallTime::now())).collect();
+        let (table, text) = Table::render(self.screen, &self.columns.head(), &rows);
+        self.table = Some(table);
+        output::print(&text)
+    }
+
+    fn next(&mut self, object: &Value, pod: &Pod) -> Result<(), Failure> {
+        if let Some(text) = structured_next(self.output, object) {
+            return output::print(&text);
+        }
+        if self.output == Output::Name {
+            return output::print(&format!("{}\n", full_name(pod)));
+        }
+        let row = self.columns.row(pod, WallTime::now());
+        let text = match &self.table {
+            Some(table) => table.row(&row),
+            None => {
+                let (table, text) = Table::render(self.screen, &self.columns.head(), &[row]);
+                self.table = Some(table);
+                text
+            }
+        };
+        output::print(&text)
+    }
+}
+
+/// Shows a table that is always up to date, until it is interrupted.
+async fn live(
+    client: &Client,
+    screen: Screen,
+    asked: &Asked,
+    columns: Columns,
+) -> Result<(), Failure> {
+    let mut watch = client.watch(&asked.watch_path()).await?;
+    let mut shown = Live { screen, columns, pods: BTreeMap::new(), lines: 0 };
+    let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            // Cancel-safe: what has been read of a change stays in the watch.
+            change = watch.next::<Pod>() => shown.take(change?),
+            // Cancel-safe: ticks are not lost.
+            _ = tick.tick() => {}
+        }
+        output::print(&shown.draw(Size::of(io::stdout()), WallTime::now()))?;
+    }
+}
+
+/// A table that is drawn over itself.
+pub(super) struct Live {
+    pub(super) screen: Screen,
+    pub(super) columns: Columns,
+    /// By namespace, name, and since when there is the instance.
+    pub(super) pods: BTreeMap<(String, String, Option<String>, String), Pod>,
+    /// Lines of it on the screen.
+    pub(super) lines: usize,
+}
+
+impl Live {
+    pub(super) fn take(&mut self, change: WatchEvent<Pod>) {
+        let WatchEvent { kind, object } = change;
+        let meta = object.metadata.clone();
+        let key = (meta.namespace, meta.name, meta.creation_timestamp, meta.uid);
+        self.columns.namespace |= key.0 != "default";
+        if kind == "DELETED" {
+            self.pods.remove(&key);
+        } else {
+            self.pods.insert(key, object);
+        }
+    }
+
+    /// What puts the new table over the old one. Its lines must not wrap, and not scroll away.
+    pub(super) fn draw(&mut self, size: Size, now: WallTime) -> String {
+        // The head, the line that says what does not fit, and the one that the cursor is in.
+        let room = size.rows.saturating_sub(3).max(1);
+        let rows: Vec<_> =
+            self.pods.values().take(room).map(|pod| self.columns.row(pod, now)).collect();
+        let head = self.columns.head();
+        let (_, mut table) = Table::render_within(self.screen, Some(size.columns), &head, &rows);
+        if self.pods.len() > rows.len() {
+            let more = format!("… and {} more", self.pods.len() - rows.len());
+            table.push_str(&self.screen.paint(Tone::Dim, &more));
+            table.push('\n');
+        }
+        // To the first line of the old one, and nothing below (ECMA-48: CPL, ED).
+        let back = match self.lines {
+            0 => String::new(),
+            lines => format!("\u{1b}[{lines}F\u{1b}[J"),
+        };
+        self.lines = table.lines().count();
+        back + &table
+    }
+}
+
+fn full_name(pod: &Pod) -> String {
+    let name = match pod.metadata.namespace.as_str() {
+        "default" => format!("pod/{}", pod.metadata.name),
+        // As names are given to this program.
+        namespace => format!("pod/{namespace}/{}", pod.metadata.name),
+    };
+    output::clean_line(&name)
+}
+
+/// Says what a table can't show.
+async fn remark(
+    client: &Client,
+    screen: Screen,
+    asked: &Asked,
+    pods: &[Pod],
+) -> Result<(), Failure> {
+    let warning = Tone::Warning.paint("warning:", screen.error_colors);
+    let troubled = pods.iter().filter(|pod| pod.status.message.is_some());
+    for name in troubled.filter_map(name_of) {
+        output::note(&format!(
+            "{warning} something is wrong with {name}; `roost describe pod {name}` says what"
+        ));
+    }
+    if !pods.is_empty() {
+        return Ok(());
+    }
+    match &asked.namespace {
+        Some(namespace) => output::note(&format!("No pods found in namespace {namespace}.")),
+        None => output::note("No pods found."),
+    }
+    if asked.is_all() {
+        let overview: Overview = client.get("/roost/v1/status").await?;
+        if !overview.faults.is_empty() || !overview.alarms.is_empty() {
+            output::note(&format!("{warning} manifests have faults; `roost status` says which"));
+        }
+    }
+    Ok(())
+}
+
+/// Which columns a table of pods has.
+#[derive(Debug, Clone)]
+pub(super) struct Columns {
+    namespace: bool,
+    wide: bool,
+    /// The name of the machine that the agent is on: this one.
+    pub(super) node: String,
+}
+
+impl Columns {
+    pub(super) fn of(output: Output, pods: &[Pod], everywhere: bool) -> Self {
+        let namespace = everywhere || pods.iter().any(|pod| pod.metadata.namespace != "default");
+        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self { namespace, wide: output == Output::Wide, node }
+    }
+
+    pub(super) fn head(&self) -> Vec<&'static str> {
+        let namespace = self.namespace.then_some("NAMESPACE");
+        let wide: &[&str] =
+            if self.wide { &["IP", "NODE", "REVISION", "UID", "PIDS", "MANIFEST"] } else { &[] };
+        namespace
+            .into_iter()
+            .chain(["NAME", "READY", "STATUS", "RESTARTS", "AGE"])
+            .chain(wide.iter().copied())
+            .collect()
+    }
+
+    pub(super) fn row(&self, pod: &Pod, now: WallTime) -> Vec<Cell> {
+        let containers = &pod.status.container_statuses;
+        let ready = containers.iter().filter(|container| container.ready).count();
+        let mut row: Vec<Cell> = Vec::new();
+        if self.namespace {
+            row.push(pod.metadata.namespace.as_str().into());
+        }
+        let status = status(pod);
+        let tone = tone(&status, ready == containers.len());
+        row.extend([
+            pod.metadata.name.as_str().into(),
+            format!("{ready}/{}", containers.len()).into(),
+            Cell::toned(tone, &status),
+            restarts(pod, now).into(),
+            time::age(pod.metadata.creation_timestamp.as_deref(), now).into(),
+        ]);
+        if self.wide {
+            let pids = containers.iter().filter_map(|container| container.roost.as_ref()?.pid);
+            let pids: Vec<String> = pids.map(|pid| pid.to_string()).collect();
+            let pids = if pids.is_empty() { "<none>".to_owned() } else { pids.join(",") };
+            let source =
+                pod.metadata.annotations.get(SOURCE_ANNOTATION).cloned().unwrap_or_default();
+            row.extend([
+                // Not done: no pod has an address of its own, because there is no network of pods.
+                "<none>".into(),
+                self.node.as_str().into(),
+                pod.metadata.generation.to_string().into(),
+                pod.metadata.uid.as_str().into(),
+                pids.into(),
+                source.into(),
+            ]);
+        }
+        row
+    }
+}
+
+/// What a status means to whoever looks after the pod.
+pub(in crate::cli) fn tone(status: &str, is_ready: bool) -> Tone {
+    match status {
+        "Running" if is_ready => Tone::Good,
+        "Running" => Tone::Warning,
+        "Completed" | "Succeeded" => Tone::Dim,
+        "Pending"
+        | "ContainerCreating"
+        | "PodInitializing"
+        | "Terminating"
+        | "Unknown"
+        | "ContainerStatusUnknown"
+        | "RecordingExit" => Tone::Warning,
+        // What kubectl shows that begins so is under way.
+        init if init.starts_with("Init:") && !init.contains("Error") && !init.contains("Crash") => {
+            Tone::Warning
+        }
+        _ => Tone::Bad,
+    }
+}
+
+/// The rules are those of kubectl's table of pods.
+pub(in crate::cli) fn status(pod: &Pod) -> String {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return "Terminating".to_owned();
+    }
+    let mut status = pod.status.phase.as_str();
+    let mut any_runs = false;
+    // The first container counts most.
+    for container in pod.status.container_statuses.iter().rev() {
+        if let Some(waiting) = &container.state.waiting {
+            status = &waiting.reason;
+        } else if let Some(terminated) = &container.state.terminated {
+            status = &terminated.reason;
+        } else if container.state.running.is_some() {
+            any_runs = true;
+        }
+    }
+    if status == "Completed" && any_runs { "Running" } else { status }.to_owned()
+}
+
+fn restarts(pod: &Pod, now: WallTime) -> String {
+    let containers = &pod.status.container_statuses;
+    let count: u64 = containers.iter().map(|container| u64::from(container.restart_count)).sum();
+    let ends = containers.iter().filter(|container| container.restart_count > 0);
+    let ends = ends.filter_map(|c| c.last_state.terminated.as_ref()?.finished_at.as_deref());
+    restarts_text(count, ends.max(), now)
+}
+
+/// How often, and how long ago it was.
+pub(super) fn restarts_text(count: u64, last: Option<&str>, now: WallTime) -> String {
+    match last {
+        Some(last) if count > 0 => format!("{count} ({} ago)", time::age(Some(last), now)),
+        Some(_) | None => count.to_string(),
+    }
+}
