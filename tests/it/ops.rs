@@ -112,7 +112,7 @@ fn the_node_is_told_in_numbers_and_in_files() {
     node.end();
 }
 
-/// Debian's package `prometheus` has it; without it, nothing is checked here.
+/// `tests/run` gets it from Debian's package `prometheus`, which the emulated machine is spared.
 fn promtool_is_content(text: &str) {
     let spawned = Command::new("promtool")
         .args(["check", "metrics"])
@@ -122,7 +122,8 @@ fn promtool_is_content(text: &str) {
         .spawn();
     let mut promtool = match spawned {
         Ok(promtool) => promtool,
-        Err(error) => return println!("promtool is not here: {error}"),
+        Err(_) if std::env::var_os("ROOST_VM").is_some() => return,
+        Err(error) => panic!("promtool is missing, which tests/run gets: {error}"),
     };
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let said = promtool.wait_with_output().unwrap();
