@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::service::{Change, Difference, Differences, Fault, Planned, PlannedAction};
 use crate::ids::{ContainerName, PodName};
 use crate::manifest::desired::{Claim, DesiredState};
-use crate::manifest::file::{ParsedFile, parse};
+use crate::manifest::file::{ParseOptions, ParsedFile, parse_with};
 use crate::manifest::revision::Revision;
 use crate::reconciler::{ActualState, Key, Now, StoredSpec, reconcile};
 use crate::state::record::{ManifestFile, PodRecord, RecordPhase};
@@ -18,6 +18,8 @@ pub struct Inspection {
     pub(super) actual: ActualState,
     /// The directory that what the API creates goes to.
     pub(super) directory: Option<String>,
+    /// How manifests are read.
+    pub(super) options: ParseOptions,
     pub(super) now: Now,
 }
 
@@ -32,7 +34,7 @@ pub struct Draft {
 
 /// What the reconciler would do now.
 pub(super) fn plan(inspection: &Inspection) -> Vec<Planned> {
-    let Inspection { desired, actual, directory: _, now } = inspection;
+    let Inspection { desired, actual, directory: _, options: _, now } = inspection;
     let mut plan = reconcile(desired, actual, *now);
     let mut names: BTreeSet<Key> = plan.work.keys().cloned().collect();
     names.extend(plan.waits.keys().cloned().map(Key::Pod));
@@ -60,7 +62,7 @@ pub(super) fn diff(mut inspection: Inspection, drafts: &[Draft]) -> Differences 
     let directory = inspection.directory.clone().unwrap_or_default();
     for draft in drafts {
         let source = ManifestFile { directory: directory.clone(), file: draft.name.clone() };
-        let parsed = parse(&draft.text);
+        let parsed = parse_with(&draft.text, inspection.options);
         let found = parsed.diagnostics.iter().cloned();
         faults.extend(found.map(|diagnostic| Fault { file: draft.name.clone(), diagnostic }));
         names.extend(replace(&mut inspection.desired, &source, &parsed));
@@ -196,6 +198,7 @@ mod tests {
     use crate::clock::{BootTime, WallTime};
     use crate::ids::PodId;
     use crate::manifest::desired::DirectoryView;
+    use crate::manifest::file::parse;
     use crate::reconciler::{ActualPod, ExecutorState, Node};
     use crate::state::record::{Accepted, Losses};
 
@@ -246,7 +249,13 @@ mod tests {
             pods: BTreeMap::from([(id, actual)]),
         };
         let now = Now { boot: BootTime(1), wall: WallTime(1) };
-        Inspection { desired, actual, directory: Some("/m".to_owned()), now }
+        Inspection {
+            desired,
+            actual,
+            directory: Some("/m".to_owned()),
+            options: ParseOptions::default(),
+            now,
+        }
     }
 
     #[track_caller]

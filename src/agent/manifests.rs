@@ -32,6 +32,11 @@ impl Manifests {
         Self { first, views, files: BTreeMap::new(), options: ParseOptions { strict } }
     }
 
+    /// How manifests are read now.
+    pub(super) fn options(&self) -> ParseOptions {
+        self.options
+    }
+
     /// Whether unknown fields are errors from now on. What is there is parsed anew if that changes;
     /// tells whether it did.
     pub(super) fn set_strict(&mut self, strict: bool) -> bool {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::service::{PutRefused, Written};
 use crate::ids::PodName;
 use crate::manifest::desired::DesiredState;
-use crate::manifest::file;
+use crate::manifest::file::{self, ParseOptions};
 use crate::reconciler::ActualState;
 use crate::state::checkpoint::sync_dir;
 use crate::state::record::ManifestFile;
@@ -69,13 +69,14 @@ pub(super) fn put(
     name: String,
     text: &[u8],
     owners: &BTreeMap<PodName, ManifestFile>,
+    options: ParseOptions,
 ) -> Result<Written, PutRefused> {
     if let Some(why) = bad_name(&name) {
         return Err(PutRefused::Name { name, why });
     }
     let Some(directory) = directory else { return Err(PutRefused::NoDirectory) };
     let source = ManifestFile { directory, file: name };
-    let parsed = file::parse(text);
+    let parsed = file::parse_with(text, options);
     let shown = |diagnostic: &crate::manifest::diagnostic::Diagnostic| {
         diagnostic.in_file(&source.file).to_string()
     };
@@ -131,13 +132,20 @@ mod tests {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
+    const LAX: ParseOptions = ParseOptions { strict: false };
+
     #[test]
     fn a_manifest_is_written_as_a_whole_and_nothing_beside_it() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().display().to_string();
         for text in [POD.to_owned(), POD.replace("main", "other")] {
-            let put =
-                put(Some(directory.clone()), "web.yaml".to_owned(), text.as_bytes(), &[].into());
+            let put = put(
+                Some(directory.clone()),
+                "web.yaml".to_owned(),
+                text.as_bytes(),
+                &[].into(),
+                LAX,
+            );
             let written = put.unwrap();
             assert_eq!(written.pods, ["default/web".parse().unwrap()]);
             assert_eq!(fs::read_to_string(root.path().join("web.yaml")).unwrap(), text);
@@ -152,11 +160,16 @@ mod tests {
         let owner = ManifestFile { directory: directory.clone(), file: "other.yaml".to_owned() };
         let owners = BTreeMap::from([("default/web".parse().unwrap(), owner.clone())]);
         let put = |name: &str, text: &str, owners: &BTreeMap<_, _>| {
-            put(Some(directory.clone()), name.to_owned(), text.as_bytes(), owners).unwrap_err()
+            put(Some(directory.clone()), name.to_owned(), text.as_bytes(), owners, LAX).unwrap_err()
         };
         let faulty = put("web.yaml", &POD.replace("command", "comand"), &BTreeMap::new());
         let PutRefused::Faulty(texts) = faulty else { panic!("{faulty}") };
         assert!(texts[0].starts_with("web.yaml:7:5: error: "), "{texts:?}");
+        let unknown = POD.replace("command", "comand: x\n    command").into_bytes();
+        let strict = ParseOptions { strict: true };
+        let place = Some(directory.clone());
+        let unknown = super::put(place, "web.yaml".into(), &unknown, &[].into(), strict);
+        assert!(matches!(unknown, Err(PutRefused::Faulty(_))), "{unknown:?}");
         let owned = put("web.yaml", POD, &owners);
         assert!(owned.to_string().contains("other.yaml"), "{owned}");
         let long = format!("{}.yaml", "x".repeat(NAME_LEN_MAX));

@@ -48,15 +48,18 @@ impl Core {
             Request::Put { file, text, answer } => {
                 let directory = self.manifests.first().map(str::to_owned);
                 let owners = put::owners(self.desired(), &self.actual);
+                let options = self.manifests.options();
                 tokio::task::spawn_blocking(move || {
-                    let _gone = answer.send(put::put(directory, file, &text, &owners));
+                    let _gone = answer.send(put::put(directory, file, &text, &owners, options));
                 });
             }
             Request::Inspect { answer } => {
                 let now = Now { boot: BootTime::now(), wall: WallTime::now() };
                 let (desired, actual) = (self.desired().clone(), self.actual.clone());
                 let directory = self.manifests.first().map(str::to_owned);
-                let _gone = answer.send(Box::new(Inspection { desired, actual, directory, now }));
+                let options = self.manifests.options();
+                let inspection = Inspection { desired, actual, directory, options, now };
+                let _gone = answer.send(Box::new(inspection));
             }
             Request::Revisions { name, answer } => {
                 let store = self.context.store.clone();
