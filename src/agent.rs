@@ -181,6 +181,10 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
         metrics: metrics.watcher.clone(),
         ..WatchOptions::new(directories.clone())
     };
+    if let Some(first) = pods.first().cloned() {
+        // Nothing waits for it: the directory may be on a file system that hangs.
+        tokio::task::spawn_blocking(move || put::remove_drafts(&first));
+    }
     // The loop is gone only when the agent ends.
     let sink = move |observation| drop(observed.blocking_send(observation));
     let watcher = Watcher::start(options, sink)

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use super::service::{Change, Difference, Differences, Fault, Planned, PlannedAction};
 use crate::ids::{ContainerName, PodName};
 use crate::manifest::desired::{Claim, DesiredState};
-use crate::manifest::file::{ParseOptions, ParsedFile, parse_with};
+use crate::manifest::file::{ParseOptions, ParsedFile, SPECS_LEN_MAX, parse_with};
+use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
 use crate::reconciler::{ActualState, Key, Now, StoredSpec, reconcile};
 use crate::state::record::{ManifestFile, PodRecord, RecordPhase};
@@ -54,15 +55,31 @@ pub(super) fn plan(inspection: &Inspection) -> Vec<Planned> {
     planned.collect()
 }
 
+/// The pods of the files are larger than [`SPECS_LEN_MAX`] bytes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the pods of the files are larger than {SPECS_LEN_MAX} bytes together")]
+pub struct TooLarge;
+
+/// Bytes of a specification as JSON.
+fn written_len(spec: &PodSpec) -> usize {
+    serde_json::to_vec(spec).map_or(usize::MAX >> 1, |text| text.len())
+}
+
 /// What would change if these files were in the manifest directory; without any, what the
 /// manifests as they are would change.
-pub(super) fn diff(mut inspection: Inspection, drafts: &[Draft]) -> Differences {
+pub(super) fn diff(mut inspection: Inspection, drafts: &[Draft]) -> Result<Differences, TooLarge> {
     let mut faults = Vec::new();
+    let mut len = 0;
     let mut names = BTreeSet::new();
     let directory = inspection.directory.clone().unwrap_or_default();
     for draft in drafts {
         let source = ManifestFile { directory: directory.clone(), file: draft.name.clone() };
         let parsed = parse_with(&draft.text, inspection.options);
+        // Aliases make much of little.
+        len += parsed.pods.iter().map(|pod| written_len(&pod.spec)).sum::<usize>();
+        if len > SPECS_LEN_MAX {
+            return Err(TooLarge);
+        }
         let found = parsed.diagnostics.iter().cloned();
         faults.extend(found.map(|diagnostic| Fault { file: draft.name.clone(), diagnostic }));
         names.extend(replace(&mut inspection.desired, &source, &parsed));
@@ -75,7 +92,7 @@ pub(super) fn diff(mut inspection: Inspection, drafts: &[Draft]) -> Differences 
         names.extend(records(actual).map(|(record, _)| record.name.clone()));
     }
     let items = names.into_iter().map(|name| difference(name, desired, actual)).collect();
-    Differences { items, faults }
+    Ok(Differences { items, faults })
 }
 
 /// Puts a file in the place of the one of that name; says which pods it is about, and was.
@@ -265,7 +282,7 @@ mod tests {
             text: text.as_bytes().to_vec(),
         };
         let drafts: Vec<Draft> = drafts.iter().map(draft).collect();
-        let made = diff(inspection(), &drafts);
+        let made = diff(inspection(), &drafts).unwrap();
         let found: Vec<(String, Change, String)> = made
             .items
             .iter()

@@ -11,13 +11,14 @@ use tokio::sync::oneshot;
 
 use super::core::Core;
 use super::inspect::Inspection;
-use super::put;
+use super::put::{self, Place};
 use super::service::{DeleteRefused, Done, Refused, Request};
 use super::worker::Update;
 use crate::clock::{BootTime, WallTime};
 use crate::ids::{PodId, PodName};
+use crate::manifest::desired::DirectoryView;
 use crate::manifest::revision::Revision;
-use crate::reconciler::{Asked, Key, Now, Plan, Reason, StoredSpec};
+use crate::reconciler::{Asked, Key, Now, Plan, Reason, StoredSpec, reconcile};
 use crate::state::record::{KeptRevision, ManifestFile, PodRecord, RecordPhase, TerminationCause};
 use crate::state::store::StoreError;
 
@@ -37,20 +38,20 @@ impl Core {
     pub(super) fn answer(&mut self, request: Request) {
         // Whoever asked may have gone: that an answer is not taken is no fault.
         match request {
-            Request::Delete { name, answer } => {
+            Request::Delete { name, permit, answer } => {
                 let found = self.file_to_delete(&name);
                 // Not here: the manifests may be on a file system that hangs.
                 tokio::task::spawn_blocking(move || {
+                    let _held = permit;
                     let result = found.and_then(|source_file| remove_manifest(name, source_file));
                     let _gone = answer.send(result);
                 });
             }
-            Request::Put { file, text, answer } => {
-                let directory = self.manifests.first().map(str::to_owned);
-                let owners = put::owners(self.desired(), &self.actual);
-                let options = self.manifests.options();
+            Request::Put { new, permit, answer } => {
+                let place = self.place();
                 tokio::task::spawn_blocking(move || {
-                    let _gone = answer.send(put::put(directory, file, &text, &owners, options));
+                    let _held = permit;
+                    let _gone = answer.send(put::put(place, new));
                 });
             }
             Request::Inspect { answer } => {
@@ -82,6 +83,25 @@ impl Core {
                     context.tell(Update::RevisionsRead { ask, found }).await;
                 });
             }
+        }
+    }
+
+    /// Where manifests are put.
+    fn place(&self) -> Place {
+        let directory = self.manifests.first().map(str::to_owned);
+        let now = Now { boot: BootTime::now(), wall: WallTime::now() };
+        let distrust = directory.as_ref().and_then(|name| {
+            if self.desired().directories.get(name) == Some(&DirectoryView::Unread) {
+                return Some(format!("manifest directory {name} was not read yet"));
+            }
+            let alarms = reconcile(self.desired(), &self.actual, now).alarms;
+            alarms.iter().find(|alarm| alarm.directory == *name).map(ToString::to_string)
+        });
+        Place {
+            directory,
+            distrust,
+            owners: put::owners(self.desired(), &self.actual),
+            options: self.manifests.options(),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::inspect::{self, Inspection};
 use super::usage::Meter;
@@ -17,7 +17,8 @@ use crate::state::paths::Paths;
 
 // What is seen of a pod is told in the words of those who know it; whoever shows it needs to know
 // the service only.
-pub use super::inspect::Draft;
+pub use super::inspect::{Draft, TooLarge};
+pub use super::put::NewManifest;
 pub use super::usage::{ContainerUsage, Detail, Readings};
 pub use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport};
 pub use crate::reconciler::{Alarm, Node, Requests};
@@ -137,15 +138,17 @@ pub enum Request {
     Delete {
         /// The pod.
         name: PodName,
+        /// Given back when it is done.
+        permit: OwnedSemaphorePermit,
         /// The file that was removed, or why nothing was.
         answer: oneshot::Sender<Result<ManifestFile, DeleteRefused>>,
     },
     /// Put a manifest into the first manifest directory.
     Put {
-        /// Its name.
-        file: String,
-        /// What is to be in it.
-        text: Vec<u8>,
+        /// The manifest.
+        new: NewManifest,
+        /// Given back when it is done.
+        permit: OwnedSemaphorePermit,
         /// What was written, or why nothing was.
         answer: oneshot::Sender<Result<Written, PutRefused>>,
     },
@@ -212,6 +215,20 @@ pub enum PutRefused {
         /// The file.
         owner: ManifestFile,
     },
+    /// Pods would end that are in the file and not in what was put.
+    #[error(
+        "{file} has also {}, which would end: remove it there first, or ask for it (`--prune`)",
+        listed(pods)
+    )]
+    Drops {
+        /// The file.
+        file: ManifestFile,
+        /// The pods.
+        pods: Vec<PodName>,
+    },
+    /// What is in the directory can't be believed.
+    #[error("nothing is put there now: {0}")]
+    Distrusted(String),
     /// The agent watches no directory.
     #[error("the agent has no manifest directory")]
     NoDirectory,
@@ -352,8 +369,19 @@ pub enum DeleteRefused {
 pub struct Service {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     requests: mpsc::Sender<Request>,
+    /// For what may take long because of the disk, the network behind it, or its size.
+    slow: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     meter: Option<Arc<Meter>>,
+}
+
+/// What may take long is done for so many at a time.
+const SLOW_MAX: usize = 2;
+
+/// Names of pods in a sentence.
+fn listed(pods: &[PodName]) -> String {
+    let pods: Vec<String> = pods.iter().map(|name| format!("pod {name}")).collect();
+    pods.join(", ")
 }
 
 /// The agent's loop has ended.
@@ -365,7 +393,8 @@ impl Service {
     /// A service on the two ends that the agent's loop holds the others of.
     #[must_use]
     pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, requests: mpsc::Sender<Request>) -> Self {
-        Self { snapshots, requests, metrics: Arc::default(), meter: None }
+        let slow = Arc::new(Semaphore::new(SLOW_MAX));
+        Self { snapshots, requests, slow, metrics: Arc::default(), meter: None }
     }
 
     /// The same, with what is counted, and what reads what containers use.
@@ -409,19 +438,17 @@ impl Service {
         &self,
         name: PodName,
     ) -> Result<Result<ManifestFile, DeleteRefused>, AgentEnding> {
-        self.ask(|answer| Request::Delete { name, answer }).await
+        let permit = self.slow_permit().await?;
+        self.ask(|answer| Request::Delete { name, permit, answer }).await
     }
 
     /// Puts a manifest into the first manifest directory; it is there durably then.
     ///
     /// # Errors
     /// As [`Service::delete`].
-    pub async fn put(
-        &self,
-        file: String,
-        text: Vec<u8>,
-    ) -> Result<Result<Written, PutRefused>, AgentEnding> {
-        self.ask(|answer| Request::Put { file, text, answer }).await
+    pub async fn put(&self, new: NewManifest) -> Result<Result<Written, PutRefused>, AgentEnding> {
+        let permit = self.slow_permit().await?;
+        self.ask(|answer| Request::Put { new, permit, answer }).await
     }
 
     /// Lets a new instance take a pod's place. Answers when that is recorded, not when it runs.
@@ -469,11 +496,24 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::delete`].
-    pub async fn diff(&self, drafts: Vec<Draft>) -> Result<Differences, AgentEnding> {
+    pub async fn diff(
+        &self,
+        drafts: Vec<Draft>,
+    ) -> Result<Result<Differences, TooLarge>, AgentEnding> {
+        let permit = self.slow_permit().await?;
         let inspection = self.ask(|answer| Request::Inspect { answer }).await?;
         // Parsing ten megabytes takes its time.
-        let made = tokio::task::spawn_blocking(move || inspect::diff(*inspection, &drafts));
+        let made = tokio::task::spawn_blocking(move || {
+            let _held = permit;
+            inspect::diff(*inspection, &drafts)
+        });
         made.await.map_err(|_| AgentEnding)
+    }
+
+    /// Waits for the turn of what may take long. What hangs takes up only so many of the threads
+    /// that the workers of pods need, too.
+    async fn slow_permit(&self) -> Result<OwnedSemaphorePermit, AgentEnding> {
+        self.slow.clone().acquire_owned().await.map_err(|_| AgentEnding)
     }
 
     async fn ask<T>(

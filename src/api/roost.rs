@@ -10,9 +10,15 @@
 
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Request};
+use axum::http::StatusCode;
 use axum::routing::{get, post, put};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::routes::Shared;
@@ -37,6 +43,40 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/namespaces/{namespace}/pods/{name}/restart", post(pods::restart))
         .route("/namespaces/{namespace}/pods/{name}/rollback", post(pods::roll_back))
         .route("/namespaces/{namespace}/pods/{name}/revisions", get(pods::revisions))
+}
+
+/// Large bodies that are read or worked on at a time.
+const BODIES_MAX: usize = 4;
+/// How long a large body may take to come.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A large body, and the room that it takes.
+struct LargeBody {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Reads a large body. A client that takes its time must not keep others from being heard.
+async fn body_of(shared: &Shared, request: Request, max: usize) -> Result<LargeBody, Failure> {
+    let room = shared.large_bodies.clone().try_acquire_owned().map_err(|_| {
+        Failure::unavailable(format!("more than {BODIES_MAX} large bodies at a time"))
+    })?;
+    match timeout(BODY_TIME_MAX, Bytes::from_request(request, &())).await {
+        Ok(Ok(bytes)) => Ok(LargeBody { bytes, _room: room }),
+        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Err(Failure::too_large(format!("the body has at most {max} bytes")))
+        }
+        Ok(Err(rejection)) => Err(Failure::bad_request(rejection.body_text())),
+        Err(_) => Err(Failure::bad_request(format!(
+            "the body did not come within {} s",
+            BODY_TIME_MAX.as_secs()
+        ))),
+    }
+}
+
+/// Room for large bodies.
+pub(super) fn room_for_bodies() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(BODIES_MAX))
 }
 
 /// The pod of a path.

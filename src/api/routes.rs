@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use super::failure::Failure;
 use super::kubernetes::types::{List, ListMeta, Pod, Status, StatusDetails};
@@ -28,6 +29,7 @@ pub(super) const BODY_LEN_MAX: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) service: Service,
+    pub(super) large_bodies: Arc<Semaphore>,
     boot: BootId,
     node: String,
 }
@@ -40,7 +42,7 @@ impl Shared {
             "unknown".parse().unwrap_or_else(|never: std::convert::Infallible| match never {})
         });
         let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { service, boot, node }
+        Self { service, large_bodies: roost::room_for_bodies(), boot, node }
     }
 
     /// What the shapes need beside the views, now.

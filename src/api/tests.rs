@@ -237,7 +237,7 @@ async fn events_are_listed_and_watched() {
 
 /// Answers one request to delete a pod.
 async fn answer(fake: &mut Fake, answered: Result<ManifestFile, DeleteRefused>) -> String {
-    let Some(Request::Delete { name, answer }) = fake.requests.recv().await else {
+    let Some(Request::Delete { name, answer, .. }) = fake.requests.recv().await else {
         panic!("another request")
     };
     answer.send(answered).unwrap();

@@ -36,9 +36,12 @@ pub(super) async fn run(client: &Client, screen: Screen, args: &ApplyArgs) -> Re
     unique(&files)?;
     let difference: Difference = understood(&diff::ask(client, &files).await?)?;
     diff::tell(&files, &difference.faults)?;
+    if !args.prune {
+        keep_all(&difference)?;
+    }
     let mut sources = BTreeMap::new();
     for file in &files {
-        let placed = put(client, screen, file).await?;
+        let placed = put(client, screen, file, args.prune).await?;
         let source = format!("{}/{}", placed.directory, placed.file);
         sources.extend(placed.pods.into_iter().map(|pod| (pod, source.clone())));
     }
@@ -65,9 +68,14 @@ pub(super) async fn run(client: &Client, screen: Screen, args: &ApplyArgs) -> Re
 }
 
 /// Puts a file into its place.
-async fn put(client: &Client, screen: Screen, file: &Manifest) -> Result<Placed, Failure> {
+async fn put(
+    client: &Client,
+    screen: Screen,
+    file: &Manifest,
+    prune: bool,
+) -> Result<Placed, Failure> {
     let place = file.file.as_deref().unwrap_or_default();
-    let path = format!("/roost/v1/manifests/{}", encoded(place));
+    let path = format!("/roost/v1/manifests/{}?prune={prune}", encoded(place));
     let placed: Placed = client.put(&path, file.text.clone()).await?;
     for warning in &placed.warnings {
         let text = warning.as_str().map(str::to_owned).unwrap_or_else(|| {
@@ -80,6 +88,17 @@ async fn put(client: &Client, screen: Screen, file: &Manifest) -> Result<Placed,
         }
     }
     Ok(placed)
+}
+
+/// Refuses to end pods that nobody spoke of.
+fn keep_all(difference: &Difference) -> Result<(), Failure> {
+    let ending = difference.items.iter().filter(|item| item.change == Change::Delete);
+    let ending: Vec<&str> = ending.map(|item| item.pod.as_str()).collect();
+    if ending.is_empty() {
+        return Ok(());
+    }
+    let line = format!("pods would end that the file has now: {}", ending.join(", "));
+    Err(Failure::wrong(line).with_help("`--prune` applies it all the same; nothing was changed"))
 }
 
 /// Two files that would lie in one place.

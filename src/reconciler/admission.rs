@@ -26,6 +26,9 @@ use crate::state::record::ManifestFile;
 /// Pods of a node whose configuration sets no other number.
 pub const MAX_PODS_DEFAULT: u32 = 500;
 
+/// Ports in conflict that are named for one pod.
+const CONFLICTS_SHOWN_MAX: usize = 4;
+
 /// What the node has for pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -194,17 +197,17 @@ struct Ledger<'a> {
     node: &'a Node,
     used: Requests,
     pods: u32,
-    ports: Vec<(HostPort, &'a PodName)>,
+    ports: BTreeMap<(Protocol, u16), Vec<(HostPort, &'a PodName)>>,
 }
 
 impl<'a> Ledger<'a> {
     fn of(node: &'a Node, shares: &[Share<'a>]) -> Self {
-        let mut ledger = Self { node, used: Requests::default(), pods: 0, ports: Vec::new() };
+        let mut ledger = Self { node, used: Requests::default(), pods: 0, ports: BTreeMap::new() };
         for share in shares.iter().filter(|share| !share.has.is_empty()) {
             ledger.used = ledger.used.plus(share.requests());
             ledger.pods = ledger.pods.saturating_add(1);
             for port in share.has.iter().flat_map(|spec| host_ports(spec)) {
-                ledger.ports.push((port, share.name));
+                ledger.take(port, share.name);
             }
         }
         ledger
@@ -234,13 +237,13 @@ impl<'a> Ledger<'a> {
         if share.has.is_empty() && self.pods >= *max_pods {
             lacks.push(format!("there are {} pods, and {max_pods} are the most", self.pods));
         }
-        for port in host_ports(spec) {
-            let holder = self
-                .ports
-                .iter()
-                .find(|(taken, holder)| *holder != share.name && taken.is_in_conflict_with(&port));
-            lacks.extend(holder.map(|(_, holder)| format!("{port} is taken by pod {holder}")));
-        }
+        let taken =
+            host_ports(spec).filter_map(|port| Some((port, self.holder(port, share.name)?)));
+        lacks.extend(
+            taken
+                .take(CONFLICTS_SHOWN_MAX)
+                .map(|(port, holder)| format!("{port} is taken by pod {holder}")),
+        );
         (!lacks.is_empty()).then(|| lacks.join("; "))
     }
 
@@ -249,7 +252,22 @@ impl<'a> Ledger<'a> {
         // As long as it is not done, what it has is taken as well.
         self.used = self.used.less(has).plus(has.max(Requests::of(spec)));
         self.pods = self.pods.saturating_add(u32::from(share.has.is_empty()));
-        self.ports.extend(host_ports(spec).map(|port| (port, share.name)));
+        for port in host_ports(spec) {
+            self.take(port, share.name);
+        }
+    }
+
+    fn take(&mut self, port: HostPort, name: &'a PodName) {
+        self.ports.entry((port.protocol, port.number)).or_default().push((port, name));
+    }
+
+    /// Another pod that has the port.
+    fn holder(&self, port: HostPort, name: &PodName) -> Option<&'a PodName> {
+        let holders = self.ports.get(&(port.protocol, port.number))?;
+        let other = holders
+            .iter()
+            .find(|(taken, holder)| *holder != name && taken.is_in_conflict_with(&port));
+        other.map(|(_, holder)| *holder)
     }
 }
 

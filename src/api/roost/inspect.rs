@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::DIFF_LEN_MAX;
+use super::{DIFF_LEN_MAX, body_of};
 use crate::agent::service::{Change, Difference, Differences, Draft, Fault, Planned};
 use crate::api::failure::Failure;
 use crate::api::kubernetes::spec;
@@ -50,15 +48,13 @@ struct QuestionFile {
 
 pub(super) async fn diff(
     State(shared): State<Arc<Shared>>,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, Failure> {
-    let body = body.map_err(|_| {
-        Failure::too_large(format!("the files have at most {DIFF_LEN_MAX} bytes together"))
-    })?;
-    let question: Question = if body.iter().all(u8::is_ascii_whitespace) {
+    let body = body_of(&shared, request, DIFF_LEN_MAX).await?;
+    let question: Question = if body.bytes.iter().all(u8::is_ascii_whitespace) {
         Question::default()
     } else {
-        serde_json::from_slice(&body).map_err(|error| {
+        serde_json::from_slice(&body.bytes).map_err(|error| {
             Failure::bad_request(format!("the body is not as expected: {error}"))
         })?
     };
@@ -69,6 +65,7 @@ pub(super) async fn diff(
     let drafts = files.map(|file| Draft { name: file.name, text: file.text.into_bytes() });
     let made = shared.service.diff(drafts.collect()).await;
     let made = made.map_err(|ending| Failure::unavailable(ending.to_string()))?;
+    let made = made.map_err(|too_large| Failure::too_large(too_large.to_string()))?;
     let Differences { items, faults } = made;
     let items: Vec<Value> = items.iter().map(difference).collect();
     let faults: Vec<Value> = faults.iter().map(fault).collect();

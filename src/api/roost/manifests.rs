@@ -3,25 +3,27 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::agent::service::{PutRefused, Written};
+use super::body_of;
+use crate::agent::service::{NewManifest, PutRefused, Written};
 use crate::api::failure::Failure;
+use crate::api::query::{Query, RawQuery};
 use crate::api::routes::Shared;
 use crate::manifest::file::FILE_LEN_MAX;
 
 pub(super) async fn put(
     State(shared): State<Arc<Shared>>,
     Path(file): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    query: RawQuery,
+    request: Request,
 ) -> Result<Response, Failure> {
-    let body = body
-        .map_err(|_| Failure::too_large(format!("a manifest has at most {FILE_LEN_MAX} bytes")))?;
-    let answered = shared.service.put(file, body.to_vec()).await;
+    let prune = Query::of(query)?.flag("prune")?;
+    let body = body_of(&shared, request, FILE_LEN_MAX).await?;
+    let new = NewManifest { file, text: body.bytes.to_vec(), prune };
+    let answered = shared.service.put(new).await;
     match answered.map_err(|ending| Failure::unavailable(ending.to_string()))? {
         Ok(Written { file, pods, warnings }) => {
             let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
@@ -38,7 +40,10 @@ pub(super) async fn put(
             Err(match refused {
                 PutRefused::Name { .. } => Failure::bad_request(text),
                 PutRefused::Faulty(_) => Failure::invalid(text),
-                PutRefused::Owned { .. } | PutRefused::NoDirectory => Failure::conflict(text),
+                PutRefused::Owned { .. }
+                | PutRefused::Drops { .. }
+                | PutRefused::Distrusted(_)
+                | PutRefused::NoDirectory => Failure::conflict(text),
                 PutRefused::NotWritten { .. } => Failure::internal(text),
             })
         }

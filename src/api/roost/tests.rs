@@ -15,13 +15,13 @@ async fn a_manifest_of_the_greatest_length_is_taken_and_a_longer_one_is_not() {
     let body = "x".repeat(FILE_LEN_MAX);
     let mut requests = api.take_requests();
     let answering = tokio::spawn(async move {
-        let Some(Request::Put { file, text, answer }) = requests.recv().await else {
+        let Some(Request::Put { new, answer, .. }) = requests.recv().await else {
             panic!("another request")
         };
-        let source = ManifestFile { directory: "/d".to_owned(), file: file.clone() };
+        let source = ManifestFile { directory: "/d".to_owned(), file: new.file.clone() };
         let pods = vec!["shop/web".parse().unwrap()];
         answer.send(Ok(Written { file: source, pods, warnings: vec![] })).unwrap();
-        (file, text.len())
+        (new.file, new.text.len())
     });
     let (status, answer) = api.say(&asked("PUT", path, &body)).await;
     assert_eq!((status, answer.contains("shop/web")), (200, true), "{answer}");

@@ -42,6 +42,9 @@ pub(in crate::cli) struct FilesArg {
 pub(in crate::cli) struct ApplyArgs {
     #[command(flatten)]
     pub(in crate::cli) files: FilesArg,
+    /// Also ends pods that a file has in the manifest directory, and not as it is applied
+    #[arg(long)]
+    pub(in crate::cli) prune: bool,
     #[command(flatten)]
     pub(in crate::cli) wait: WaitArg,
 }
