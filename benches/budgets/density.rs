@@ -61,6 +61,7 @@ fn one(
     table: &mut Table,
 ) -> Outcome<()> {
     let who = engine.who();
+    table.version(who, engine.version());
     let empty = memory(engine).unwrap_or(0);
     let (all, growth) = starts::serial(engine, begun, count)?;
     let key = Key::new(12, format!("{count} pods one after the other"), "s");

@@ -4,6 +4,14 @@ use crate::measure::{Outcome, nanos};
 use crate::scene::Fifo;
 use crate::table::Who;
 
+/// How long a removal took, in nanoseconds.
+pub(crate) struct Removal {
+    /// Since it was asked for.
+    pub(crate) asked: u64,
+    /// Since the program was told to end, where that comes later.
+    pub(crate) told: u64,
+}
+
 /// Something that runs pods. Pods are named by the caller, and never twice.
 pub(crate) trait Engine {
     /// Whose figures these are.
@@ -22,7 +30,7 @@ pub(crate) trait Engine {
     fn finish(&mut self) -> Outcome<()>;
 
     /// Rests, removes a pod and says how long that took; none if it can't be compared.
-    fn remove(&mut self, pod: &str) -> Outcome<Option<u64>>;
+    fn remove(&mut self, pod: &str) -> Outcome<Option<Removal>>;
 
     /// Has no pods any more.
     fn clear(&mut self) -> Outcome<()>;

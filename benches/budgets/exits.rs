@@ -135,6 +135,7 @@ fn ready<const N: usize>(
 /// A client that watches all pods.
 struct Watch {
     stream: BufReader<UnixStream>,
+    pending: String,
 }
 
 impl Watch {
@@ -148,7 +149,7 @@ impl Watch {
         )
         .map_err(|error| error.to_string())?;
         stream.set_nonblocking(true).map_err(|error| error.to_string())?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self { stream: BufReader::new(stream), pending: String::new() })
     }
 
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -171,20 +172,12 @@ impl Watch {
         Ok(told)
     }
 
-    /// The next whole line that is there. A pod's line is sent whole, far below the size of the
-    /// socket's buffer.
+    /// The next whole line that is there; the beginning of one is kept until its end comes.
     fn line(&mut self) -> Outcome<Option<String>> {
-        let mut line = String::new();
-        match self.stream.read_line(&mut line) {
+        match self.stream.read_line(&mut self.pending) {
             Ok(0) => Err("the watch ended".to_owned()),
-            Ok(_) => Ok(Some(line)),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if line.is_empty() {
-                    Ok(None)
-                } else {
-                    Ok(Some(line))
-                }
-            }
+            Ok(_) => Ok(Some(std::mem::take(&mut self.pending))),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -17,7 +17,6 @@ pub(crate) fn measure(
     table: &mut Table,
 ) -> Outcome<()> {
     let count = options.manifests;
-    let mut ended = scene.fifo("ended").map_err(|error| error.to_string())?;
     let mut node = Node::start(scene, "manifests");
     let name = |n: usize| format!("pod-{n}");
     for n in 0..count {
@@ -42,14 +41,18 @@ pub(crate) fn measure(
         let program = format!("{LOUD_PROGRAM}; exit {round}");
         node.draft(&pod, &node.manifest(&pod, 1, &program));
         pause();
-        ended.drain();
+        node.ended.drain();
         begun.drain();
         let begin = nanos();
         node.drop_in(&pod);
-        acted.push(ended.wait(1)? - begin);
+        acted.push(node.ended.wait(1)? - begin);
         replaced.push(begun.wait(1)? - begin);
     }
-    let goals = [Goal::OfPeerPlus(Who::Cri, 0.15, 5.0)];
+    // Budget 1 and 5 ms; where there is nothing to compare with, as the design's figures have it.
+    let goal = match table.value(1, Who::Cri) {
+        Some(_) => Goal::OfPeerPlus(Who::Cri, 0.15, 5.0),
+        None => Goal::AtMost(20.0),
+    };
     let rows = [
         (format!("one more than {count} manifests → its program runs"), added),
         (format!("one of {count} changed → the old program is told to end"), acted),
@@ -57,7 +60,7 @@ pub(crate) fn measure(
     ];
     for (what, samples) in rows {
         let key = Key::new(15, what, "ms");
-        table.goal(&key, &goals);
+        table.goal(&key, &[goal]);
         table.put(&key, Who::Roost, samples.median());
         // What budget 1 was measured to be, to compare with.
         table.put(&key, Who::Cri, table.value(1, Who::Cri));

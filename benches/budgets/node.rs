@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Removal};
 use crate::measure::{LIMIT, Outcome, command_line, nanos, pause, pids, read};
-use crate::scene::{BUSYBOX, MOUNT, PROGRAM, Scene, cgroup_roots, remove_cgroups};
+use crate::scene::{BUSYBOX, Fifo, LOUD_PROGRAM, MOUNT, Scene, cgroup_roots, remove_cgroups};
 use crate::table::Who;
 
 /// How often something is looked for that nothing tells of.
@@ -26,6 +26,8 @@ pub(crate) struct Node {
     /// Name of the cgroup of all pods.
     cgroup: String,
     held: Held,
+    /// Where programs say that they were told to end.
+    pub(crate) ended: Fifo,
 }
 
 impl Node {
@@ -46,7 +48,8 @@ impl Node {
             .as_str()
             .unwrap_or_default()
             .to_owned();
-        Self { dir, pods, out: scene.out(), agent, cgroup, held }
+        let ended = scene.fifo("ended").expect("the temporary directory can be written");
+        Self { dir, pods, out: scene.out(), agent, cgroup, held, ended }
     }
 
     pub(crate) fn ask(&mut self, path: &str) -> Value {
@@ -101,13 +104,12 @@ impl Node {
 
     /// The processes in the pods' cgroups whose command line begins so.
     pub(crate) fn processes(&self, command: &str) -> Vec<u32> {
-        let mark = format!("/{}/", self.cgroup);
-        pids()
-            .filter(|pid| {
-                command_line(*pid).starts_with(command)
-                    && read(format!("/proc/{pid}/cgroup")).contains(&mark)
-            })
-            .collect()
+        let all = in_cgroup(format!("/{}/", self.cgroup));
+        all.filter(|pid| command_line(*pid).starts_with(command)).collect()
+    }
+
+    fn processes_of(&self, id: &str) -> Vec<u32> {
+        in_cgroup(format!("/{}/{id}", self.cgroup)).collect()
     }
 
     fn cgroups(&self, id: &str) -> impl Iterator<Item = PathBuf> {
@@ -154,7 +156,7 @@ impl Engine for Node {
     }
 
     fn prepare(&mut self, pod: &str, containers: usize) -> Outcome<()> {
-        self.draft(pod, &self.manifest(pod, containers, PROGRAM));
+        self.draft(pod, &self.manifest(pod, containers, LOUD_PROGRAM));
         Ok(())
     }
 
@@ -169,28 +171,34 @@ impl Engine for Node {
         Ok(())
     }
 
-    /// A pod is gone when its executor, its cgroups and its directory are. The cgroups go after the
-    /// last process in them.
-    fn remove(&mut self, pod: &str) -> Outcome<Option<u64>> {
+    /// A pod is gone when its processes (executor and programs), cgroups and directory are.
+    fn remove(&mut self, pod: &str) -> Outcome<Option<Removal>> {
         let id = self.id(pod);
         let mut traces: Vec<PathBuf> = self.cgroups(&id).filter(|cgroup| cgroup.exists()).collect();
         if traces.is_empty() {
             return Err(format!("{pod} has no cgroup"));
         }
         traces.push(self.pod_directory(&id));
-        let executors = self.processes(&format!("roost-executor --pod {id}"));
-        traces.extend(executors.iter().map(|pid| PathBuf::from(format!("/proc/{pid}"))));
+        let processes = self.processes_of(&id);
+        traces.extend(processes.iter().map(|pid| PathBuf::from(format!("/proc/{pid}"))));
         pause();
+        self.ended.drain();
         let begin = nanos();
+        let mut told = None;
         std::fs::remove_file(self.file(pod)).expect("the manifest is there");
         while !traces.is_empty() {
+            if told.is_none() && self.ended.drain() > 0 {
+                told = Some(nanos());
+            }
             traces.retain(|trace| trace.exists());
             if nanos() - begin > u64::try_from(LIMIT.as_nanos()).expect("minutes") {
                 return Err(format!("still there: {traces:?}"));
             }
             std::thread::park_timeout(LOOK);
         }
-        Ok(Some(nanos() - begin))
+        let gone = nanos();
+        let told = told.ok_or("the program was not told to end")?;
+        Ok(Some(Removal { asked: gone - begin, told: gone - told }))
     }
 
     fn clear(&mut self) -> Outcome<()> {
@@ -247,6 +255,11 @@ impl Drop for Node {
         remove_cgroups(&self.cgroup);
         std::fs::remove_dir_all(&self.dir).ok();
     }
+}
+
+/// Every process with that in the path of a cgroup of its.
+fn in_cgroup(part: String) -> impl Iterator<Item = u32> {
+    pids().filter(move |pid| read(format!("/proc/{pid}/cgroup")).contains(&part))
 }
 
 fn spawn(dir: &Path, pods: &Path) -> (Child, UnixDatagram) {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::io::Errno;
 
 use crate::measure::{LIMIT, Outcome, nanos};
 
@@ -88,7 +89,10 @@ pub(crate) struct Fifo {
 
 impl Fifo {
     fn new(path: &Path) -> std::io::Result<Self> {
-        mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;
+        match mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o666), 0) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o666))?;
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).expect("a small number");
         // For writing too, so that it has no end when a writer goes.
@@ -96,9 +100,15 @@ impl Fifo {
         Ok(Self { file })
     }
 
-    /// Forgets what came so far.
-    pub(crate) fn drain(&mut self) {
-        while self.take() > 0 {}
+    /// Forgets what came so far, and says how much that was.
+    pub(crate) fn drain(&mut self) -> usize {
+        let mut all = 0;
+        loop {
+            match self.take() {
+                0 => return all,
+                some => all += some,
+            }
+        }
     }
 
     /// Waits for so many bytes; the time at which the last of them was here.

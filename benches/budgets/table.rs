@@ -100,11 +100,11 @@ impl Table {
     pub(crate) fn render(&self) -> String {
         let mut text = String::from("| # | what |");
         for who in Who::ALL {
-            let version = self.versions.get(&who).map_or("", String::as_str);
+            let version = self.versions.get(&who).map_or("–", String::as_str);
             write!(text, " {} {version} |", who.name()).expect("a string takes everything");
         }
         text.push_str(" ratio | goal | met |\n|---|---|---|---|---|---|---|---|---|\n");
-        let mut rows: Vec<&Row> = self.rows.iter().collect();
+        let mut rows: Vec<_> = self.rows.iter().filter(|row| !row.values.is_empty()).collect();
         rows.sort_by_key(|row| row.key.budget);
         for row in rows {
             text.push_str(&row.render());

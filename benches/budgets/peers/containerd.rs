@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::space::Space;
 use super::{IMAGE, PYTHON, helper, output};
-use crate::engine::Engine;
+use crate::engine::{Engine, Removal};
 use crate::measure::{LIMIT, Outcome, nanos, pause};
 use crate::scene::{BUSYBOX, MOUNT, PROGRAM, Scene, remove_cgroups};
 use crate::table::Who;
@@ -101,9 +101,10 @@ impl Engine for Containerd {
         self.client.receive().map(|_| ())
     }
 
-    fn remove(&mut self, pod: &str) -> Outcome<Option<u64>> {
+    fn remove(&mut self, pod: &str) -> Outcome<Option<Removal>> {
         pause();
-        self.client.ask(&format!("remove {pod}")).map(Some)
+        let asked = self.client.ask(&format!("remove {pod}"))?;
+        Ok(Some(Removal { asked, told: asked }))
     }
 
     fn clear(&mut self) -> Outcome<()> {

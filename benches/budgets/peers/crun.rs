@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::space::{Shell, Space};
-use crate::engine::Engine;
+use crate::engine::{Engine, Removal};
 use crate::measure::Outcome;
 use crate::scene::{BUSYBOX, MOUNT, PROGRAM, Scene, remove_cgroups};
 use crate::table::Who;
@@ -108,7 +108,7 @@ impl Engine for Crun {
     }
 
     /// It would have to be told three times (kill, wait, delete), so it is not compared.
-    fn remove(&mut self, pod: &str) -> Outcome<Option<u64>> {
+    fn remove(&mut self, pod: &str) -> Outcome<Option<Removal>> {
         let command = format!("{} delete --force {pod}", self.crun());
         self.shells[0].begin(&command)?;
         self.shells[0].finish("crun delete")?;

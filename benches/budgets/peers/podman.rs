@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use super::crun::IN_FLIGHT;
 use super::space::{Shell, Space};
 use super::{IMAGE, output};
-use crate::engine::Engine;
+use crate::engine::{Engine, Removal};
 use crate::measure::{Outcome, nanos};
 use crate::scene::{BUSYBOX, MOUNT, PROGRAM, Scene, cgroup_roots, remove_cgroups};
 use crate::table::Who;
@@ -138,7 +138,7 @@ impl Engine for Podman {
 
     /// On cgroup v1 podman 4.3 tries for 3 s to remove a cgroup: that is no fair figure, and a pod
     /// that waits disturbs nobody.
-    fn remove(&mut self, _pod: &str) -> Outcome<Option<u64>> {
+    fn remove(&mut self, _pod: &str) -> Outcome<Option<Removal>> {
         Ok(None)
     }
 

@@ -68,10 +68,17 @@ impl Drop for Space {
         // others have; which is waited for, since they keep files and cgroups.
         self.unshare.kill().ok();
         self.unshare.wait().ok();
-        while Path::new(&format!("/proc/{}", self.init)).exists() {
+        while is_alive(self.init) {
             std::thread::park_timeout(std::time::Duration::from_millis(1));
         }
     }
+}
+
+/// A process that nobody has collected yet is not.
+fn is_alive(pid: u32) -> bool {
+    // proc_pid_stat(5): the state follows the name, which stands in parentheses.
+    let stat = read(format!("/proc/{pid}/stat"));
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn namespace_of(pid: u32) -> String {
