@@ -24,6 +24,7 @@ mod metrics;
 pub mod overview;
 mod process;
 mod query;
+mod rendered;
 mod roost;
 mod routes;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::failure::Failure;
 use super::kubernetes::types::{List, ListMeta, Pod, Status, StatusDetails};
 use super::kubernetes::{Context, event, pod};
 use super::query::{Query, RawQuery, Selector};
+use super::rendered::Rendered;
 use super::watch::{EVENT_FIELDS, POD_FIELDS, Span, What};
 use super::{health, logs, metrics, overview, roost, stats, watch};
 use crate::agent::service::{DeleteRefused, PodView, Service, Snapshot};
@@ -30,6 +31,7 @@ pub(super) const BODY_LEN_MAX: usize = 64 << 10;
 pub(super) struct Shared {
     pub(super) service: Service,
     pub(super) large_bodies: Arc<Semaphore>,
+    rendered: Rendered,
     boot: BootId,
     node: String,
 }
@@ -42,7 +44,13 @@ impl Shared {
             "unknown".parse().unwrap_or_else(|never: std::convert::Infallible| match never {})
         });
         let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { service, large_bodies: roost::room_for_bodies(), boot, node }
+        Self {
+            service,
+            large_bodies: roost::room_for_bodies(),
+            rendered: Rendered::default(),
+            boot,
+            node,
+        }
     }
 
     /// What the shapes need beside the views, now.
@@ -100,7 +108,8 @@ fn pods(shared: &Arc<Shared>, namespace: Option<String>, query: RawQuery) -> Ans
     }
     let snapshot = shared.service.snapshot();
     let context = shared.context(&snapshot);
-    let items = watch::pods(&snapshot, &selector).map(|view| pod::of(view, &context)).collect();
+    let items = shared.rendered.list(watch::pods(&snapshot, &selector), &snapshot, &context);
+    let items = items.map_err(|error| Failure::internal(error.to_string()))?;
     Ok(Json(list("PodList", &snapshot, items)).into_response())
 }
 
