@@ -223,8 +223,8 @@ impl Core {
         let desired = self.manifests.desired();
         let old = std::mem::replace(&mut self.desired, desired);
         self.starts.observe(&self.desired, &self.actual, Instant::now());
-        let faults = self.manifests.faults();
-        self.publisher.set_faults(faults, &self.actual, WallTime::now());
+        let notices = self.manifests.notices();
+        self.publisher.set_notices(notices, &self.actual, WallTime::now());
         // A pod that could not be dealt with may be dealt with now, if what is wanted of it changed.
         // What a worker is out for may be out of date, so that its failure is no reason to wait
         // for long. Others wait on: a directory may be touched all the time.

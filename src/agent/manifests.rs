@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::service::Notice;
 use crate::manifest::desired::{Claim, DesiredState, DirectoryView};
+use crate::manifest::diagnostic::Diagnostic;
 use crate::manifest::file::{ParseOptions, ParsedFile, parse_with};
 use crate::manifest::watcher::{DirectoryObservation, DirectoryState};
 use crate::state::record::ManifestFile;
@@ -115,22 +117,24 @@ impl Manifests {
         desired
     }
 
-    /// What is wrong in each file, in words.
-    pub(super) fn faults(&self) -> BTreeMap<ManifestFile, Vec<String>> {
-        let mut faults = BTreeMap::new();
+    /// What is to be said of each file.
+    pub(super) fn notices(&self) -> BTreeMap<ManifestFile, Vec<Notice>> {
+        let mut all = BTreeMap::new();
         for (source, file) in &self.files {
-            let texts: Vec<String> = match file {
-                File::Unreadable { fault } => vec![format!("{source}: {fault}")],
+            let notices: Vec<Notice> = match file {
+                File::Unreadable { fault } => {
+                    let text = format!("{source}: {fault}");
+                    vec![Notice { is_fault: true, pod: None, line: text.clone(), text }]
+                }
                 File::Parsed { parsed, .. } => {
-                    let name = source.to_string();
-                    parsed.diagnostics.iter().map(|d| d.in_file(&name).to_string()).collect()
+                    parsed.diagnostics.iter().map(|found| notice(source, found)).collect()
                 }
             };
-            if !texts.is_empty() {
-                faults.insert(source.clone(), texts);
+            if !notices.is_empty() {
+                all.insert(source.clone(), notices);
             }
         }
-        faults
+        all
     }
 
     /// Whether the file holds this pod and nothing else.
@@ -140,4 +144,13 @@ impl Manifests {
             Some(File::Unreadable { .. }) | None => false,
         }
     }
+}
+
+fn notice(source: &ManifestFile, diagnostic: &Diagnostic) -> Notice {
+    let text = diagnostic.in_file(&source.to_string()).to_string();
+    let mut line = text.lines().next().unwrap_or_default().to_owned();
+    if let Some(help) = &diagnostic.help {
+        line = format!("{line} (help: {help})");
+    }
+    Notice { is_fault: diagnostic.is_error(), pod: diagnostic.pod.clone(), text, line }
 }

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::events;
-use super::service::{AgentView, ExecutorView, PodView, Snapshot, Waits};
+use super::service::{AgentView, ExecutorView, Notice, PodView, Snapshot, Waits};
 use crate::clock::WallTime;
 use crate::config::Live;
 use crate::ids::{PodId, PodName};
@@ -34,7 +34,7 @@ pub(super) struct Publisher {
     views: BTreeMap<PodId, Arc<PodView>>,
     events: Arc<VecDeque<Arc<EventRecord>>>,
     unsaved: Vec<EventRecord>,
-    faults: BTreeMap<ManifestFile, Vec<String>>,
+    notices: BTreeMap<ManifestFile, Vec<Notice>>,
     failures: BTreeMap<Key, String>,
     alarms: Vec<Alarm>,
     waits: BTreeMap<PodName, Wait>,
@@ -58,14 +58,17 @@ impl Publisher {
         saved_events: Vec<EventRecord>,
         actual: &ActualState,
     ) -> (Self, watch::Receiver<Arc<Snapshot>>) {
-        let events: Arc<VecDeque<_>> = Arc::new(saved_events.into_iter().map(Arc::new).collect());
+        let mut events: Vec<Arc<EventRecord>> = saved_events.into_iter().map(Arc::new).collect();
+        // As they came; the store has them by what they are about.
+        events.sort_by_key(|event| event.at);
+        let events: Arc<VecDeque<_>> = Arc::new(events.into());
         let first = Snapshot {
             version: 0,
             recovered: false,
             unready: None,
             pods: Vec::new(),
             alarms: Vec::new(),
-            faults: BTreeMap::new(),
+            notices: BTreeMap::new(),
             passed_over: Vec::new(),
             node: actual.node.clone(),
             requested: Requests::default(),
@@ -79,7 +82,7 @@ impl Publisher {
             views: BTreeMap::new(),
             events,
             unsaved: Vec::new(),
-            faults: BTreeMap::new(),
+            notices: BTreeMap::new(),
             failures: BTreeMap::new(),
             alarms: Vec::new(),
             unready: None,
@@ -130,35 +133,43 @@ impl Publisher {
         std::mem::take(&mut self.unsaved)
     }
 
-    /// What is wrong in manifest files, now.
-    pub(super) fn set_faults(
+    /// What is to be said of manifest files, now.
+    pub(super) fn set_notices(
         &mut self,
-        faults: BTreeMap<ManifestFile, Vec<String>>,
+        notices: BTreeMap<ManifestFile, Vec<Notice>>,
         actual: &ActualState,
         at: WallTime,
     ) {
         let records: Vec<&PodRecord> =
             actual.pods.values().filter_map(|pod| pod.record.as_ref()).collect();
-        for (source, texts) in &faults {
+        for (source, of_file) in &notices {
             let is_new =
-                |text: &&String| self.faults.get(source).is_none_or(|old| !old.contains(*text));
-            let new: Vec<&String> = texts.iter().filter(is_new).collect();
+                |new: &&Notice| self.notices.get(source).is_none_or(|old| !old.contains(*new));
+            let new: Vec<&Notice> = of_file.iter().filter(is_new).collect();
             let owners: Vec<&&PodRecord> =
                 records.iter().filter(|record| record.source == *source).collect();
-            for text in new {
-                tracing::warn!(fault = text, "a manifest has a fault");
-                let reason = "ManifestInvalid";
-                if owners.is_empty() {
-                    let event = EventRecord::once(at, None, EventKind::Warning, reason, text);
-                    self.add_event(event, Saved::No);
+            for Notice { is_fault, pod, text: _, line } in new {
+                let (kind, reason) = if *is_fault {
+                    tracing::warn!(fault = line, "a manifest has a fault");
+                    (EventKind::Warning, "ManifestInvalid")
+                } else {
+                    tracing::info!(warning = line, "a manifest has something odd");
+                    (EventKind::Normal, "ManifestWarning")
+                };
+                // Of what can't be told whose it is, every pod of the file may be the worse.
+                let of_pod = |owner: &&&&PodRecord| pod.as_ref().is_none_or(|it| owner.name == *it);
+                let mut is_told = false;
+                for owner in owners.iter().filter(of_pod) {
+                    is_told = true;
+                    self.add_event(events::about(owner, at, kind, reason, line), Saved::No);
                 }
-                for owner in &owners {
-                    let event = events::about(owner, at, EventKind::Warning, reason, text);
-                    self.add_event(event, Saved::No);
+                if !is_told {
+                    let about = pod.as_ref().map(|name| (name, None));
+                    self.add_event(EventRecord::once(at, about, kind, reason, line), Saved::No);
                 }
             }
         }
-        self.faults = faults;
+        self.notices = notices;
         self.touched.extend(actual.pods.keys());
         self.stale = true;
     }
@@ -298,7 +309,7 @@ impl Publisher {
             unready: self.unready.clone(),
             pods,
             alarms: self.alarms.clone(),
-            faults: self.faults.clone(),
+            notices: self.notices.clone(),
             passed_over: self.passed_over.iter().map(ToString::to_string).collect(),
             node: self.node.clone(),
             requested: self.requested,
@@ -380,7 +391,12 @@ impl Publisher {
 
     fn view(&self, pod: &ActualPod, desired: &DesiredState, pid: Option<u32>) -> Option<PodView> {
         let record = pod.record.clone()?;
-        let mut problems = self.faults.get(&record.source).cloned().unwrap_or_default();
+        let notices = self.notices.get(&record.source).into_iter().flatten();
+        let of_pod = notices.filter(|it| it.pod.as_ref().is_none_or(|pod| *pod == record.name));
+        // What is only odd is no problem; beside a fault it may be the cause of it.
+        let is_faulty = of_pod.clone().any(|it| it.is_fault);
+        let of_pod = of_pod.filter(|_| is_faulty);
+        let mut problems: Vec<String> = of_pod.map(|it| it.text.clone()).collect();
         problems.extend(contested(&record, desired));
         problems.extend(self.failures.get(&Key::Pod(record.name.clone())).cloned());
         let (executor, report) = match &pod.executor {

@@ -44,8 +44,8 @@ pub struct Snapshot {
     pub pods: Vec<Arc<PodView>>,
     /// What is wrong with the manifest directories.
     pub alarms: Vec<Alarm>,
-    /// What is wrong in manifest files, in words (`file:line:column: …`).
-    pub faults: BTreeMap<ManifestFile, Vec<String>>,
+    /// What is to be said of manifest files.
+    pub notices: BTreeMap<ManifestFile, Vec<Notice>>,
     /// Manifests that are for other nodes, in words.
     pub passed_over: Vec<String>,
     /// What the machine has for pods.
@@ -75,6 +75,19 @@ pub struct PodView {
     pub problems: Vec<String>,
     /// Whether it waits for room on the node.
     pub waits: Option<Waits>,
+}
+
+/// Something in a manifest file that is worth a word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether something can't be used because of it.
+    pub is_fault: bool,
+    /// The pod that it is about, if that can be told.
+    pub pod: Option<PodName>,
+    /// In full, with the place marked (`file:line:column: …`).
+    pub text: String,
+    /// In one line.
+    pub line: String,
 }
 
 /// A pod waits for room on the node.

@@ -145,10 +145,12 @@ fn counts(out: &mut Exposition, snapshot: &Snapshot, pods: &[&Arc<PodView>], con
     let alarms = snapshot.alarms.len() + usize::from(snapshot.agent.config_fault.is_some());
     let help = "Alarms: manifest directories or a configuration that can't be used.";
     out.single("roost_alarms", Kind::Gauge, help, alarms);
-    let faulty = snapshot.faults.values().filter(|faults| !faults.is_empty()).count();
+    let faults = snapshot.notices.values().map(|notices| notices.iter().filter(|it| it.is_fault));
+    let faults: Vec<usize> = faults.map(Iterator::count).collect();
+    let faulty = faults.iter().filter(|count| **count > 0).count();
     let help = "Manifest files in which something is wrong.";
     out.single("roost_manifest_files_faulty", Kind::Gauge, help, faulty);
-    let faults: usize = snapshot.faults.values().map(Vec::len).sum();
+    let faults: usize = faults.iter().sum();
     let help = "Things that are wrong in manifest files.";
     out.single("roost_manifest_faults", Kind::Gauge, help, faults);
 }

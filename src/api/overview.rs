@@ -41,6 +41,9 @@ pub struct Overview {
     pub restart_for: Vec<String>,
     /// What is wrong in manifest files, by file.
     pub faults: BTreeMap<String, Vec<String>>,
+    /// What is odd in manifest files and stops nothing, by file.
+    #[serde(default)]
+    pub warnings: BTreeMap<String, Vec<String>>,
     /// Manifests that are for other nodes.
     #[serde(default)]
     pub passed_over: Vec<String>,
@@ -102,7 +105,13 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
         format!("the configuration can't be used, and what it was is in force: {fault}")
     });
     let alarms = snapshot.alarms.iter().map(ToString::to_string).chain(of_config).collect();
-    let faults = snapshot.faults.iter().filter(|(_, texts)| !texts.is_empty());
+    let notices = |of_faults: bool| {
+        let texts = snapshot.notices.iter().map(|(file, notices)| {
+            let wanted = notices.iter().filter(|notice| notice.is_fault == of_faults);
+            (file.to_string(), wanted.map(|notice| notice.text.clone()).collect::<Vec<_>>())
+        });
+        texts.filter(|(_, texts)| !texts.is_empty()).collect()
+    };
     Overview {
         version: version.clone(),
         started_at: started_at.rfc3339(),
@@ -121,7 +130,8 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
         },
         alarms,
         restart_for: restart_for.iter().map(|key| (*key).to_owned()).collect(),
-        faults: faults.map(|(file, texts)| (file.to_string(), texts.clone())).collect(),
+        faults: notices(true),
+        warnings: notices(false),
         passed_over: snapshot.passed_over.clone(),
         pods: counts(snapshot, pods),
     }

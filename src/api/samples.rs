@@ -152,7 +152,7 @@ pub(crate) fn snapshot(version: u64, pods: Vec<PodView>, root: &Path) -> Snapsho
         unready: None,
         pods: pods.into_iter().map(Arc::new).collect(),
         alarms: Vec::new(),
-        faults: BTreeMap::new(),
+        notices: BTreeMap::new(),
         passed_over: Vec::new(),
         node: Node::default(),
         requested: Requests::default(),

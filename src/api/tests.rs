@@ -7,7 +7,7 @@ use tokio::net::UnixStream;
 
 use super::samples::{Fake, event, fake, pod, snapshot};
 use super::*;
-use crate::agent::service::{DeleteRefused, ManifestFile, PodView, Request, Snapshot};
+use crate::agent::service::{DeleteRefused, ManifestFile, Notice, PodView, Request, Snapshot};
 
 /// A served API on a socket of its own.
 pub(super) struct Api {
@@ -295,13 +295,20 @@ async fn the_agent_says_how_it_is() {
     let file = ManifestFile { directory: "/d".to_owned(), file: "f.yaml".to_owned() };
     api.publish(vec![pod("a", 1)], |next| {
         next.recovered = false;
-        next.faults.insert(file, vec!["wrong".to_owned()]);
+        let notice = |is_fault, text: &str| Notice {
+            is_fault,
+            pod: None,
+            text: text.to_owned(),
+            line: String::new(),
+        };
+        next.notices.insert(file, vec![notice(true, "wrong"), notice(false, "odd")]);
     });
     assert_eq!(api.ask("GET", "/readyz").await.0, 503);
     assert_eq!(api.ask("GET", "/livez").await.0, 200);
     let (status, found) = api.ask("GET", "/roost/v1/status").await;
     assert_eq!((status, &found["cgroup"]), (200, &"roost-test".into()));
-    assert_eq!(found["faults"]["/d/f.yaml"][0], "wrong");
+    assert_eq!(found["faults"]["/d/f.yaml"], serde_json::json!(["wrong"]));
+    assert_eq!(found["warnings"]["/d/f.yaml"], serde_json::json!(["odd"]));
     assert_eq!((&found["pods"]["running"], &found["recovered"]), (&1.into(), &false.into()));
 }
 

@@ -71,6 +71,7 @@ fn text(screen: Screen, overview: &Overview) -> String {
     };
     list(Tone::Bad, "Alarms", &mut overview.alarms.iter());
     list(Tone::Bad, "Faults in manifests", &mut overview.faults.values().flatten());
+    list(Tone::Warning, "Warnings in manifests", &mut overview.warnings.values().flatten());
     list(Tone::Plain, "For other nodes", &mut overview.passed_over.iter());
     out
 }
@@ -102,6 +103,7 @@ mod tests {
             alarms: vec!["gone".to_owned()],
             restart_for: vec!["pods".to_owned(), "cgroup".to_owned()],
             faults: [("pods.d/a.yaml".to_owned(), vec![fault])].into(),
+            warnings: [("pods.d/c.yaml".to_owned(), vec!["odd".to_owned()])].into(),
             passed_over: vec!["pods.d/b.yaml: pod default/b".to_owned()],
             pods: Counts { total: 2, running: 1, failed: 1, ..Counts::default() },
         };
@@ -121,6 +123,8 @@ mod tests {
         Faults in manifests:
           pods.d/a.yaml:1:1: error: x
             help: y
+        Warnings in manifests:
+          odd
         For other nodes:
           pods.d/b.yaml: pod default/b
         ");

@@ -254,17 +254,21 @@ async fn remark(
             "{warning} something is wrong with {name}; `roost describe pod {name}` says what"
         ));
     }
-    if !pods.is_empty() {
-        return Ok(());
-    }
-    match &asked.namespace {
-        Some(namespace) => output::note(&format!("No pods found in namespace {namespace}.")),
-        None => output::note("No pods found."),
+    if pods.is_empty() {
+        match &asked.namespace {
+            Some(namespace) => output::note(&format!("No pods found in namespace {namespace}.")),
+            None => output::note("No pods found."),
+        }
     }
     if asked.is_all() {
         let overview: Overview = client.get("/roost/v1/status").await?;
-        if !overview.faults.is_empty() || !overview.alarms.is_empty() {
-            output::note(&format!("{warning} manifests have faults; `roost status` says which"));
+        for alarm in &overview.alarms {
+            output::note(&format!("{warning} {}", output::clean_line(alarm)));
+        }
+        match overview.faults.len() {
+            0 => {}
+            1 => output::note(&format!("{warning} a manifest has faults: `roost status`")),
+            n => output::note(&format!("{warning} {n} manifests have faults: `roost status`")),
         }
     }
     Ok(())
