@@ -169,17 +169,18 @@ impl Context {
                 self.accept(*record, spec, before, reason).await
             }
             Action::Record(record) => {
-                let event = self.commit(&record, Vec::new(), reason).await?;
+                let event = self.commit(&record, None, reason).await?;
                 self.tell(Update::Recorded { record: *record, event }).await;
                 Ok(())
             }
             Action::Retire { record, keeps, successor } => {
+                let keeps = keeps.into_iter().map(Box::new).map(Change::PutRevision);
                 let event = self.commit(&record, keeps, reason).await?;
                 self.tell(Update::Retired { record: *record, successor, event }).await;
                 Ok(())
             }
             Action::NoteLoss(record) => {
-                let event = self.commit(&record, Vec::new(), reason).await?;
+                let event = self.commit(&record, None, reason).await?;
                 self.tell(Update::LossNoted { record: *record, event }).await;
                 Ok(())
             }
@@ -203,23 +204,22 @@ impl Context {
         }
     }
 
-    /// Commits a record together with the revisions that go with it and the event that tells of
-    /// it.
+    /// Commits a record together with what goes with it and the event that tells of it.
     async fn commit(
         &self,
         record: &PodRecord,
-        keeps: Vec<KeptRevision>,
+        more: impl IntoIterator<Item = Change>,
         reason: &str,
     ) -> Result<EventRecord, ActError> {
         let event = events::of_record(record, reason, WallTime::now());
         let mut changes = vec![Change::PutPod(record.clone()), Change::PutEvent(event.clone())];
-        changes.extend(keeps.into_iter().map(Box::new).map(Change::PutRevision));
+        changes.extend(more);
         self.store.commit(changes).await.map_err(ActError::Store)?;
         Ok(event)
     }
 
     async fn create(&self, creation: Creation, reason: &str) -> Result<(), ActError> {
-        let Creation { source, spec, number, history, held } = creation;
+        let Creation { source, spec, number, history, held, is_first } = creation;
         let mut bits = [0_u8; 16];
         rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()).map_err(
             |errno| ActError::Io {
@@ -244,13 +244,15 @@ impl Context {
             held,
             successor: None,
         };
+        // Those of an earlier pod of that name.
+        let stale = is_first.then(|| Change::ForgetRevisions(record.name.clone()));
         // Either may become durable first: a directory without a record is adopted, a record
         // without a specification gets it from the manifest, or is removed with it. Meanwhile the
         // executor starts: it does nothing before it is told what for, and that is only when both
         // are durable. If the agent dies before, the executor ends by itself.
         let (kept, committed, executor) = tokio::join!(
             self.keep_spec(&record, &spec),
-            self.commit(&record, Vec::new(), reason),
+            self.commit(&record, stale, reason),
             self.start_executor(record.id, &record.name),
         );
         let id = record.id;
@@ -299,7 +301,7 @@ impl Context {
         }
         // The specification first: recovery takes the newer revision from it.
         self.keep_spec(&record, &spec).await?;
-        let event = self.commit(&record, Vec::new(), reason).await?;
+        let event = self.commit(&record, None, reason).await?;
         self.tell(Update::Accepted { record, spec, event }).await;
         Ok(())
     }

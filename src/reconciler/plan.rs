@@ -171,6 +171,9 @@ pub struct Creation {
     pub history: Vec<Accepted>,
     /// Whether the pod was rolled back to it.
     pub held: Option<Held>,
+    /// Whether it takes no other instance's place. Nothing that is kept of its name is its own
+    /// then, and what it needs can be had from its manifest again.
+    pub is_first: bool,
 }
 
 /// Why an action is taken; shown to people.

@@ -248,13 +248,14 @@ impl<'a> Pod<'a> {
             Some(Next::Claim(_) | Next::Successor) => instance.again(),
             None => None,
         };
+        // What is made of the pod later takes nobody's place.
+        let revisions_of = (is_last && creation.is_none()).then(|| self.name.clone());
         steps.extend(
             creation.map(|(creation, reason)| Step {
                 action: Action::Create(Box::new(creation)),
                 reason,
             }),
         );
-        let revisions_of = (is_last && next.is_none()).then(|| self.name.clone());
         steps.push(Step { action: Action::Forget { id, revisions_of }, reason });
         steps
     }
@@ -268,6 +269,7 @@ fn create(claims: &[&Claim]) -> Vec<Step> {
             number: 1,
             history: Vec::new(),
             held: None,
+            is_first: true,
         };
         step(Action::Create(Box::new(creation)), Reason::NewManifest(claim.source.clone()))
     })
@@ -383,7 +385,8 @@ impl<'a> Instance<'a> {
         let is_same = digest == revision.digest();
         let history =
             if is_same { self.record.history.clone() } else { history_with_accepted(self.record) };
-        Creation { source, spec, number: number + u64::from(!is_same), history, held }
+        let number = number + u64::from(!is_same);
+        Creation { source, spec, number, history, held, is_first: false }
     }
 
     fn grace(&self) -> Millis {

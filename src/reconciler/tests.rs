@@ -29,7 +29,10 @@ fn a_claim_without_an_instance_is_created_started_and_told() {
     world.claim("1", &pod("p", "p"));
     let source = file("/m", "1");
     let (action, reason) = world.only();
-    assert!(matches!(&action, Action::Create(it) if it.source == source), "{action:?}");
+    assert!(
+        matches!(&action, Action::Create(it) if it.source == source && it.is_first),
+        "{action:?}"
+    );
     assert_eq!(reason, Reason::NewManifest(source));
     world.act(action);
     let id = world.id();
@@ -87,7 +90,7 @@ fn a_replacement_waits_until_the_old_instance_is_gone() {
         panic!("{steps:?}")
     };
     assert_eq!(*forget, Action::Forget { id: old, revisions_of: None });
-    assert_eq!((new.number, new.history.len()), (2, 1));
+    assert_eq!((new.number, new.history.len(), new.is_first), (2, 1, false));
     // Cut off before the old one is forgotten: the new one is not made twice.
     world.act(steps[0].clone());
     world.act(steps[1].clone());

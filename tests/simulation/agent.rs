@@ -697,7 +697,7 @@ impl World {
     }
 
     fn create(&mut self, worker: &mut Worker, creation: &Creation) -> Outcome {
-        let Creation { source, spec, number, history, held } = creation;
+        let Creation { source, spec, number, history, held, is_first } = creation;
         if self.disk_fails() {
             return Outcome::Failed("disk");
         }
@@ -743,7 +743,14 @@ impl World {
         let basis = worker.basis.clone();
         self.check_room(spec, None);
         self.check_succession(&record, &basis);
-        self.commit(&record, &[], &basis)
+        let outcome = self.commit(&record, &[], &basis);
+        if let (Outcome::Done, true) = (&outcome, is_first) {
+            let synced = self.store.durable.records.contains_key(&id);
+            self.store.commit(synced, |content| {
+                content.revisions.retain(|(name, _), _| *name != spec.name);
+            });
+        }
+        outcome
     }
 
     fn connected(&self, id: PodId) -> Option<u64> {

@@ -247,6 +247,33 @@ fn what_is_through_has_nothing_to_fall_back_to() {
     assert!(world.actual.pods.is_empty());
 }
 
+/// What comes later begins anew, and finds no revisions of a pod that it is not.
+#[test]
+fn what_goes_without_a_successor_leaves_no_revisions() {
+    let mut world = world(1200);
+    world.claim("1", &cpu("a", 1000));
+    world.settle();
+    world.record().phase = RecordPhase::Finished {
+        outcome: crate::state::record::Outcome::Succeeded,
+        containers: BTreeMap::new(),
+    };
+    world.settle();
+    let mut other = cpu("a", 100);
+    other.hostname = "other".to_owned();
+    world.claim("1", &other);
+    world.act_until(|action| matches!(action, Action::Retire { .. }));
+    assert_eq!(world.kept.len(), 1);
+    other.containers[0].resources.cpu_request_milli = Some(9000);
+    world.claim("1", &other);
+    world.settle();
+    assert_eq!((world.actual.pods.len(), world.kept.len()), (0, 0));
+    waits(&world, "a");
+    world.actual.node = node(20_000);
+    let (action, _) = world.only();
+    let Action::Create(creation) = action else { panic!("{action:?}") };
+    assert!(creation.is_first && creation.number == 1);
+}
+
 #[test]
 fn of_two_pods_with_one_host_port_the_one_that_has_it_keeps_it() {
     let mut world = world(4000);
