@@ -159,7 +159,7 @@ impl<'a> Pod<'a> {
             // What it falls back to was promised to it.
             return match instance.next(&self.claims, trust) {
                 Some(Next::Claim(claim)) if self.kept.is_empty() => of_claim(claim, Turn::Promised),
-                Some(Next::Claim(_) | Next::Successor) | None => None,
+                Some(Next::Claim(_) | Next::Successor | Next::Unread) | None => None,
             };
         }
         let Some((instance, surplus)) = self.kept.split_last() else {
@@ -246,6 +246,8 @@ impl<'a> Pod<'a> {
         let creation = match next {
             Some(Next::Claim(claim)) if refusal.is_none() => Some(instance.succeeded_by(claim)),
             Some(Next::Claim(_) | Next::Successor) => instance.again(),
+            // Its record keeps the room; what is read is the next reason to decide.
+            Some(Next::Unread) => return Vec::new(),
             None => None,
         };
         // What is made of the pod later takes nobody's place.
@@ -288,6 +290,8 @@ enum Next<'a> {
     Claim(&'a Claim),
     /// What its record says.
     Successor,
+    /// Not known yet: the manifests are not read.
+    Unread,
 }
 
 /// The file that has the pod keeps it, even while it is faulty; then the first in lexical order.
@@ -350,6 +354,8 @@ impl<'a> Instance<'a> {
         match choose(claims, *self, trust) {
             Wish::Run(claim) if self.refuses(claim) => Some(Next::Successor),
             Wish::Run(claim) => Some(Next::Claim(claim)),
+            // Its manifest may ask for another revision than the one that was, or for none.
+            Wish::Keep if !trust.is_complete() => Some(Next::Unread),
             Wish::Keep => Some(Next::Successor),
             Wish::Remove => None,
         }

@@ -218,6 +218,29 @@ fn nothing_is_deleted_before_every_directory_was_looked_at() {
 }
 
 #[test]
+fn nothing_takes_the_place_of_an_instance_before_every_directory_was_looked_at() {
+    let mut world = World::running();
+    world.claim("1", &pod("p", "other"));
+    let is_destroying = |action: &Action| matches!(action, Action::Record(it) if matches!(it.phase, RecordPhase::Destroying { .. }));
+    world.act_until(is_destroying);
+    // The agent is started again.
+    let claims = std::mem::take(&mut world.desired.claims);
+    let read = std::mem::take(&mut world.desired.directories);
+    world.desired.directories.insert("/m".to_owned(), DirectoryView::Unread);
+    world.nothing();
+    world.desired.directories = read;
+    world.desired.claims = claims;
+    world.settle();
+    assert_eq!(world.one().spec.as_ref().unwrap().spec.hostname, "other");
+    // With its own manifest read, nothing is waited for.
+    world.claim("1", &pod("p", "third"));
+    world.act_until(is_destroying);
+    world.desired.directories.insert("/n".to_owned(), DirectoryView::Unread);
+    world.settle();
+    assert_eq!(world.one().spec.as_ref().unwrap().spec.hostname, "third");
+}
+
+#[test]
 fn a_directory_spelt_in_another_way_restarts_nothing() {
     let mut world = World::running();
     let id = world.id();
