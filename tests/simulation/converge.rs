@@ -194,6 +194,12 @@ impl World {
                 let rests = executor.is_none() && !self.runtime.contains(&record.id);
                 (!rests).then(|| "it is finished and does not rest".to_owned())
             }
+            // Its manifest broke before the specification was written; it has never run.
+            RecordPhase::Active
+                if !claimed && record.history.is_empty() && self.disk.pod(record.id).is_none() =>
+            {
+                None
+            }
             RecordPhase::Active => {
                 let Some(executor) = executor else {
                     return Some("it has no executor".to_owned());
