@@ -27,12 +27,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use admission::Wants;
-use pod_plan::Pod;
+use pod_plan::{Claims, Pod};
 
 use crate::clock::{BootId, BootTime, Millis, WallTime};
 use crate::executor::protocol::PodReport;
 use crate::ids::{PodId, PodName};
-use crate::manifest::desired::{Claim, DesiredState};
+use crate::manifest::desired::DesiredState;
 use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
 use crate::state::record::PodRecord;
@@ -174,9 +174,10 @@ pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan
         .into_iter()
         .map(|(name, instances)| {
             let claims = desired.claims.get(name).map_or(&[][..], Vec::as_slice);
-            Pod::of(name, here(claims, &actual.node, &mut plan), &instances)
+            Pod::of(name, Claims::of(claims, &actual.node), &instances)
         })
         .collect();
+    plan.passed_over = pods.iter().flat_map(|pod| pod.passed_over(&actual.node)).collect();
     let shares: Vec<_> = pods.iter().map(|pod| pod.share(actual, &trust)).collect();
     let admission = admission::admit(&actual.node, &shares);
     plan.requested = admission.requested;
@@ -197,23 +198,6 @@ pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan
         plan.wake_at = [plan.wake_at, wake_at].into_iter().flatten().min();
     }
     plan
-}
-
-/// The claims that are for this node. One that is for another asks for nothing here.
-fn here<'a>(claims: &'a [Claim], node: &Node, plan: &mut Plan) -> Vec<&'a Claim> {
-    let mut here = Vec::with_capacity(claims.len());
-    for claim in claims {
-        let Some((key, value)) = node.mismatch(&claim.spec) else {
-            here.push(claim);
-            continue;
-        };
-        plan.passed_over.push(PassedOver {
-            pod: claim.spec.name.clone(),
-            source: claim.source.clone(),
-            wants: format!("{key}={value}"),
-        });
-    }
-    here
 }
 
 impl ActualPod {

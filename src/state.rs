@@ -11,4 +11,4 @@ pub mod store;
 pub mod writer;
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;

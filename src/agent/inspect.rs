@@ -157,13 +157,14 @@ fn difference(name: PodName, desired: &DesiredState, actual: &ActualState) -> Di
         };
     };
     let before = stored.map(|stored| stored.spec.clone());
-    let is_kept = desired.faulty.contains(&record.source);
-    let claim = match own(&record.source) {
+    let is_elsewhere = own(&record.source).is_some_and(|own| !is_here(&own));
+    let is_kept = is_elsewhere || desired.faulty.contains(&record.source);
+    let claim = match own(&record.source).filter(is_here) {
         Some(own) => Some(own),
         None if is_kept => None,
-        None => claims.first(),
+        None => claims.iter().find(is_here),
     };
-    let (change, containers, after) = match claim.filter(is_here) {
+    let (change, containers, after) = match claim {
         None if is_kept => (Change::Nothing, Vec::new(), before.clone()),
         None => (Change::Delete, Vec::new(), None),
         Some(claim) => {
@@ -322,7 +323,7 @@ mod tests {
             ("web.yaml", true)
         );
         let elsewhere = changed("spec:", "spec:\n  nodeSelector: {a: b}");
-        check(&[("web.yaml", &elsewhere)], &[("web", Change::Delete, "")]);
+        check(&[("web.yaml", &elsewhere)], &[("web", Change::Nothing, "")]);
     }
 
     #[test]

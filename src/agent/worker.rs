@@ -169,17 +169,18 @@ impl Context {
                 self.accept(*record, spec, before, reason).await
             }
             Action::Record(record) => {
-                let event = self.commit(&record, Vec::new(), reason).await?;
+                let event = commit(&self.store, &record, None, reason).await?;
                 self.tell(Update::Recorded { record: *record, event }).await;
                 Ok(())
             }
             Action::Retire { record, keeps, successor } => {
-                let event = self.commit(&record, keeps, reason).await?;
+                let keeps = keeps.into_iter().map(Box::new).map(Change::PutRevision);
+                let event = commit(&self.store, &record, keeps, reason).await?;
                 self.tell(Update::Retired { record: *record, successor, event }).await;
                 Ok(())
             }
             Action::NoteLoss(record) => {
-                let event = self.commit(&record, Vec::new(), reason).await?;
+                let event = commit(&self.store, &record, None, reason).await?;
                 self.tell(Update::LossNoted { record: *record, event }).await;
                 Ok(())
             }
@@ -203,23 +204,8 @@ impl Context {
         }
     }
 
-    /// Commits a record together with the revisions that go with it and the event that tells of
-    /// it.
-    async fn commit(
-        &self,
-        record: &PodRecord,
-        keeps: Vec<KeptRevision>,
-        reason: &str,
-    ) -> Result<EventRecord, ActError> {
-        let event = events::of_record(record, reason, WallTime::now());
-        let mut changes = vec![Change::PutPod(record.clone()), Change::PutEvent(event.clone())];
-        changes.extend(keeps.into_iter().map(Box::new).map(Change::PutRevision));
-        self.store.commit(changes).await.map_err(ActError::Store)?;
-        Ok(event)
-    }
-
     async fn create(&self, creation: Creation, reason: &str) -> Result<(), ActError> {
-        let Creation { source, spec, number, history, held } = creation;
+        let Creation { source, spec, number, history, held, is_first } = creation;
         let mut bits = [0_u8; 16];
         rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()).map_err(
             |errno| ActError::Io {
@@ -244,29 +230,26 @@ impl Context {
             held,
             successor: None,
         };
-        // Either may become durable first: a directory without a record is adopted, a record
-        // without a specification gets it from the manifest, or is removed with it. Meanwhile the
-        // executor starts: it does nothing before it is told what for, and that is only when both
-        // are durable. If the agent dies before, the executor ends by itself.
-        let (kept, committed, executor) = tokio::join!(
-            self.keep_spec(&record, &spec),
-            self.commit(&record, Vec::new(), reason),
+        // Meanwhile the executor starts: it does nothing before it is told what for, and that is only
+        // when both are durable. If the agent dies before, the executor ends by itself.
+        let (durable, executor) = tokio::join!(
+            make_durable(&self.paths, &self.store, &record, &spec, is_first, reason),
             self.start_executor(record.id, &record.name),
         );
         let id = record.id;
-        match (kept, committed) {
-            (Ok(()), Ok(event)) => {
+        match durable {
+            Ok((Ok(()), event)) => {
                 self.tell(Update::Accepted { record, spec, event }).await;
                 self.tell(Update::Runtime { id, present: true }).await;
                 self.introduce(id, executor).await
             }
             // The next attempt is to go on with this instance, and not to make one more each time.
-            (Err(error), Ok(event)) => {
+            Ok((Err(error), event)) => {
                 self.tell(Update::Recorded { record, event }).await;
                 self.tell(Update::Runtime { id, present: true }).await;
                 Err(error)
             }
-            (kept, Err(error)) => {
+            Err(error) => {
                 drop(executor);
                 let paths = self.paths.pod(id, &record.name);
                 let cgroup = self.cgroups.pod(id);
@@ -280,7 +263,7 @@ impl Context {
                     // What is left is found and removed by the next start of the agent.
                     tracing::warn!(%id, error = super::chain(&error), "can't undo a creation");
                 }
-                Err(kept.err().unwrap_or(error))
+                Err(error)
             }
         }
     }
@@ -298,32 +281,10 @@ impl Context {
             kept.map_err(ActError::Store)?;
         }
         // The specification first: recovery takes the newer revision from it.
-        self.keep_spec(&record, &spec).await?;
-        let event = self.commit(&record, Vec::new(), reason).await?;
+        keep_spec(&self.paths, &record, &spec).await?;
+        let event = commit(&self.store, &record, None, reason).await?;
         self.tell(Update::Accepted { record, spec, event }).await;
         Ok(())
-    }
-
-    async fn keep_spec(&self, record: &PodRecord, spec: &Arc<PodSpec>) -> Result<(), ActError> {
-        let paths = self.paths.pod(record.id, &record.name);
-        let file = SpecFile::of(record, PodSpec::clone(spec));
-        let pods = self.paths.pods();
-        blocking(move || {
-            let failed = |attempted, path: &Path| {
-                let path = path.to_owned();
-                move |source| ActError::Io { attempted, path, source }
-            };
-            match std::fs::DirBuilder::new().mode(0o700).create(&paths.data) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    return checkpoint::write(&paths.spec(), &file).map_err(ActError::Checkpoint);
-                }
-                Err(error) => return Err(failed("make the directory", &paths.data)(error)),
-            }
-            checkpoint::create(&paths.spec(), &file).map_err(ActError::Checkpoint)?;
-            checkpoint::sync_dir(&pods).map_err(failed("sync the directory", &pods))
-        })
-        .await
     }
 
     async fn start(&self, subject: &Subject) -> Result<(), ActError> {
@@ -468,6 +429,71 @@ async fn connect(runtime: &Path) -> Result<(Connection, Welcome), ActError> {
     Ok((connection, welcome))
 }
 
+/// Makes a new instance durable; the first of a pod possibly without its specification, and then
+/// the fault is told too. After an error of the whole nothing is recorded, as far as is known.
+async fn make_durable(
+    paths: &Paths,
+    store: &StoreHandle,
+    record: &PodRecord,
+    spec: &Arc<PodSpec>,
+    is_first: bool,
+    reason: &str,
+) -> Result<(Result<(), ActError>, EventRecord), ActError> {
+    if !is_first {
+        // The specification first: a directory without a record is adopted, but as soon as there is
+        // a record, the instance before this one goes with all that was kept for it, and nobody
+        // may have this specification any more. A manifest that asked for it can break.
+        keep_spec(paths, record, spec).await?;
+        return Ok((Ok(()), commit(store, record, None, reason).await?));
+    }
+    // Revisions of an earlier pod of that name.
+    let stale = Change::ForgetRevisions(record.name.clone());
+    // Either may become durable first: a record without a specification gets it from the manifest,
+    // or is removed with it, and nothing of the pod has run yet.
+    let (kept, committed) =
+        tokio::join!(keep_spec(paths, record, spec), commit(store, record, [stale], reason));
+    match committed {
+        Ok(event) => Ok((kept, event)),
+        Err(error) => Err(kept.err().unwrap_or(error)),
+    }
+}
+
+/// Commits a record together with what goes with it and the event that tells of it.
+async fn commit(
+    store: &StoreHandle,
+    record: &PodRecord,
+    more: impl IntoIterator<Item = Change>,
+    reason: &str,
+) -> Result<EventRecord, ActError> {
+    let event = events::of_record(record, reason, WallTime::now());
+    let mut changes = vec![Change::PutPod(record.clone()), Change::PutEvent(event.clone())];
+    changes.extend(more);
+    store.commit(changes).await.map_err(ActError::Store)?;
+    Ok(event)
+}
+
+async fn keep_spec(paths: &Paths, record: &PodRecord, spec: &Arc<PodSpec>) -> Result<(), ActError> {
+    let pods = paths.pods();
+    let paths = paths.pod(record.id, &record.name);
+    let file = SpecFile::of(record, PodSpec::clone(spec));
+    blocking(move || {
+        let failed = |attempted, path: &Path| {
+            let path = path.to_owned();
+            move |source| ActError::Io { attempted, path, source }
+        };
+        match std::fs::DirBuilder::new().mode(0o700).create(&paths.data) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return checkpoint::write(&paths.spec(), &file).map_err(ActError::Checkpoint);
+            }
+            Err(error) => return Err(failed("make the directory", &paths.data)(error)),
+        }
+        checkpoint::create(&paths.spec(), &file).map_err(ActError::Checkpoint)?;
+        checkpoint::sync_dir(&pods).map_err(failed("sync the directory", &pods))
+    })
+    .await
+}
+
 async fn set_spec(subject: &Subject, goal: Goal) -> Result<(), ActError> {
     let record = subject.record.as_ref().ok_or(ActError::Unknown)?;
     let spec = subject.spec.clone().ok_or(ActError::Unknown)?;
@@ -540,4 +566,40 @@ fn remove_logs_of(id: PodId, logs: &Path) -> Result<(), ActError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::samples;
+    use crate::state::store::MemoryStore;
+    use crate::state::writer;
+
+    /// Makes an instance durable on a disk that takes no specification; whether it is recorded.
+    async fn is_recorded(is_first: bool) -> bool {
+        let root = tempfile::tempdir().unwrap();
+        // Its directory of pods is missing.
+        let paths = Paths::under(root.path());
+        let metrics = Arc::new(Metrics::default());
+        let (store, thread) = writer::start(MemoryStore::default(), metrics).unwrap();
+        let (record, spec) = (samples::record(1), Arc::new(samples::spec()));
+        let made = make_durable(&paths, &store, &record, &spec, is_first, "a test").await;
+        drop((store, thread));
+        match made {
+            Ok((kept, _event)) => {
+                assert!(kept.is_err());
+                true
+            }
+            Err(error) => {
+                assert!(matches!(error, ActError::Io { .. }), "{error}");
+                false
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_takes_anothers_place_is_not_recorded_without_its_specification() {
+        assert!(!is_recorded(false).await);
+        assert!(is_recorded(true).await, "the manifest of a new pod still has it");
+    }
 }

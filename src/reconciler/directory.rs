@@ -51,6 +51,11 @@ pub(super) struct Trust<'a> {
 }
 
 impl Trust<'_> {
+    /// Whether every directory has been looked at.
+    pub(super) fn is_complete(&self) -> bool {
+        self.desired.is_read()
+    }
+
     /// Whether a pod that `source` had, and that it does not ask for now, was deleted.
     pub(super) fn is_deleted(&self, source: &ManifestFile) -> bool {
         let directories = &self.desired.directories;

@@ -56,12 +56,15 @@ pub struct PassedOver {
     pub source: ManifestFile,
     /// Which label is wanted.
     pub wants: String,
+    /// Whether an instance that it once made here goes on as it is.
+    pub stays: bool,
 }
 
 impl fmt::Display for PassedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pod, source, wants } = self;
-        write!(f, "pod {pod} of {source} is for nodes labelled {wants}; this one is not")
+        let Self { pod, source, wants, stays } = self;
+        write!(f, "pod {pod} of {source} is for nodes labelled {wants}; this one is not")?;
+        if *stays { f.write_str(", and the pod stays as it is") } else { Ok(()) }
     }
 }
 
@@ -168,6 +171,9 @@ pub struct Creation {
     pub history: Vec<Accepted>,
     /// Whether the pod was rolled back to it.
     pub held: Option<Held>,
+    /// Whether it takes no other instance's place. Nothing that is kept of its name is its own
+    /// then, and what it needs can be had from its manifest again.
+    pub is_first: bool,
 }
 
 /// Why an action is taken; shown to people.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::admission::{Share, Turn, Wants};
 use super::directory::Trust;
 use super::{
-    Action, ActualPod, ActualState, Asked, Creation, ExecutorState, Now, Reason, Step, StoredSpec,
+    Action, ActualPod, ActualState, Asked, Creation, ExecutorState, Node, Now, PassedOver, Reason,
+    Step, StoredSpec,
 };
 use crate::clock::{BootTime, Millis};
 use crate::executor::protocol::{Goal, PodReport};
@@ -51,11 +52,30 @@ struct Instance<'a> {
     actual: &'a ActualPod,
 }
 
-/// A pod: what asks for it on this node, and its instances.
+/// What asks for a pod.
+#[derive(Debug, Default)]
+pub(super) struct Claims<'a> {
+    /// On this node.
+    here: Vec<&'a Claim>,
+    /// On others: it starts nothing, and ends nothing that it had started here before. A label
+    /// that is wrong for a moment must not cost a pod its data; Kubernetes does not look at the
+    /// labels of what runs either (`IgnoredDuringExecution`).
+    elsewhere: Vec<&'a Claim>,
+}
+
+impl<'a> Claims<'a> {
+    pub(super) fn of(claims: &'a [Claim], node: &Node) -> Self {
+        let (here, elsewhere) =
+            claims.iter().partition(|claim| node.mismatch(&claim.spec).is_none());
+        Self { here, elsewhere }
+    }
+}
+
+/// A pod: what asks for it, and its instances.
 #[derive(Debug)]
 pub(super) struct Pod<'a> {
     name: &'a PodName,
-    claims: Vec<&'a Claim>,
+    claims: Claims<'a>,
     /// One that has no record yet.
     found: Option<(&'a PodRecord, &'a ActualPod)>,
     /// Those that shall run or are through; the one to keep is the last.
@@ -66,11 +86,7 @@ pub(super) struct Pod<'a> {
 
 impl<'a> Pod<'a> {
     /// Sorts the instances of a pod.
-    pub(super) fn of(
-        name: &'a PodName,
-        claims: Vec<&'a Claim>,
-        instances: &[&'a ActualPod],
-    ) -> Self {
+    pub(super) fn of(name: &'a PodName, claims: Claims<'a>, instances: &[&'a ActualPod]) -> Self {
         let mut pod = Self { name, claims, found: None, kept: Vec::new(), going: Vec::new() };
         for actual in instances {
             match (&actual.record, &actual.adoptable) {
@@ -90,10 +106,24 @@ impl<'a> Pod<'a> {
             }
         }
         if pod.kept.len() > 1 {
-            let claims = &pod.claims;
+            let claims = &pod.claims.here;
             pod.kept.sort_by_key(|instance| instance.rank(claims));
         }
         pod
+    }
+
+    /// The manifests that ask for it on other nodes.
+    pub(super) fn passed_over(&self, node: &Node) -> impl Iterator<Item = PassedOver> {
+        self.claims.elsewhere.iter().filter_map(|claim| {
+            let (key, value) = node.mismatch(&claim.spec)?;
+            let stays = self.kept.iter().any(|instance| instance.record.source == claim.source);
+            Some(PassedOver {
+                pod: self.name.clone(),
+                source: claim.source.clone(),
+                wants: format!("{key}={value}"),
+                stays,
+            })
+        })
     }
 
     /// What the pod has of the node, and what it wants to become.
@@ -102,7 +132,8 @@ impl<'a> Pod<'a> {
         for instance in &self.kept {
             if instance.takes_room() {
                 let digest = instance.record.accepted.digest;
-                let same = || self.claims.iter().find(|claim| claim.revision.digest() == digest);
+                let same =
+                    || self.claims.here.iter().find(|claim| claim.revision.digest() == digest);
                 let stored = instance.actual.spec.as_ref().map(|stored| &stored.spec);
                 has.extend(stored.or_else(|| same().map(|claim| &claim.spec)).map(|spec| &**spec));
             }
@@ -128,11 +159,11 @@ impl<'a> Pod<'a> {
             // What it falls back to was promised to it.
             return match instance.next(&self.claims, trust) {
                 Some(Next::Claim(claim)) if self.kept.is_empty() => of_claim(claim, Turn::Promised),
-                Some(Next::Claim(_) | Next::Successor) | None => None,
+                Some(Next::Claim(_) | Next::Successor | Next::Unread) | None => None,
             };
         }
         let Some((instance, surplus)) = self.kept.split_last() else {
-            return self.claims.first().and_then(|claim| of_claim(claim, Turn::New));
+            return self.claims.here.first().and_then(|claim| of_claim(claim, Turn::New));
         };
         if !surplus.is_empty() {
             return None;
@@ -179,7 +210,7 @@ impl<'a> Pod<'a> {
             };
         }
         let Some((instance, surplus)) = self.kept.split_last() else {
-            return now_only(if refusal.is_none() { create(&self.claims) } else { vec![] });
+            return now_only(if refusal.is_none() { create(&self.claims.here) } else { vec![] });
         };
         if let Some(surplus) = surplus.first() {
             return now_only(surplus.terminate(TerminationCause::Orphaned, actual, now));
@@ -215,15 +246,18 @@ impl<'a> Pod<'a> {
         let creation = match next {
             Some(Next::Claim(claim)) if refusal.is_none() => Some(instance.succeeded_by(claim)),
             Some(Next::Claim(_) | Next::Successor) => instance.again(),
+            // Its record keeps the room; what is read is the next reason to decide.
+            Some(Next::Unread) => return Vec::new(),
             None => None,
         };
+        // What is made of the pod later takes nobody's place.
+        let revisions_of = (is_last && creation.is_none()).then(|| self.name.clone());
         steps.extend(
             creation.map(|(creation, reason)| Step {
                 action: Action::Create(Box::new(creation)),
                 reason,
             }),
         );
-        let revisions_of = (is_last && next.is_none()).then(|| self.name.clone());
         steps.push(Step { action: Action::Forget { id, revisions_of }, reason });
         steps
     }
@@ -237,6 +271,7 @@ fn create(claims: &[&Claim]) -> Vec<Step> {
             number: 1,
             history: Vec::new(),
             held: None,
+            is_first: true,
         };
         step(Action::Create(Box::new(creation)), Reason::NewManifest(claim.source.clone()))
     })
@@ -255,15 +290,21 @@ enum Next<'a> {
     Claim(&'a Claim),
     /// What its record says.
     Successor,
+    /// Not known yet: the manifests are not read.
+    Unread,
 }
 
 /// The file that has the pod keeps it, even while it is faulty; then the first in lexical order.
-fn choose<'a>(claims: &[&'a Claim], instance: Instance<'_>, trust: &Trust<'_>) -> Wish<'a> {
+///
+/// One that asks for another node now has not let go of the pod.
+fn choose<'a>(claims: &Claims<'a>, instance: Instance<'_>, trust: &Trust<'_>) -> Wish<'a> {
     let source = &instance.record.source;
-    match claims.iter().find(|claim| claim.source == *source) {
+    let is_own = |claim: &&&Claim| claim.source == *source;
+    match claims.here.iter().find(is_own) {
         Some(own) => Wish::Run(own),
+        None if claims.elsewhere.iter().any(|claim| is_own(&claim)) => Wish::Keep,
         None if !trust.is_deleted(source) => Wish::Keep,
-        None => claims.first().map_or(Wish::Remove, |claim| Wish::Run(claim)),
+        None => claims.here.first().map_or(Wish::Remove, |claim| Wish::Run(claim)),
     }
 }
 
@@ -300,7 +341,7 @@ impl<'a> Instance<'a> {
     }
 
     /// What comes after this instance, if anything does.
-    fn next(&self, claims: &[&'a Claim], trust: &Trust<'_>) -> Option<Next<'a>> {
+    fn next(&self, claims: &Claims<'a>, trust: &Trust<'_>) -> Option<Next<'a>> {
         match &self.record.phase {
             RecordPhase::Terminating { cause, .. } | RecordPhase::Destroying { cause } => {
                 match cause {
@@ -313,6 +354,8 @@ impl<'a> Instance<'a> {
         match choose(claims, *self, trust) {
             Wish::Run(claim) if self.refuses(claim) => Some(Next::Successor),
             Wish::Run(claim) => Some(Next::Claim(claim)),
+            // Its manifest may ask for another revision than the one that was, or for none.
+            Wish::Keep if !trust.is_complete() => Some(Next::Unread),
             Wish::Keep => Some(Next::Successor),
             Wish::Remove => None,
         }
@@ -348,7 +391,8 @@ impl<'a> Instance<'a> {
         let is_same = digest == revision.digest();
         let history =
             if is_same { self.record.history.clone() } else { history_with_accepted(self.record) };
-        Creation { source, spec, number: number + u64::from(!is_same), history, held }
+        let number = number + u64::from(!is_same);
+        Creation { source, spec, number, history, held, is_first: false }
     }
 
     fn grace(&self) -> Millis {

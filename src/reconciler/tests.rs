@@ -29,7 +29,10 @@ fn a_claim_without_an_instance_is_created_started_and_told() {
     world.claim("1", &pod("p", "p"));
     let source = file("/m", "1");
     let (action, reason) = world.only();
-    assert!(matches!(&action, Action::Create(it) if it.source == source), "{action:?}");
+    assert!(
+        matches!(&action, Action::Create(it) if it.source == source && it.is_first),
+        "{action:?}"
+    );
     assert_eq!(reason, Reason::NewManifest(source));
     world.act(action);
     let id = world.id();
@@ -87,7 +90,7 @@ fn a_replacement_waits_until_the_old_instance_is_gone() {
         panic!("{steps:?}")
     };
     assert_eq!(*forget, Action::Forget { id: old, revisions_of: None });
-    assert_eq!((new.number, new.history.len()), (2, 1));
+    assert_eq!((new.number, new.history.len(), new.is_first), (2, 1, false));
     // Cut off before the old one is forgotten: the new one is not made twice.
     world.act(steps[0].clone());
     world.act(steps[1].clone());
@@ -212,6 +215,29 @@ fn nothing_is_deleted_before_every_directory_was_looked_at() {
     world.see("/n", 3, false);
     world.claim_in(file("/n", "9"), &pod("p", "p"));
     assert_eq!(world.only().1, Reason::MovedManifest(file("/n", "9")));
+}
+
+#[test]
+fn nothing_takes_the_place_of_an_instance_before_every_directory_was_looked_at() {
+    let mut world = World::running();
+    world.claim("1", &pod("p", "other"));
+    let is_destroying = |action: &Action| matches!(action, Action::Record(it) if matches!(it.phase, RecordPhase::Destroying { .. }));
+    world.act_until(is_destroying);
+    // The agent is started again.
+    let claims = std::mem::take(&mut world.desired.claims);
+    let read = std::mem::take(&mut world.desired.directories);
+    world.desired.directories.insert("/m".to_owned(), DirectoryView::Unread);
+    world.nothing();
+    world.desired.directories = read;
+    world.desired.claims = claims;
+    world.settle();
+    assert_eq!(world.one().spec.as_ref().unwrap().spec.hostname, "other");
+    // With its own manifest read, nothing is waited for.
+    world.claim("1", &pod("p", "third"));
+    world.act_until(is_destroying);
+    world.desired.directories.insert("/n".to_owned(), DirectoryView::Unread);
+    world.settle();
+    assert_eq!(world.one().spec.as_ref().unwrap().spec.hostname, "third");
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(super) fn exits() -> [Exit; 5] {
 }
 
 /// An active pod; the same for the same `n`.
-pub(super) fn record(n: u32) -> PodRecord {
+pub(crate) fn record(n: u32) -> PodRecord {
     let accepted = |number| Accepted {
         number,
         digest: hash(u128::from(number) << 100),
@@ -137,7 +137,7 @@ pub(super) fn event(n: u64) -> EventRecord {
     )
 }
 
-pub(super) fn spec() -> PodSpec {
+pub(crate) fn spec() -> PodSpec {
     PodSpec {
         name: record(1).name,
         labels: BTreeMap::from([("app".into(), "web".into())]),

@@ -67,6 +67,8 @@ pub(crate) struct Worker {
     stage: u8,
     /// What `Create` makes.
     creates: Option<PodId>,
+    /// Whether that is recorded before its specification is written.
+    records_first: Option<bool>,
     waits: Option<Wait>,
     basis: Rc<Basis>,
 }
@@ -456,6 +458,7 @@ impl World {
             steps: steps.into(),
             stage: 0,
             creates: None,
+            records_first: None,
             waits: None,
             basis: basis.clone(),
         };
@@ -697,11 +700,11 @@ impl World {
     }
 
     fn create(&mut self, worker: &mut Worker, creation: &Creation) -> Outcome {
-        let Creation { source, spec, number, history, held } = creation;
-        if self.disk_fails() {
-            return Outcome::Failed("disk");
-        }
+        let Creation { source, spec, number, history, held, is_first } = creation;
         if worker.stage == 0 {
+            if self.disk_fails() {
+                return Outcome::Failed("disk");
+            }
             let bits = u128::from(self.rng.next()) << 64 | u128::from(self.rng.next());
             let id = PodId::from_random(bits);
             let fresh = self.oracle.ids.insert(id);
@@ -736,14 +739,45 @@ impl World {
             held: held.filter(|_| !self.has(Bug::RollBackIsForgotten)),
             successor: None,
         };
-        if worker.stage == 1 {
+        // Of the first instance of a pod either may become durable first.
+        let records_first = match worker.records_first {
+            Some(chosen) => chosen,
+            None => (*is_first || self.has(Bug::SuccessorIsRecordedFirst)) && self.rng.chance(50),
+        };
+        worker.records_first = Some(records_first);
+        let last = worker.stage == 2;
+        let outcome = if last == records_first {
+            if self.disk_fails() {
+                return Outcome::Failed("disk");
+            }
             self.write_spec(&record, spec);
-            return Outcome::Next;
+            Outcome::Done
+        } else {
+            self.record_creation(&record, spec, *is_first, &worker.basis.clone())
+        };
+        match outcome {
+            Outcome::Done if !last => Outcome::Next,
+            other => other,
         }
-        let basis = worker.basis.clone();
+    }
+
+    fn record_creation(
+        &mut self,
+        record: &PodRecord,
+        spec: &Arc<PodSpec>,
+        is_first: bool,
+        basis: &Basis,
+    ) -> Outcome {
         self.check_room(spec, None);
-        self.check_succession(&record, &basis);
-        self.commit(&record, &[], &basis)
+        self.check_succession(record, basis);
+        let outcome = self.commit(record, &[], basis);
+        if let (Outcome::Done, true) = (&outcome, is_first) {
+            let synced = self.store.durable.records.contains_key(&record.id);
+            self.store.commit(synced, |content| {
+                content.revisions.retain(|(name, _), _| *name != spec.name);
+            });
+        }
+        outcome
     }
 
     fn connected(&self, id: PodId) -> Option<u64> {

@@ -1,7 +1,7 @@
 //! When the faults have stopped, what runs becomes what is asked for, and nothing is left over.
 
 use roost::executor::protocol::{ContainerStatus, Goal};
-use roost::ids::PodId;
+use roost::ids::{PodId, PodName};
 use roost::manifest::desired::Claim;
 use roost::manifest::pod::{PodSpec, RestartPolicy};
 use roost::manifest::revision::Revision;
@@ -194,6 +194,12 @@ impl World {
                 let rests = executor.is_none() && !self.runtime.contains(&record.id);
                 (!rests).then(|| "it is finished and does not rest".to_owned())
             }
+            // Its manifest broke before the specification was written; it has never run.
+            RecordPhase::Active
+                if !claimed && record.history.is_empty() && self.disk.pod(record.id).is_none() =>
+            {
+                None
+            }
             RecordPhase::Active => {
                 let Some(executor) = executor else {
                     return Some("it has no executor".to_owned());
@@ -265,6 +271,12 @@ impl World {
         }
         if let Some(id) = self.runtime.iter().find(|id| !known(id)) {
             return Some(format!("the runtime directory of {id} is left over"));
+        }
+        let mut kept = self.store.now.revisions.keys().map(|(name, _)| name);
+        let is_there =
+            |name: &PodName| self.store.now.records.values().any(|record| record.name == *name);
+        if let Some(name) = kept.find(|name| !is_there(name)) {
+            return Some(format!("revisions of {name} are left over"));
         }
         let mut seen = std::collections::BTreeSet::new();
         for executor in self.executors.values() {

@@ -339,6 +339,20 @@ impl World {
     pub(crate) fn check_succession(&mut self, new: &PodRecord, basis: &Basis) {
         self.oracle.promised.remove(&new.name);
         let old = self.store.now.records.values().find(|old| old.name == new.name);
+        let complete = self.disk.durable.contains_key(&Path::Spec(new.id));
+        self.check(old.is_none() || complete, || {
+            format!("{} takes another's place without its specification", new.id)
+        });
+        let old = self.store.now.records.values().find(|old| old.name == new.name);
+        // Its manifest may ask for something else than what is made, and was not looked at.
+        let unread = old.is_some_and(|old| {
+            let claims = basis.desired.claims.get(&new.name).map_or(&[][..], Vec::as_slice);
+            let mut directories = basis.desired.directories.values();
+            directories.any(|view| *view == DirectoryView::Unread)
+                && !claims.iter().any(|claim| claim.source == old.source)
+        });
+        self.check(!unread, || format!("{} is made anew with its manifest unread", new.name));
+        let old = self.store.now.records.values().find(|old| old.name == new.name);
         let Some((held, source)) = old.and_then(|old| Some((old.held?, old.source.clone()))) else {
             return;
         };

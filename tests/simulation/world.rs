@@ -71,9 +71,10 @@ pub(crate) enum Bug {
     ForgetBeforeSuccessor,
     RevisionsAreNotKept,
     RollBackIsForgotten,
+    SuccessorIsRecordedFirst,
 }
 
-pub(crate) const BUGS: [Bug; 22] = [
+pub(crate) const BUGS: [Bug; 23] = [
     Bug::LaunchBeforeAttemptIsDurable,
     Bug::ExitOnlyInRuntimeDirectory,
     Bug::ForgetBeforeDestroy,
@@ -96,6 +97,7 @@ pub(crate) const BUGS: [Bug; 22] = [
     Bug::ForgetBeforeSuccessor,
     Bug::RevisionsAreNotKept,
     Bug::RollBackIsForgotten,
+    Bug::SuccessorIsRecordedFirst,
 ];
 
 /// How a run is set up.

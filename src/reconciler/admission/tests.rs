@@ -247,6 +247,33 @@ fn what_is_through_has_nothing_to_fall_back_to() {
     assert!(world.actual.pods.is_empty());
 }
 
+/// What comes later begins anew, and finds no revisions of a pod that it is not.
+#[test]
+fn what_goes_without_a_successor_leaves_no_revisions() {
+    let mut world = world(1200);
+    world.claim("1", &cpu("a", 1000));
+    world.settle();
+    world.record().phase = RecordPhase::Finished {
+        outcome: crate::state::record::Outcome::Succeeded,
+        containers: BTreeMap::new(),
+    };
+    world.settle();
+    let mut other = cpu("a", 100);
+    other.hostname = "other".to_owned();
+    world.claim("1", &other);
+    world.act_until(|action| matches!(action, Action::Retire { .. }));
+    assert_eq!(world.kept.len(), 1);
+    other.containers[0].resources.cpu_request_milli = Some(9000);
+    world.claim("1", &other);
+    world.settle();
+    assert_eq!((world.actual.pods.len(), world.kept.len()), (0, 0));
+    waits(&world, "a");
+    world.actual.node = node(20_000);
+    let (action, _) = world.only();
+    let Action::Create(creation) = action else { panic!("{action:?}") };
+    assert!(creation.is_first && creation.number == 1);
+}
+
 #[test]
 fn of_two_pods_with_one_host_port_the_one_that_has_it_keeps_it() {
     let mut world = world(4000);
@@ -280,21 +307,55 @@ fn there_are_not_more_pods_than_the_most() {
     assert_eq!(waits(&world, "b"), "there are 1 pods, and 1 are the most");
 }
 
-#[test]
-fn a_pod_for_another_node_is_passed_over_and_ends_if_it_was_here() {
-    let mut world = World::running();
+/// A world on a node of zone a with the pod `p`, and a manifest of it for zone b.
+fn elsewhere(world: &mut World) -> PodSpec {
     let mut elsewhere = pod("p", "p");
     elsewhere.node_selector.insert("zone".to_owned(), "b".to_owned());
     world.actual.node.labels.insert("zone".to_owned(), "a".to_owned());
     world.claim("1", &elsewhere);
+    elsewhere
+}
+
+#[test]
+fn a_pod_for_another_node_is_passed_over() {
+    let mut world = World::new();
+    elsewhere(&mut world);
     let plan = world.plan();
-    assert_eq!(plan.passed_over.len(), 1);
+    assert!(plan.work.is_empty() && plan.waits.is_empty(), "{plan:?}");
+    assert!(!plan.passed_over[0].stays);
     assert!(plan.passed_over[0].to_string().contains("zone=b"), "{}", plan.passed_over[0]);
+    world.actual.node.labels.insert("zone".to_owned(), "b".to_owned());
+    assert_eq!(world.only().1, Reason::NewManifest(file("/m", "1")));
+}
+
+#[test]
+fn a_pod_that_is_for_another_node_now_stays_as_it_is_until_its_manifest_is_gone() {
+    let mut world = World::running();
+    let id = world.id();
+    elsewhere(&mut world);
+    // Another file that asks for it here does not get it.
+    world.claim("2", &pod("p", "other"));
+    let plan = world.plan();
+    assert!(plan.work.is_empty(), "{:?}", plan.work);
+    assert_eq!((plan.passed_over.len(), plan.passed_over[0].stays), (1, true));
+    // What is lost of it is started again.
+    world.one().executor = ExecutorState::Absent;
+    world.settle();
+    assert_eq!((world.id(), world.record().phase.clone()), (id, RecordPhase::Active));
+    world.unclaim();
     assert_eq!(world.only().1, Reason::Terminated(TerminationCause::Removed));
     world.settle();
     assert!(world.actual.pods.is_empty());
-    world.actual.node.labels.insert("zone".to_owned(), "b".to_owned());
-    assert_eq!(world.only().1, Reason::NewManifest(file("/m", "1")));
+}
+
+#[test]
+fn a_pod_that_is_for_another_node_while_it_is_replaced_falls_back_to_what_it_was() {
+    let mut world = World::running();
+    world.claim("1", &pod("p", "other"));
+    world.act_until(|action| matches!(action, Action::Retire { .. }));
+    elsewhere(&mut world);
+    world.settle();
+    assert_eq!(world.one().spec.as_ref().unwrap().spec.hostname, "p");
 }
 
 #[test]

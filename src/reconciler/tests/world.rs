@@ -179,7 +179,8 @@ impl World {
         match action {
             Action::Create(creation) => {
                 self.ids += 1;
-                let Creation { source, spec, number, history, held } = *creation;
+                let Creation { source, spec, number, history, held, is_first } = *creation;
+                self.kept.retain(|kept| !is_first || kept.name != spec.name);
                 let mut record = new_record(PodId::from_random(self.ids), source, &spec);
                 record.accepted.number = number;
                 (record.history, record.held) = (history, held);
