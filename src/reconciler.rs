@@ -34,7 +34,7 @@ use crate::executor::protocol::PodReport;
 use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DesiredState;
 use crate::manifest::pod::PodSpec;
-use crate::manifest::revision::Revision;
+use crate::manifest::revision::{Hash, Revision};
 use crate::state::record::PodRecord;
 
 pub mod admission;
@@ -115,6 +115,8 @@ pub enum Asked {
         to: u64,
         /// What it was.
         stored: StoredSpec,
+        /// `Revision::digest` of what the manifest asked for then: a later one was not refused.
+        refused: Hash,
     },
 }
 

@@ -17,7 +17,7 @@ use super::worker::Update;
 use crate::clock::{BootTime, WallTime};
 use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DirectoryView;
-use crate::manifest::revision::Revision;
+use crate::manifest::revision::{Hash, Revision};
 use crate::reconciler::{Asked, Key, Now, Plan, Reason, StoredSpec, reconcile};
 use crate::state::record::{KeptRevision, ManifestFile, PodRecord, RecordPhase, TerminationCause};
 use crate::state::store::StoreError;
@@ -115,7 +115,8 @@ impl Core {
         let found = found.map_err(|error| Refused::Failed(super::chain(&error)));
         let chosen = self.instance_of(&name).and_then(|record| {
             let (number, stored) = choose_revision(record, to, &found?)?;
-            Ok((record.id, Asked::RollBack { to: number, stored }))
+            let refused = self.asks_for(record);
+            Ok((record.id, Asked::RollBack { to: number, stored, refused }))
         });
         match chosen {
             Ok((id, asked)) => self.ask(id, &name, asked, asker),
@@ -129,6 +130,16 @@ impl Core {
         self.actual.asked.insert(id, asked);
         self.askers.entry(id).or_default().push(asker);
         self.release(&Key::Pod(name.clone()));
+    }
+
+    /// What the manifest of an instance asks for, as far as it can be read.
+    fn asks_for(&self, record: &PodRecord) -> Hash {
+        let mut claims = self.desired().claims.get(&record.name).into_iter().flatten();
+        let own = claims.find(|claim| claim.source == record.source);
+        own.map_or_else(
+            || record.held.map_or(record.accepted.digest, |held| held.refused),
+            |claim| claim.revision.digest(),
+        )
     }
 
     /// The instance of a pod that shall run or is through.
@@ -207,7 +218,9 @@ impl Core {
             let Key::Pod(name) = key else { continue };
             let why = match plan.waits.get(&name) {
                 Some(wait) => format!("pod {name} can't be started again: it {}", wait.why),
-                None => format!("pod {name} is ending, or its specification is lost"),
+                None => format!(
+                    "pod {name} is ending, its specification is lost, or its manifest has changed"
+                ),
             };
             self.end_asking(id, &Err(Refused::Conflict(why)));
         }

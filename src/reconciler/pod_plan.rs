@@ -172,14 +172,15 @@ impl<'a> Pod<'a> {
         let is_through = record.phase != RecordPhase::Active;
         let again =
             |spec: &'a Arc<PodSpec>| Wants { spec, turn: Turn::Changed, source: &record.source };
-        match actual.asked.get(&record.id) {
+        let wish = choose(&self.claims, *instance, trust);
+        match instance.asked(&wish, actual) {
             Some(Asked::Restart) => {
                 return instance.spec().filter(|_| is_through).map(|stored| again(&stored.spec));
             }
             Some(Asked::RollBack { stored, .. }) => return Some(again(&stored.spec)),
             None => {}
         }
-        match choose(&self.claims, *instance, trust) {
+        match wish {
             Wish::Run(claim) if instance.asks_for_more(claim) => of_claim(claim, Turn::Changed),
             Wish::Run(_) | Wish::Keep | Wish::Remove => None,
         }
@@ -216,9 +217,8 @@ impl<'a> Pod<'a> {
             return now_only(surplus.terminate(TerminationCause::Orphaned, actual, now));
         }
         let wish = choose(&self.claims, *instance, trust);
-        if let Some(asked) = actual.asked.get(&instance.record.id)
-            && !matches!(wish, Wish::Remove)
-            && let Some(steps) = instance.obey(asked, &wish, refusal, actual, now)
+        if let Some(asked) = instance.asked(&wish, actual)
+            && let Some(steps) = instance.obey(asked, refusal, actual, now)
         {
             return now_only(steps);
         }
@@ -446,11 +446,25 @@ impl<'a> Instance<'a> {
         step(retire, Reason::Terminated(cause))
     }
 
+    /// What somebody asked of it, if that still counts: a manifest that changed since is newer.
+    fn asked(&self, wish: &Wish<'_>, actual: &'a ActualState) -> Option<&'a Asked> {
+        let asked = actual.asked.get(&self.record.id)?;
+        let counts = match (wish, asked) {
+            (Wish::Remove, _) => false,
+            (Wish::Run(claim), Asked::RollBack { refused, .. }) => {
+                claim.revision.digest() == *refused
+            }
+            (Wish::Keep, Asked::RollBack { .. }) | (Wish::Run(_) | Wish::Keep, Asked::Restart) => {
+                true
+            }
+        };
+        counts.then_some(asked)
+    }
+
     /// What somebody asked for; none if it can't be done.
     fn obey(
         &self,
         asked: &Asked,
-        wish: &Wish<'_>,
         refusal: Option<&str>,
         actual: &ActualState,
         now: Now,
@@ -463,16 +477,9 @@ impl<'a> Instance<'a> {
                 self.kept()?;
                 Some(self.retire(TerminationCause::Restarted, actual, now))
             }
-            Asked::RollBack { to, stored } => {
-                let record = self.record;
-                let refused = match wish {
-                    Wish::Run(claim) => claim.revision.digest(),
-                    Wish::Keep | Wish::Remove => {
-                        record.held.map_or(record.accepted.digest, |held| held.refused)
-                    }
-                };
-                let held = Held { refused, to: *to };
-                (stored.revision.digest() != record.accepted.digest)
+            Asked::RollBack { to, stored, refused } => {
+                let held = Held { refused: *refused, to: *to };
+                (stored.revision.digest() != self.record.accepted.digest)
                     .then(|| self.roll_back(held, stored, actual, now))
             }
         }

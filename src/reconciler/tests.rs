@@ -241,6 +241,24 @@ fn nothing_takes_the_place_of_an_instance_before_every_directory_was_looked_at()
 }
 
 #[test]
+fn a_manifest_that_changed_after_a_roll_back_was_asked_for_is_followed() {
+    let mut world = World::running();
+    let id = world.id();
+    world.claim("1", &labelled("bad"));
+    world.settle();
+    let refused = world.record().accepted.digest;
+    let asked = Asked::RollBack { to: 1, stored: stored(&pod("p", "p")), refused };
+    world.actual.asked.insert(id, asked);
+    assert_eq!(world.only().1, Reason::RolledBack(1));
+    // It could not be recorded, and before it is tried again the manifest is mended.
+    world.claim("1", &labelled("mended"));
+    assert_eq!(world.only().1, Reason::ChangedManifest(file("/m", "1")));
+    world.settle();
+    assert_eq!(world.one().spec.as_ref().unwrap().spec.labels["v"], "mended");
+    assert_eq!(world.record().held, None);
+}
+
+#[test]
 fn a_directory_spelt_in_another_way_restarts_nothing() {
     let mut world = World::running();
     let id = world.id();

@@ -13,7 +13,7 @@ use roost::executor::protocol::{Goal, PodReport, WantedPod};
 use roost::ids::{PodId, PodName};
 use roost::manifest::desired::{DesiredState, DirectoryView};
 use roost::manifest::pod::PodSpec;
-use roost::manifest::revision::Revision;
+use roost::manifest::revision::{Hash, Revision};
 use roost::reconciler::{
     Action, ActualPod, ActualState, Asked, Creation, ExecutorState, Key, Now, Reason, Step,
     StoredSpec, reconcile,
@@ -363,7 +363,8 @@ impl World {
             self.store.now.revisions.values().filter(of_pod).cloned().collect();
         let asked = match self.rng.pick(&kept).cloned() {
             Some(KeptRevision { accepted, spec: Some(spec), .. }) if self.rng.chance(70) => {
-                Asked::RollBack { to: accepted.number, stored: StoredSpec::new(spec) }
+                let (to, stored) = (accepted.number, StoredSpec::new(spec));
+                Asked::RollBack { to, stored, refused: self.asks_for(&record) }
             }
             Some(_) | None => Asked::Restart,
         };
@@ -372,6 +373,16 @@ impl World {
             agent.asked.insert(record.id, asked);
             self.request_plan();
         }
+    }
+
+    fn asks_for(&self, record: &PodRecord) -> Hash {
+        let desired = self.agent.as_ref().map(|agent| &agent.desired);
+        let claims = desired.and_then(|desired| desired.claims.get(&record.name));
+        let own = claims.into_iter().flatten().find(|claim| claim.source == record.source);
+        own.map_or_else(
+            || record.held.map_or(record.accepted.digest, |held| held.refused),
+            |claim| claim.revision.digest(),
+        )
     }
 
     /// What was asked and can't be done is refused; what was done is answered.
