@@ -18,7 +18,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::state::codec::{self, CodecError, Place};
+use crate::state::codec::upgrade::Version;
+use crate::state::codec::{self, CodecError, Place, Value};
 
 /// Two slots never share a page, the unit in which a disk loses.
 const SLOT_LEN: u64 = 4096;
@@ -64,6 +65,12 @@ pub(super) fn read(path: &Path) -> io::Result<Side> {
 }
 
 fn read_slot(file: &File, slot: u64) -> io::Result<Result<u64, CodecError>> {
+    Ok(read_value(file, slot)?.and_then(|value| {
+        codec::decode::<SideNote>(PLACE, &value).map(|(sequence, SideNote)| sequence)
+    }))
+}
+
+fn read_value(file: &File, slot: u64) -> io::Result<Result<Vec<u8>, CodecError>> {
     let mut bytes = [0; 1 + u8::MAX as usize];
     let mut filled = 0;
     while filled < bytes.len() {
@@ -79,7 +86,7 @@ fn read_slot(file: &File, slot: u64) -> io::Result<Result<u64, CodecError>> {
     if filled < 1 + len {
         return Ok(Err(CodecError::Size { found: filled, most: bytes.len() }));
     }
-    Ok(codec::decode::<SideNote>(PLACE, &rest[..len]).map(|(sequence, SideNote)| sequence))
+    Ok(Ok(rest[..len].to_vec()))
 }
 
 /// The side file, to write to.
@@ -116,6 +123,18 @@ impl SideFile {
         let second = read_slot(&file, 1)?.ok();
         let noted = first.max(second).unwrap_or(0);
         Ok(Self { file, next: u64::from(second < first), noted })
+    }
+
+    /// Sees to it that an older Roost knows the store for one of a newer version; durable on
+    /// return.
+    pub(super) fn claim(&mut self) -> io::Result<()> {
+        let number = <<SideNote as Value>::Stored as Version>::NUMBER;
+        for slot in 0..SLOTS {
+            if read_value(&self.file, slot)?.is_ok_and(|value| value.first() == Some(&number)) {
+                return Ok(());
+            }
+        }
+        self.note(self.noted)
     }
 
     /// What it says.

@@ -207,15 +207,23 @@ fn open_checked(
         Side::Newer { found, known } => return Err(files.newer(found, known)),
     };
     let there = is_something(&files.store).map_err(|e| io_error("read", &files.store, e))?;
-    let made = match (there, reached) {
+    let side = match (there, reached) {
         // The side file is made first and never removed.
         (true, None) => return Err(files.doubtful("its side file is gone".into())),
         (false, Some(sequence @ 1..)) => {
             let why = format!("it is gone, though it has reached commit {sequence}");
             return Err(files.doubtful(why));
         }
-        (false, None) => Some(files.create_side(0)?),
-        (_, Some(_)) => None,
+        (false, None) => files.create_side(0)?,
+        (_, Some(_)) => {
+            // Before the trees that only this version knows are made: to an older one they would
+            // look like damage, and it would move the store aside.
+            let opened = SideFile::open(&files.side).and_then(|mut side| {
+                side.claim()?;
+                Ok(side)
+            });
+            opened.map_err(|e| io_error("open", &files.side, e))?
+        }
     };
     let (mut database, mut contents) = Database::open(files)?;
     if contents.sequence == 0
@@ -232,10 +240,6 @@ fn open_checked(
             contents.sequence
         )));
     }
-    let side = match made {
-        Some(side) => side,
-        None => SideFile::open(&files.side).map_err(|e| io_error("open", &files.side, e))?,
-    };
     Ok((database, side, contents))
 }
 

@@ -136,6 +136,32 @@ fn the_store_of_a_newer_roost_is_refused_and_not_touched() {
     assert!(before == everything(path.parent().unwrap()));
 }
 
+/// An upgrade that is taken back before anything was committed: the older Roost must see at the side
+/// file that the store is not its own any more.
+#[test]
+fn opening_the_store_of_an_older_roost_marks_its_side_file() {
+    let (_dir, path) = dir();
+    let files = Files::beside(&path);
+    commits(&mut open(&path), 1..3);
+    let place = Place { tree: "side", key: b"" };
+    let note = codec::envelope(place, 1, 1, &[]);
+    let mut bytes = vec![u8::try_from(note.len()).unwrap()];
+    bytes.extend(note);
+    let side = OpenOptions::new().write(true).open(&files.side).unwrap();
+    for slot in [0, 4096] {
+        side.write_all_at(&bytes, slot).unwrap();
+    }
+    assert_eq!(side::read(&files.side).unwrap(), Side::Reached(1));
+    drop(open(&path));
+    assert_eq!(side::read(&files.side).unwrap(), Side::Reached(1));
+    let now = fs::read(&files.side).unwrap();
+    let versions = [now[1], now[4097]];
+    assert!(versions.contains(&2) && versions.contains(&1), "{versions:?}");
+    // Once is enough.
+    drop(open(&path));
+    assert_eq!(fs::read(&files.side).unwrap(), now);
+}
+
 #[test]
 fn a_newer_value_is_refused_and_not_moved_aside() {
     let (_dir, path) = dir();
