@@ -766,10 +766,7 @@ impl World {
         } else {
             self.record_creation(&record, spec, *is_first, &worker.basis.clone())
         };
-        match outcome {
-            Outcome::Done if !last => Outcome::Next,
-            other => other,
-        }
+        if !last && matches!(outcome, Outcome::Done) { Outcome::Next } else { outcome }
     }
 
     fn record_creation(
