@@ -121,9 +121,9 @@ impl Node {
         *self.ready.borrow_mut() = Some(ready);
     }
 
-    /// Waits until an agent that was started says that it is ready.
+    /// Waits until the newest agent says that it is ready, if that was not heard yet.
     pub fn wait_ready(&self) {
-        let socket = self.ready.borrow_mut().take().unwrap();
+        let Some(socket) = self.ready.borrow_mut().take() else { return };
         let mut text = [0_u8; 512];
         loop {
             let len = socket.recv(&mut text).unwrap_or_else(|error| {
