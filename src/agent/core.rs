@@ -587,6 +587,10 @@ impl Core {
         match self.flush_at {
             _ if !self.publisher.has_unsaved() => self.flush_at = None,
             None => self.flush_at = Some(now.plus(EVENTS_FLUSH)),
+            // A disk that hangs shall not have ever more waiting for it.
+            Some(at) if at <= now && self.apart.as_ref().is_some_and(|it| !it.is_finished()) => {
+                self.flush_at = Some(now.plus(EVENTS_FLUSH));
+            }
             Some(at) if at <= now => {
                 self.flush_at = None;
                 let unsaved = self.publisher.take_unsaved();

@@ -107,6 +107,10 @@ impl Publisher {
     /// Adds an event; one that says the same as an earlier one replaces it.
     pub(super) fn add_event(&mut self, mut event: EventRecord, saved: Saved) {
         if saved == Saved::No {
+            // Twice the same is once more: the store counts.
+            if self.unsaved.len() >= EVENTS_MAX {
+                self.unsaved.remove(0);
+            }
             self.unsaved.push(event.clone());
         }
         let events = Arc::make_mut(&mut self.events);

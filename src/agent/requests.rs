@@ -19,8 +19,13 @@ use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DirectoryView;
 use crate::manifest::revision::{Hash, Revision};
 use crate::reconciler::{Asked, Key, Now, Plan, Reason, StoredSpec, reconcile};
-use crate::state::record::{KeptRevision, ManifestFile, PodRecord, RecordPhase, TerminationCause};
+use crate::state::record::{
+    Held, KeptRevision, ManifestFile, PodRecord, RecordPhase, TerminationCause,
+};
 use crate::state::store::StoreError;
+
+/// Those that wait for the same thing to be done to one instance.
+const ASKERS_MAX: usize = 64;
 
 /// Who asked something of an instance.
 pub(super) type Asker = oneshot::Sender<Result<Done, Refused>>;
@@ -127,8 +132,18 @@ impl Core {
     }
 
     fn ask(&mut self, id: PodId, name: &PodName, asked: Asked, asker: Asker) {
+        let waiting = self.askers.entry(id).or_default();
+        waiting.retain(|asker| !asker.is_closed());
+        // What nobody waits for any more gives way, or a request that can't be fulfilled would
+        // shut everybody else out.
+        let is_other = self.actual.asked.get(&id).is_some_and(|pending| *pending != asked);
+        if is_other && !waiting.is_empty() || waiting.len() >= ASKERS_MAX {
+            let why = format!("something else is asked of pod {name}, and not done yet");
+            let _gone = asker.send(Err(Refused::Conflict(why)));
+            return;
+        }
+        waiting.push(asker);
         self.actual.asked.insert(id, asked);
-        self.askers.entry(id).or_default().push(asker);
         self.release(&Key::Pod(name.clone()));
     }
 
@@ -268,11 +283,15 @@ fn choose_revision(
     let refuse = |why: String| Err(Refused::Conflict(why));
     let Some(chosen) = chosen else {
         let numbers: Vec<String> = kept.iter().map(|it| it.accepted.number.to_string()).collect();
-        return refuse(match (to, numbers.is_empty()) {
-            (None, _) | (_, true) => format!("no earlier revision of pod {name} is kept"),
-            (Some(to), false) => {
-                format!("revision {to} of pod {name} is not kept: {} are", numbers.join(", "))
-            }
+        let numbers = numbers.join(", ");
+        return refuse(match (to, held) {
+            _ if kept.is_empty() => format!("no earlier revision of pod {name} is kept"),
+            (Some(to), _) => format!("revision {to} of pod {name} is not kept: {numbers} are"),
+            (None, Some(Held { to, .. })) => format!(
+                "pod {name} is rolled back to revision {to}, and there is none before it: say which \
+                 of {numbers} it shall be"
+            ),
+            (None, None) => format!("no earlier revision of pod {name} is kept"),
         });
     };
     let number = chosen.accepted.number;

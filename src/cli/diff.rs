@@ -27,7 +27,7 @@ pub(super) async fn run(client: &Client, screen: Screen, args: &DiffArgs) -> Res
     } else if difference.items.iter().any(|item| item.change != Change::None) {
         output::print(&text(screen, &difference.items))?;
     } else if found.is_ok() && !difference.faults.iter().any(Fault::is_error) {
-        output::print("No difference: what runs is what the manifests ask for.\n")?;
+        output::print("Nothing would change.\n")?;
     }
     found?;
     tell(&files, &difference.faults)

@@ -34,7 +34,7 @@ fn text(screen: Screen, items: &[PlanItem]) -> String {
         }
     }
     if rows.is_empty() {
-        return "Nothing to do: what runs is what the manifests ask for.\n".to_owned();
+        return "Nothing to do.\n".to_owned();
     }
     Table::render(screen, &["POD", "ACTION", "WHY"], &rows).1
 }
@@ -77,6 +77,6 @@ mod tests {
     #[test]
     fn an_empty_plan_says_so() {
         let text = shown(&json!([{ "pod": "default/idle", "actions": [], "waits": null }]));
-        assert_eq!(text, "Nothing to do: what runs is what the manifests ask for.\n");
+        assert_eq!(text, "Nothing to do.\n");
     }
 }

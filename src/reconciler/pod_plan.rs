@@ -309,13 +309,15 @@ fn choose<'a>(claims: &Claims<'a>, instance: Instance<'_>, trust: &Trust<'_>) ->
 }
 
 impl<'a> Instance<'a> {
-    /// Of several instances the one that fits a claim is kept, then the one that runs, then the
+    /// Of several instances one whose specification is there is kept (a creation that failed may
+    /// have left a record alone), then the one that fits a claim, then the one that runs, then the
     /// one with the most revisions. Not the youngest: the wall clock decides nothing.
-    fn rank(&self, claims: &[&Claim]) -> (bool, bool, u64, PodId) {
+    fn rank(&self, claims: &[&Claim]) -> (bool, bool, bool, u64, PodId) {
         let fits =
             claims.iter().any(|claim| claim.revision.digest() == self.record.accepted.digest);
         let runs = matches!(self.actual.executor, ExecutorState::Connected { .. });
-        (fits, runs, self.record.accepted.number, self.record.id)
+        let is_whole = self.actual.spec.is_some();
+        (is_whole, fits, runs, self.record.accepted.number, self.record.id)
     }
 
     /// Whether something of it may run. An instance that is through and has been cleared away takes

@@ -347,6 +347,23 @@ fn of_two_instances_the_one_that_fits_is_kept_whatever_the_wall_clock_says() {
     assert_eq!(world.id(), kept);
 }
 
+/// A creation that failed half-way may leave a record alone; it must not win by chance.
+#[test]
+fn of_two_instances_one_without_its_specification_is_not_kept() {
+    let mut world = World::running();
+    let kept = world.id();
+    let other = PodId::from_random(u128::MAX);
+    let mut bare = world.one().clone();
+    bare.record.as_mut().unwrap().id = other;
+    bare.record.as_mut().unwrap().accepted.number += 1;
+    bare.spec = None;
+    world.actual.pods.insert(other, bare);
+    let (action, reason) = world.only();
+    assert_eq!(reason, Reason::Terminated(TerminationCause::Orphaned));
+    let Action::Record(going) = action else { panic!("{action:?}") };
+    assert_eq!(going.id, other, "{kept} stays");
+}
+
 #[test]
 fn a_lost_executor_is_killed_noted_and_started_after_a_growing_delay() {
     let mut world = World::running();

@@ -30,6 +30,19 @@ fn what_comes_from_standard_input_gets_a_name() {
 }
 
 #[test]
+fn pods_that_nobody_spoke_of_do_not_end_unasked() {
+    let item = |pod: &str, change: &str| serde_json::json!({ "pod": pod, "change": change });
+    let difference = |items: Vec<Value>| -> Difference {
+        serde_json::from_value(serde_json::json!({ "items": items })).unwrap()
+    };
+    keep_all(&difference(vec![item("default/web", "replace")])).unwrap();
+    let items = vec![item("default/web", "update"), item("shop/db", "delete")];
+    let failure = keep_all(&difference(items)).unwrap_err();
+    assert!(failure.text(false).contains("shop/db"), "{failure}");
+    assert!(failure.text(false).contains("--prune"), "{failure}");
+}
+
+#[test]
 fn two_files_of_one_name_are_refused() {
     let named = || Manifest { file: Some("mine.yaml".to_owned()), ..input(WEB) };
     unique(&[named()]).unwrap();

@@ -225,9 +225,8 @@ fn a_pod_that_is_through_takes_nothing_and_needs_room_to_run_again() {
     assert_eq!(running(&world), ["a", "b"]);
 }
 
-/// A run-once pod that is edited is not run again as it was, and takes no room for that.
-#[test]
-fn what_is_through_has_nothing_to_fall_back_to() {
+/// A pod that was through when its manifest asked for something else, and goes for that.
+fn edited_when_through() -> (World, PodSpec) {
     let mut world = world(1200);
     world.claim("1", &cpu("a", 1000));
     world.settle();
@@ -240,6 +239,13 @@ fn what_is_through_has_nothing_to_fall_back_to() {
     other.hostname = "other".to_owned();
     world.claim("1", &other);
     world.act_until(|action| matches!(action, Action::Retire { .. }));
+    (world, other)
+}
+
+/// A run-once pod that is edited is not run again as it was, and takes no room for that.
+#[test]
+fn what_is_through_has_nothing_to_fall_back_to() {
+    let (mut world, _) = edited_when_through();
     assert_eq!(world.plan().requested.cpu_milli, 100);
     world.desired.claims.clear();
     world.desired.faulty.insert(file("/m", "1"));
@@ -250,18 +256,7 @@ fn what_is_through_has_nothing_to_fall_back_to() {
 /// What comes later begins anew, and finds no revisions of a pod that it is not.
 #[test]
 fn what_goes_without_a_successor_leaves_no_revisions() {
-    let mut world = world(1200);
-    world.claim("1", &cpu("a", 1000));
-    world.settle();
-    world.record().phase = RecordPhase::Finished {
-        outcome: crate::state::record::Outcome::Succeeded,
-        containers: BTreeMap::new(),
-    };
-    world.settle();
-    let mut other = cpu("a", 100);
-    other.hostname = "other".to_owned();
-    world.claim("1", &other);
-    world.act_until(|action| matches!(action, Action::Retire { .. }));
+    let (mut world, mut other) = edited_when_through();
     assert_eq!(world.kept.len(), 1);
     other.containers[0].resources.cpu_request_milli = Some(9000);
     world.claim("1", &other);
