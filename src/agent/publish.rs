@@ -107,7 +107,7 @@ impl Publisher {
     /// Adds an event; one that says the same as an earlier one replaces it.
     pub(super) fn add_event(&mut self, mut event: EventRecord, saved: Saved) {
         if saved == Saved::No {
-            // Twice the same is once more: the store counts.
+            // The oldest give way: a disk that hangs may keep them waiting for long.
             if self.unsaved.len() >= EVENTS_MAX {
                 self.unsaved.remove(0);
             }
