@@ -453,8 +453,12 @@ impl Container {
 
     fn started(&mut self, live: Live) {
         match self.state {
-            State::Starting { attempt, .. } if attempt == live.attempt => {
-                self.state = State::Running(live);
+            State::Starting { attempt, force } if attempt == live.attempt => {
+                // The kill of a set-up may cross its success: what was killed is not told to stop.
+                self.state = match force {
+                    Force::At(_) => State::Running(live),
+                    Force::AgainAt(_) => State::Stopping { live, force },
+                };
             }
             State::Starting { .. }
             | State::Fresh

@@ -443,6 +443,19 @@ fn a_start_that_hangs_is_killed_and_tried_again() {
 }
 
 #[test]
+fn a_start_that_was_killed_is_not_told_to_stop_as_well() {
+    let spec = pod(RestartPolicy::Always, &["a"]);
+    let mut bench = Bench::new();
+    bench.want(&spec);
+    assert_eq!(bench.stop(&spec, 0), [kill_of("a", 0)]);
+    assert_eq!(bench.started("a"), []);
+    assert!(matches!(bench.status("a"), ContainerStatus::Stopping { .. }));
+    assert_eq!(bench.wake(), Some(bench.now + KILL_RETRY.0));
+    bench.ends("a", Exit::Signal(9));
+    assert!(bench.machine.is_stopped());
+}
+
+#[test]
 fn a_container_that_left_the_specification_is_stopped_and_its_numbers_are_not_used_again() {
     let both = pod(RestartPolicy::Always, &["a", "b"]);
     let one = pod(RestartPolicy::Always, &["a"]);
@@ -595,6 +608,9 @@ fn event(input: &Input, specs: &[PodSpec], number: u64) -> Event {
 }
 
 proptest! {
+    // A step takes microseconds; what 256 cases miss, 4000 may find.
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
     /// Whatever comes: no two live runs of a container, numbers only grow, a kill is not repeated
     /// within a second, and the machine never asks to be woken in the past.
     #[test]
