@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use admission::Wants;
+use images::Refusal;
 use pod_plan::{Claims, Pod};
 
 use crate::clock::{BootId, BootTime, Millis, WallTime};
@@ -39,6 +40,7 @@ use crate::state::record::PodRecord;
 
 pub mod admission;
 pub mod directory;
+pub mod images;
 pub mod plan;
 pub mod pod_plan;
 
@@ -47,7 +49,8 @@ mod tests;
 
 pub use admission::{Node, Requests};
 pub use directory::Alarm;
-pub use plan::{Action, Creation, Key, PassedOver, Plan, Reason, Step, Wait};
+pub use images::{ImageTrouble, Images, Sought};
+pub use plan::{Action, Creation, Key, PassedOver, Plan, Reason, Step, Wait, WaitReason};
 
 /// What is there, as far as the agent knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub struct ActualState {
     pub node: Node,
     /// What was promised to pods that are being worked on ([`Plan::promised`]).
     pub under_way: BTreeMap<PodName, Arc<PodSpec>>,
+    /// What is known of images.
+    pub images: Images,
     /// What somebody asked of an instance, until its record says so too.
     pub asked: BTreeMap<PodId, Asked>,
     /// Every pod instance of which there is a record or a trace.
@@ -184,12 +189,22 @@ pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan
     let admission = admission::admit(&actual.node, &shares);
     plan.requested = admission.requested;
     for (pod, share) in pods.iter().zip(&shares) {
-        let refusal = admission.refusal(share.name);
+        let refusal = match (share.wants, admission.refusal(share.name)) {
+            (Some(_), Some(why)) => Some(Refusal::Room(why)),
+            (Some(wants), None) => actual.images.refusal(share.name, wants.spec),
+            (None, _) => None,
+        };
+        // Only for what has room.
+        let wanted = share.wants.filter(|_| refusal.is_some_and(Refusal::is_of_images));
+        if let Some(spec) = wanted.map(|wants| wants.spec).or_else(|| pod.bereft(&actual.images)) {
+            plan.seek.insert(share.name.clone(), spec.clone());
+        }
         let (steps, wake_at) = pod.plan(refusal, actual, &trust, now);
         match (share.wants, refusal) {
-            (Some(Wants { spec, source, turn: _ }), Some(why)) => {
-                let (why, source, spec) = (why.to_owned(), source.clone(), spec.clone());
-                plan.waits.insert(share.name.clone(), Wait { why, source, spec });
+            (Some(Wants { spec, source, turn: _ }), Some(refusal)) => {
+                let (why, reason) = refusal.in_words();
+                let wait = Wait { why, reason, source: source.clone(), spec: spec.clone() };
+                plan.waits.insert(share.name.clone(), wait);
             }
             (Some(wants), None) if !steps.is_empty() => {
                 plan.promised.insert(share.name.clone(), wants.spec.clone());

@@ -247,12 +247,14 @@ fn shell(script: &str) -> ContainerSpec {
 fn program(argv: &[&str]) -> ContainerSpec {
     ContainerSpec {
         name: "main".parse().unwrap(),
-        argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
+        image: None,
+        command: argv.iter().map(|argument| (*argument).to_owned()).collect(),
+        args: Vec::new(),
         env: Vec::new(),
         working_dir: None,
         resources: Resources::default(),
-        user: 0,
-        group: 0,
+        user: Some(0),
+        group: Some(0),
         read_only_root: false,
         mounts: Vec::new(),
         ports: Vec::new(),
@@ -312,7 +314,7 @@ fn a_read_only_root_leaves_the_sandbox_writable(scene: &Scene) {
     let mut container = shell(script);
     container.read_only_root = true;
     let mut pod = pod(container);
-    pod.containers[0].argv[2].push_str("; touch /tmp/v/x && echo volume");
+    pod.containers[0].command[2].push_str("; touch /tmp/v/x && echo volume");
     add_volume(&mut pod, "v", VolumeSource::EmptyDir {}, "/tmp/v", false);
     scene.run(&pod).expect("/run/sandbox\n/dev/shm\nvolume\n");
 }
@@ -321,8 +323,8 @@ fn a_user_has_no_groups_and_no_capabilities(scene: &Scene) {
     let script = "id -u; id -g; id -G; touch $MESOS_SANDBOX/x && umask
         grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status | tr '\\t' ' '";
     let mut container = shell(script);
-    container.user = 1234;
-    container.group = 4321;
+    container.user = Some(1234);
+    container.group = Some(4321);
     scene.run(&pod(container)).expect(
         "1234\n4321\n4321\n0022\n\
          CapInh: 0000000000000000\nCapPrm: 0000000000000000\nCapEff: 0000000000000000\n\
@@ -447,7 +449,7 @@ fn the_input_is_the_null_device_whatever_is_mounted_on_dev(scene: &Scene) {
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     symlink(&secret, host.join("null")).unwrap();
     let mut container = program(&["/bin/cat"]);
-    container.user = 1234;
+    container.user = Some(1234);
     let mut pod = pod(container);
     add_volume(&mut pod, "dev", host_path(&host, HostPathType::Directory), "/dev", false);
     scene.run(&pod).expect("");
@@ -510,7 +512,7 @@ fn host_paths_of_the_wrong_type_are_refused(scene: &Scene) {
 
 fn an_empty_dir_is_shared_by_the_containers_of_a_pod(scene: &Scene) {
     let mut writer = shell("echo text > /shared/file");
-    writer.user = 1000;
+    writer.user = Some(1000);
     let mut pod = pod(writer);
     let mut reader = shell("cat /other/file");
     reader.name = "reader".parse().unwrap();
@@ -581,7 +583,7 @@ fn a_program_that_is_not_there_is_named(scene: &Scene) {
     add_volume(&mut pod, "s", host_path(&script, HostPathType::File), "/script", true);
     let mut native = scene.enter(&pod);
     let mut attempt = |argv0: &str, cwd: Option<&str>| {
-        pod.containers[0].argv = vec![argv0.to_owned()];
+        pod.containers[0].command = vec![argv0.to_owned()];
         pod.containers[0].working_dir = cwd.map(|cwd| cwd.parse().unwrap());
         let outcome = scene.run_in(&mut native, &pod, 0);
         assert_eq!(outcome.code, Some(128), "{outcome:?}");
@@ -673,7 +675,7 @@ fn devices_are_few_and_none_can_be_made(scene: &Scene) {
 
 fn output_can_be_opened_anew_by_a_user(scene: &Scene) {
     let mut container = shell("echo out > /dev/stdout; echo err > /dev/stderr");
-    container.user = 1000;
+    container.user = Some(1000);
     let outcome = scene.run(&pod(container));
     outcome.expect("out\n");
     assert_eq!(outcome.stderr, "err\n");
@@ -696,7 +698,7 @@ fn containers_die_with_the_executor(scene: &Scene) {
     let reader = rustix::fs::open(&fifo, flags, rustix::fs::Mode::empty()).unwrap();
     let mut container = shell("exec 3> /fifo; echo up >&3; exec sleep 1000");
     // Changing the user clears the parent-death signal; it must be set after that.
-    container.user = 1000;
+    container.user = Some(1000);
     let mut pod = pod(container);
     add_volume(&mut pod, "fifo", host_path(&fifo, HostPathType::Unchecked), "/fifo", false);
     fs::set_permissions(&fifo, fs::Permissions::from_mode(0o666)).unwrap();

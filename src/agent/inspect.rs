@@ -263,6 +263,7 @@ mod tests {
             directories: BTreeMap::from([("/m".to_owned(), vec![1])]),
             node: Node::default(),
             under_way: BTreeMap::new(),
+            images: Default::default(),
             asked: BTreeMap::new(),
             pods: BTreeMap::from([(id, actual)]),
         };

@@ -62,6 +62,7 @@ pub(super) fn find(
             directories: contents.directories,
             node,
             under_way: BTreeMap::new(),
+            images: Default::default(),
             asked: BTreeMap::new(),
             pods: BTreeMap::new(),
         },

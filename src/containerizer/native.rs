@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use facts::{Arch, CgroupMode, HostFacts};
 pub use launcher::{Gate, LaunchError, Launched, STATUS_LEN_MAX};
-pub use plan::{HostEffect, Isolator, LaunchPlan, PlanError, RootPlan, plan};
+pub use plan::{HostEffect, ImageUser, Isolator, LaunchPlan, PlanError, RootPlan, plan};
 pub use pod::{ContainerizerError, enter_pod};
 use seccomp::FilterCache;
 
@@ -25,11 +25,13 @@ mod facts;
 mod isolators;
 mod launcher;
 mod mounts;
+mod overlay;
 mod plan;
 mod pod;
 mod prepared;
 mod reaper;
 mod seccomp;
+mod users;
 
 /// What the executor holds of its pod's namespaces: enough to launch containers into them.
 ///

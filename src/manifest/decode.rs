@@ -5,6 +5,7 @@
 mod annotations;
 mod container;
 mod fields;
+mod image;
 mod metadata;
 mod pod;
 mod port;

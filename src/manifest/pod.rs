@@ -13,11 +13,13 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Millis;
-use crate::ids::{ContainerName, PodName, VolumeName};
+use crate::ids::{ContainerName, LayerId, PodName, VolumeName};
+use crate::provisioner::reference::{Digest, ImageSource, PullPolicy};
 
 /// A pod as it shall run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,28 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
+    /// Every image that it needs.
+    pub fn images(&self) -> impl Iterator<Item = &Image> {
+        let volumes = self.volumes.iter().filter_map(|volume| match &volume.source {
+            VolumeSource::Image(image) => Some(&**image),
+            VolumeSource::EmptyDir {}
+            | VolumeSource::Memory { .. }
+            | VolumeSource::HostPath { .. } => None,
+        });
+        self.containers.iter().filter_map(|container| container.image.as_ref()).chain(volumes)
+    }
+
+    /// The same, to be resolved.
+    pub fn images_mut(&mut self) -> impl Iterator<Item = &mut Image> {
+        let volumes = self.volumes.iter_mut().filter_map(|volume| match &mut volume.source {
+            VolumeSource::Image(image) => Some(&mut **image),
+            VolumeSource::EmptyDir {}
+            | VolumeSource::Memory { .. }
+            | VolumeSource::HostPath { .. } => None,
+        });
+        self.containers.iter_mut().filter_map(|container| container.image.as_mut()).chain(volumes)
+    }
+
     /// The container of that name.
     #[must_use]
     pub fn container(&self, name: &ContainerName) -> Option<&ContainerSpec> {
@@ -140,6 +164,8 @@ pub enum VolumeSource {
         /// What must be there, or is made.
         kind: HostPathType,
     },
+    /// `image`: the files of an image, read-only.
+    Image(Box<Image>),
 }
 
 /// `hostPath.type`.
@@ -163,24 +189,69 @@ pub enum HostPathType {
     BlockDevice,
 }
 
+/// An image that a manifest names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Where it comes from, as the manifest says.
+    pub source: ImageSource,
+    /// `imagePullPolicy`, or its default.
+    pub pull: PullPolicy,
+    /// Which image that was when the specification was accepted. No manifest says it, so it is not
+    /// hashed: a tag that moves changes no pod that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Arc<ResolvedImage>>,
+}
+
+/// An image on this node, with what of its configuration counts for containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolvedImage {
+    /// Which image: the digest of its configuration.
+    pub id: Digest,
+    /// The digest of its manifest, as registries know it.
+    pub manifest: Digest,
+    /// Its layers, the lowest first.
+    pub layers: Vec<LayerId>,
+    /// `Entrypoint`.
+    pub entrypoint: Vec<String>,
+    /// `Cmd`.
+    pub cmd: Vec<String>,
+    /// `Env`: `NAME=value`.
+    pub env: Vec<String>,
+    /// `User`: `user[:group]` by name or number; may be empty.
+    pub user: String,
+    /// `WorkingDir`.
+    pub working_dir: Option<AbsolutePath>,
+}
+
 /// One of `spec.containers`. No image means the host's own root file system, read-only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerSpec {
     /// Its name in the pod.
     pub name: ContainerName,
-    /// `command` followed by `args`; never empty.
-    pub argv: Vec<String>,
+    /// `image`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
+    /// `command`. Without an image it may only be empty if `args` is not.
+    // Older builds had `args` in it.
+    #[serde(alias = "argv")]
+    pub command: Vec<String>,
+    /// `args`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
     /// `env`, in the order of the manifest; of two with one name the later wins.
     pub env: Vec<EnvVar>,
-    /// `workingDir`; the sandbox where the manifest has none.
+    /// `workingDir`; that of the image where the manifest has none, or without one the sandbox.
     pub working_dir: Option<AbsolutePath>,
     /// `resources`.
     pub resources: Resources,
-    /// `securityContext.runAsUser`; root where the manifest has none.
-    pub user: u32,
-    /// `securityContext.runAsGroup`; group 0 where the manifest has none.
-    pub group: u32,
+    /// `securityContext.runAsUser`; that of the image where the manifest has none, or without one
+    /// root.
+    pub user: Option<u32>,
+    /// `securityContext.runAsGroup`; likewise.
+    pub group: Option<u32>,
     /// `securityContext.readOnlyRootFilesystem`. Without an image the root is read-only anyway.
     pub read_only_root: bool,
     /// `volumeMounts`, in the order of the manifest.

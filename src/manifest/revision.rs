@@ -10,8 +10,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::pod::{ContainerPort, ContainerSpec, PodSpec, Resources};
+use super::pod::{ContainerPort, ContainerSpec, Image, PodSpec, Resources, Volume, VolumeSource};
 use crate::ids::ContainerName;
+use crate::provisioner::reference::PullPolicy;
 
 /// The first 128 bits of a SHA-256, in hexadecimal on paper.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,13 +90,21 @@ impl Revision {
         let resources: BTreeMap<&ContainerName, &Resources> =
             containers.iter().map(|c| (&c.name, &c.resources)).collect();
         let order: Vec<&ContainerName> = containers.iter().map(|c| &c.name).collect();
+        let volumes: Vec<Volume> = volumes.iter().map(as_written).collect();
         let shared = Hash::of(&(name, hostname, host, share_process_namespace, volumes));
         let containers: BTreeMap<ContainerName, Hash> =
             containers.iter().map(|c| (c.name.clone(), container_hash(c))).collect();
         let ports: BTreeMap<&ContainerName, &Vec<ContainerPort>> = containers_with_ports(spec);
         let first = (labels, annotations, restart_policy, termination_grace, backoff, pids_limit);
+        let pulls: BTreeMap<&ContainerName, PullPolicy> = spec
+            .containers
+            .iter()
+            .filter_map(|c| Some((&c.name, c.image.as_ref()?.pull)))
+            .collect();
         // Fields that came later are hashed only where they are set: see the test.
-        let in_place = if node_selector.is_empty() && ports.is_empty() {
+        let in_place = if !pulls.is_empty() {
+            Hash::of(&(first, (order, resources), (node_selector, ports), pulls))
+        } else if node_selector.is_empty() && ports.is_empty() {
             Hash::of(&(first, (order, resources)))
         } else {
             Hash::of(&(first, (order, resources), (node_selector, ports)))
@@ -116,10 +125,21 @@ fn containers_with_ports(spec: &PodSpec) -> BTreeMap<&ContainerName, &Vec<Contai
     with_ports.map(|container| (&container.name, &container.ports)).collect()
 }
 
+/// A volume without what is found out later.
+fn as_written(volume: &Volume) -> Volume {
+    let mut volume = volume.clone();
+    if let VolumeSource::Image(image) = &mut volume.source {
+        image.resolved = None;
+    }
+    volume
+}
+
 fn container_hash(container: &ContainerSpec) -> Hash {
     let ContainerSpec {
         name,
-        argv,
+        image,
+        command,
+        args,
         env,
         working_dir,
         resources: _changes_in_place,
@@ -131,7 +151,14 @@ fn container_hash(container: &ContainerSpec) -> Hash {
         // agent's.
         ports: _changes_in_place_too,
     } = container;
-    Hash::of(&(name, argv, env, working_dir, user, group, read_only_root, mounts))
+    let rest = (env, working_dir, user, group, read_only_root, mounts);
+    let Some(Image { source, pull: _changes_in_place, resolved: _not_written }) = image else {
+        // As it was before there were images.
+        let (env, working_dir, user, group, read_only_root, mounts) = rest;
+        let argv: Vec<&String> = command.iter().chain(args).collect();
+        return Hash::of(&(name, argv, env, working_dir, user, group, read_only_root, mounts));
+    };
+    Hash::of(&(name, source, command, args, rest))
 }
 
 #[cfg(test)]
@@ -146,12 +173,14 @@ mod tests {
     fn the_hashes_of_a_specification_are_the_same_in_every_build() {
         let container = ContainerSpec {
             name: "a".parse().unwrap(),
-            argv: vec!["sleep".to_owned(), "1".to_owned()],
+            image: None,
+            command: vec!["sleep".to_owned()],
+            args: vec!["1".to_owned()],
             env: vec![],
             working_dir: None,
             resources: Resources::default(),
-            user: 0,
-            group: 0,
+            user: Some(0),
+            group: Some(0),
             read_only_root: false,
             mounts: vec![],
             ports: vec![],

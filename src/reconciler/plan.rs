@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::admission::Requests;
-use super::{Alarm, StoredSpec};
+use super::{Alarm, ImageTrouble, StoredSpec};
 use crate::clock::{BootTime, Millis};
 use crate::executor::protocol::Goal;
 use crate::ids::{PodId, PodName};
@@ -23,28 +23,44 @@ pub struct Plan {
     pub remember: BTreeMap<String, Vec<u8>>,
     /// What is wrong with the manifest directories.
     pub alarms: Vec<Alarm>,
-    /// Pods that can't become what they are to be, because there is no room for it.
+    /// Pods that can't become what they are to be, because there is no room for it or its images
+    /// are not here.
     pub waits: BTreeMap<PodName, Wait>,
     /// Manifests that are for another node.
     pub passed_over: Vec<PassedOver>,
     /// What was admitted of the pods that there is work for: it counts as taken as long as
     /// somebody works on it (`ActualState::under_way`).
     pub promised: BTreeMap<PodName, Arc<PodSpec>>,
+    /// Whose images are to be got; nobody else's.
+    pub seek: BTreeMap<PodName, Arc<PodSpec>>,
     /// What all pods of the node request that were admitted.
     pub requested: Requests,
     /// When to decide again even if nothing happens.
     pub wake_at: Option<BootTime>,
 }
 
-/// A pod waits for room.
+/// A pod waits for room, or for its images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wait {
     /// What is lacking.
     pub why: String,
+    /// The same for programs.
+    pub reason: WaitReason,
     /// Who asks for it.
     pub source: ManifestFile,
     /// What is to be.
     pub spec: Arc<PodSpec>,
+}
+
+/// What a pod waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitReason {
+    /// Room on the node.
+    Room,
+    /// Images that are being looked for.
+    Images,
+    /// Images that could not be got so far.
+    Trouble(ImageTrouble),
 }
 
 /// A manifest asks for a pod on another node.

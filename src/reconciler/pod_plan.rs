@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::admission::{Share, Turn, Wants};
 use super::directory::Trust;
+use super::images::Refusal;
 use super::{
-    Action, ActualPod, ActualState, Asked, Creation, ExecutorState, Node, Now, PassedOver, Reason,
-    Step, StoredSpec,
+    Action, ActualPod, ActualState, Asked, Creation, ExecutorState, Images, Node, Now, PassedOver,
+    Reason, Step, StoredSpec,
 };
 use crate::clock::{BootTime, Millis};
 use crate::executor::protocol::{Goal, PodReport};
@@ -173,12 +174,18 @@ impl<'a> Pod<'a> {
         let again =
             |spec: &'a Arc<PodSpec>| Wants { spec, turn: Turn::Changed, source: &record.source };
         let wish = choose(&self.claims, *instance, trust);
-        match instance.asked(&wish, actual) {
-            Some(Asked::Restart) => {
+        match (instance.asked(&wish, actual), &wish) {
+            // What it names may be another image by now.
+            (Some(Asked::Restart), Wish::Run(claim))
+                if instance.is_of(claim) && claim.spec.images().next().is_some() =>
+            {
+                return of_claim(claim, Turn::Changed);
+            }
+            (Some(Asked::Restart), _) => {
                 return instance.spec().filter(|_| is_through).map(|stored| again(&stored.spec));
             }
-            Some(Asked::RollBack { stored, .. }) => return Some(again(&stored.spec)),
-            None => {}
+            (Some(Asked::RollBack { stored, .. }), _) => return Some(again(&stored.spec)),
+            (None, _) => {}
         }
         match wish {
             Wish::Run(claim) if instance.asks_for_more(claim) => of_claim(claim, Turn::Changed),
@@ -186,10 +193,18 @@ impl<'a> Pod<'a> {
         }
     }
 
+    /// What runs, or is to run again, and lacks images: they were lost. Nothing of it is stopped.
+    pub(super) fn bereft(&self, images: &Images) -> Option<&'a Arc<PodSpec>> {
+        let [instance] = self.kept.as_slice() else { return None };
+        let is_active = instance.record.phase == RecordPhase::Active;
+        let spec = &instance.spec().filter(|_| is_active && self.going.is_empty())?.spec;
+        images.lacks_any(spec).then_some(spec)
+    }
+
     /// Steps for the pod; `refusal` says why it can't become what it wants.
     pub(super) fn plan(
         &self,
-        refusal: Option<&str>,
+        refusal: Option<Refusal<'_>>,
         actual: &ActualState,
         trust: &Trust<'_>,
         now: Now,
@@ -235,7 +250,7 @@ impl<'a> Pod<'a> {
         &self,
         instance: Instance<'a>,
         cause: TerminationCause,
-        refusal: Option<&str>,
+        refusal: Option<Refusal<'_>>,
         trust: &Trust<'_>,
     ) -> Vec<Step> {
         let id = instance.record.id;
@@ -245,6 +260,8 @@ impl<'a> Pod<'a> {
         let next = if is_last { instance.next(&self.claims, trust) } else { None };
         let creation = match next {
             Some(Next::Claim(claim)) if refusal.is_none() => Some(instance.succeeded_by(claim)),
+            // It takes a moment to see what is here of it.
+            Some(Next::Claim(_)) if refusal.is_some_and(Refusal::is_unclear) => return Vec::new(),
             Some(Next::Claim(_) | Next::Successor) => instance.again(),
             // Its record keeps the room; what is read is the next reason to decide.
             Some(Next::Unread) => return Vec::new(),
@@ -337,9 +354,23 @@ impl<'a> Instance<'a> {
     /// Whether the claim asks for something else than was accepted, which needs room.
     fn asks_for_more(&self, claim: &Claim) -> bool {
         let is_through = self.record.phase != RecordPhase::Active;
-        claim.revision.digest() != self.record.accepted.digest
-            && !self.refuses(claim)
-            && !(is_through && self.takes_in_place(&claim.revision, &claim.spec))
+        let is_other = if self.is_of(claim) {
+            // What was accepted is found missing, and is taken from the manifest again.
+            self.spec_of(claim).is_none()
+        } else {
+            !(is_through && self.takes_in_place(&claim.revision, &claim.spec))
+        };
+        is_other && !self.refuses(claim)
+    }
+
+    /// Whether the claim asks for what was accepted.
+    fn is_of(&self, claim: &Claim) -> bool {
+        claim.revision.digest() == self.record.accepted.digest
+    }
+
+    /// The stored specification, if it is that of the claim.
+    fn spec_of(&self, claim: &Claim) -> Option<&'a StoredSpec> {
+        self.spec().filter(|stored| stored.revision == claim.revision)
     }
 
     /// What comes after this instance, if anything does.
@@ -467,7 +498,7 @@ impl<'a> Instance<'a> {
     fn obey(
         &self,
         asked: &Asked,
-        refusal: Option<&str>,
+        refusal: Option<Refusal<'_>>,
         actual: &ActualState,
         now: Now,
     ) -> Option<Vec<Step>> {
@@ -522,7 +553,7 @@ impl<'a> Instance<'a> {
     fn pursue(
         &self,
         claim: &Claim,
-        refusal: Option<&str>,
+        refusal: Option<Refusal<'_>>,
         actual: &ActualState,
         now: Now,
     ) -> Decision {
@@ -537,16 +568,17 @@ impl<'a> Instance<'a> {
             };
         }
         let here = PodRecord { held: None, ..here };
-        if record.accepted.digest == claim.revision.digest() {
-            return if self.spec().is_none_or(|stored| stored.revision != claim.revision) {
-                now_only(accept(here, &claim.spec, None, Reason::SpecificationMissing))
-            } else if is_moved {
-                now_only(accept(here, &claim.spec, None, moved()))
-            } else if record.held.is_some() {
-                let reason = Reason::ChangedManifest(claim.source.clone());
-                now_only(accept(here, &claim.spec, None, reason))
-            } else {
-                self.keep(actual, now)
+        if self.is_of(claim) {
+            return match self.spec_of(claim) {
+                None if refusal.is_some() => self.keep(actual, now),
+                None => now_only(accept(here, &claim.spec, None, Reason::SpecificationMissing)),
+                // Its own, which says which images it has.
+                Some(own) if is_moved => now_only(accept(here, &own.spec, None, moved())),
+                Some(own) if record.held.is_some() => {
+                    let reason = Reason::ChangedManifest(claim.source.clone());
+                    now_only(accept(here, &own.spec, None, reason))
+                }
+                Some(_) => self.keep(actual, now),
             };
         }
         if refusal.is_some() {
@@ -597,6 +629,10 @@ impl<'a> Instance<'a> {
         }
     }
 
+    fn lacks_images(&self, images: &Images) -> bool {
+        self.spec().is_some_and(|stored| images.lacks_any(&stored.spec))
+    }
+
     fn run(&self, actual: &ActualState, now: Now) -> Decision {
         let record = self.record;
         let id = record.id;
@@ -609,6 +645,8 @@ impl<'a> Instance<'a> {
                 // Without a specification there is nothing to tell an executor; a claim brings
                 // one, and until then there is no right way on.
                 Some(_) | None if self.spec().is_none() => now_only(vec![]),
+                // They are being sought: see `Pod::bereft`.
+                Some(_) | None if self.lacks_images(&actual.images) => now_only(vec![]),
                 Some(_) | None => now_only(step(Action::Start(id), Reason::NoExecutor)),
             },
             ExecutorState::Lost { lived } => now_only(self.note_loss(*lived, actual, now)),

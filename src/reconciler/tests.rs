@@ -436,7 +436,7 @@ fn a_finished_pod_that_is_edited_is_replaced_only_if_it_would_end_otherwise() {
     assert_eq!(world.record().accepted.number, 2);
     assert!(matches!(world.record().phase, RecordPhase::Finished { .. }));
     let mut other = labelled("new");
-    other.containers[0].argv.push("1".to_owned());
+    other.containers[0].command.push("1".to_owned());
     world.claim("1", &other);
     assert_eq!(world.only().1, Reason::Terminated(TerminationCause::Replaced));
 }

@@ -5,6 +5,7 @@
 //! ├── state/                         sled: the agent's alone
 //! ├── state.seq, state.lock          its side file and its lock (`store::sled`)
 //! ├── state.doubtful-<n>/            a store that could not be believed
+//! ├── images/                        images and their layers (`provisioner::store`)
 //! └── pods/<id>/                     one pod instance, until it is collected
 //!     ├── spec.json                  the accepted specification (agent)
 //!     ├── containers/<name>/         (executor, from here on)
@@ -73,6 +74,12 @@ impl Paths {
         self.runtime.join(LOG_HINTS)
     }
 
+    /// Where images are kept.
+    #[must_use]
+    pub fn images(&self) -> PathBuf {
+        self.data.join(IMAGES)
+    }
+
     /// The directory of all pod directories.
     #[must_use]
     pub fn pods(&self) -> PathBuf {
@@ -112,7 +119,22 @@ pub const EXECUTOR_SOCKET: &str = "executor.sock";
 /// Name of the pipe in the runtime directory.
 const LOG_HINTS: &str = "logs-rotated";
 
+/// Name of the directory of images.
+const IMAGES: &str = "images";
+
 impl PodPaths {
+    /// The layers of all images; none if this is not below a [`Paths::pods`].
+    #[must_use]
+    pub fn layers(&self) -> Option<PathBuf> {
+        Some(self.data.parent()?.parent()?.join(IMAGES).join("layers"))
+    }
+
+    /// The writable layer of a container with an image.
+    #[must_use]
+    pub fn writable(&self, name: &ContainerName) -> PathBuf {
+        self.container(name).join("writable")
+    }
+
     /// Where this pod's executor tells that it rotated a log ([`Paths::log_hints`]).
     #[must_use]
     pub fn log_hints(&self) -> Option<PathBuf> {

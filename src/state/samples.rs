@@ -166,12 +166,14 @@ pub(crate) fn spec() -> PodSpec {
         ],
         containers: vec![ContainerSpec {
             name: "web".parse().unwrap(),
-            argv: vec!["/bin/sh".into(), "-c".into(), "exec sleep 1d".into()],
+            image: None,
+            command: vec!["/bin/sh".into(), "-c".into(), "exec sleep 1d".into()],
+            args: Vec::new(),
             env: vec![EnvVar { name: "GREETING".into(), value: "grüß \"Gott\"\n".into() }],
             working_dir: Some("/srv/data".parse().unwrap()),
             resources: Resources { memory_limit_bytes: Some(1 << 26), ..Resources::default() },
-            user: 1000,
-            group: 1000,
+            user: Some(1000),
+            group: Some(1000),
             read_only_root: true,
             ports: vec![],
             mounts: vec![VolumeMount {

@@ -45,12 +45,14 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
 pub(crate) fn container(name: &str, argv: &[&str]) -> ContainerSpec {
     ContainerSpec {
         name: name.parse().unwrap(),
-        argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
+        image: None,
+        command: argv.iter().map(|arg| (*arg).to_owned()).collect(),
+        args: Vec::new(),
         env: Vec::new(),
         working_dir: None,
         resources: Resources::default(),
-        user: 0,
-        group: 0,
+        user: Some(0),
+        group: Some(0),
         read_only_root: true,
         mounts: Vec::new(),
         ports: Vec::new(),

@@ -331,6 +331,7 @@ impl World {
             pods.insert(*id, pod);
         }
         ActualState {
+            images: Default::default(),
             boot: self.boot_id(),
             executor_build: agent.map_or(0, |agent| agent.build).to_string(),
             directories: self.store.now.directories.clone(),

@@ -43,9 +43,9 @@ impl Program {
 
     pub(crate) fn of(container: &ContainerSpec) -> Self {
         let numbers: Vec<Option<u64>> =
-            container.argv[1].split(' ').map(|word| word.parse().ok()).collect();
+            container.command[1].split(' ').map(|word| word.parse().ok()).collect();
         Self {
-            starts: container.argv[0] == "run",
+            starts: container.command[0] == "run",
             setup: numbers[0].expect("written by argv()"),
             lasts: numbers[1].expect("written by argv()"),
             code: u8::try_from(numbers[2].expect("written by argv()")).expect("a code"),
@@ -78,12 +78,14 @@ impl Program {
 pub(crate) fn container(name: &str, program: Program) -> ContainerSpec {
     ContainerSpec {
         name: name.parse().expect("a label"),
-        argv: program.argv(),
+        image: None,
+        command: program.argv(),
+        args: Vec::new(),
         env: vec![],
         working_dir: None,
         resources: Resources::default(),
-        user: 0,
-        group: 0,
+        user: Some(0),
+        group: Some(0),
         read_only_root: true,
         mounts: vec![],
         ports: Vec::new(),
@@ -158,7 +160,7 @@ pub(crate) fn edit(rng: &mut Rng, spec: &PodSpec) -> PodSpec {
     let mut spec = spec.clone();
     let which = usize::try_from(rng.next() % spec.containers.len() as u64).expect("small");
     match rng.between(0, 10) {
-        0 | 1 => spec.containers[which].argv = Program::random(rng).argv(),
+        0 | 1 => spec.containers[which].command = Program::random(rng).argv(),
         2 => {
             spec.containers[which].resources.memory_limit_bytes =
                 Some(rng.between(1, 3) * 1_000_000);

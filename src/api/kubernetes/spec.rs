@@ -67,6 +67,10 @@ fn volume(volume: &Volume) -> Value {
             let limit = bytes.to_string();
             json!({ "name": name, "emptyDir": { "medium": "Memory", "sizeLimit": limit } })
         }
+        VolumeSource::Image(image) => {
+            let (reference, policy) = (image.source.to_string(), image.pull);
+            json!({ "name": name, "image": { "reference": reference, "pullPolicy": policy } })
+        }
         VolumeSource::HostPath { path, kind } => {
             let kind = match kind {
                 HostPathType::Unchecked => "",
@@ -86,7 +90,9 @@ fn volume(volume: &Volume) -> Value {
 fn container(container: &ContainerSpec) -> Value {
     let ContainerSpec {
         name,
-        argv,
+        image,
+        command,
+        args,
         env,
         working_dir,
         resources,
@@ -98,7 +104,15 @@ fn container(container: &ContainerSpec) -> Value {
     } = container;
     let mut out = Map::new();
     out.insert("name".into(), name.as_str().into());
-    out.insert("command".into(), argv.iter().map(|word| escape(word)).collect());
+    if let Some(image) = image {
+        out.insert("image".into(), image.source.to_string().into());
+        out.insert("imagePullPolicy".into(), json!(image.pull));
+    }
+    for (name, words) in [("command", command), ("args", args)] {
+        if !words.is_empty() {
+            out.insert(name.into(), words.iter().map(|word| escape(word)).collect());
+        }
+    }
     if !env.is_empty() {
         let env = env.iter().map(|var| json!({ "name": var.name, "value": escape(&var.value) }));
         out.insert("env".into(), env.collect());
@@ -111,12 +125,14 @@ fn container(container: &ContainerSpec) -> Value {
         out.insert("resources".into(), resources.into());
     }
     let mut security = Map::new();
-    security.insert("runAsUser".into(), (*user).into());
-    security.insert("runAsGroup".into(), (*group).into());
+    security.extend(user.map(|user| ("runAsUser".to_owned(), user.into())));
+    security.extend(group.map(|group| ("runAsGroup".to_owned(), group.into())));
     if *read_only_root {
         security.insert("readOnlyRootFilesystem".into(), true.into());
     }
-    out.insert("securityContext".into(), security.into());
+    if !security.is_empty() {
+        out.insert("securityContext".into(), security.into());
+    }
     if !mounts.is_empty() {
         let mounts = mounts.iter().map(|mount| {
             let mut out = Map::new();

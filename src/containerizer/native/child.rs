@@ -24,7 +24,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::launcher::STATUS_LEN_MAX;
 use super::mounts;
-use super::prepared::{Prepared, Program, User};
+use super::prepared::{Prepared, Program, UserStep};
+use super::users::{self, User};
 use crate::cgroup::Entry;
 use crate::sys;
 
@@ -122,11 +123,20 @@ fn start(prepared: &Prepared, ends: &ChildEnds, entry: &Entry) -> Result<Infalli
         std::fs::write("/proc/self/oom_score_adj", score.to_string()).ok();
     }
     rustix::process::umask(Mode::empty());
-    let null = mounts::set_up(prepared)?;
-    rustix::process::umask(Mode::from_raw_mode(prepared.user.umask));
-    place_standard_streams(&null, ends, prepared.user)?;
+    let kept = mounts::set_up(prepared)?;
+    rustix::process::umask(Mode::from_raw_mode(prepared.umask));
+    let user = match &prepared.user {
+        UserStep::Ids { uid, gid } => User::by_number(*uid, *gid),
+        UserStep::OfImage(wanted) => users::look_up(wanted)?,
+    };
+    if let Some(sandbox) = &kept.sandbox {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(user.uid), rustix::fs::Gid::from_raw(user.gid));
+        rustix::fs::chownat(sandbox, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+            .to(|| "give the sandbox to the user".to_owned())?;
+    }
+    place_standard_streams(&kept.null, ends, &user)?;
     limit_open_files(prepared);
-    change_user(prepared)?;
+    change_user(prepared, &user)?;
     let cwd = &prepared.program.cwd;
     rustix::process::chdir(cwd.as_str()).to(|| format!("change to working directory {cwd}"))?;
     // After the change of user, which clears it (prctl(2)). If the executor has ended before, the
@@ -140,7 +150,7 @@ fn start(prepared: &Prepared, ends: &ChildEnds, entry: &Entry) -> Result<Infalli
         sys::load_seccomp(filter).to(|| "load the system call filter".to_owned())?;
     }
     wait_at(&ends.gate)?;
-    execute(&prepared.program)
+    execute(&prepared.program, user.home.as_deref())
 }
 
 fn enter_cgroup(prepared: &Prepared, entry: &Entry) -> Result<(), Failure> {
@@ -154,7 +164,7 @@ fn enter_cgroup(prepared: &Prepared, entry: &Entry) -> Result<(), Failure> {
     Ok(())
 }
 
-fn place_standard_streams(null: &OwnedFd, ends: &ChildEnds, user: User) -> Result<(), Failure> {
+fn place_standard_streams(null: &OwnedFd, ends: &ChildEnds, user: &User) -> Result<(), Failure> {
     for stream in [&ends.stdout, &ends.stderr] {
         // So that /dev/stdout, which opens the pipe anew, works for the user.
         std::os::unix::fs::fchown(stream, Some(user.uid), Some(user.gid))
@@ -177,10 +187,12 @@ fn limit_open_files(prepared: &Prepared) {
     }
 }
 
-fn change_user(prepared: &Prepared) -> Result<(), Failure> {
-    let User { uid, gid, .. } = prepared.user;
+fn change_user(prepared: &Prepared, user: &User) -> Result<(), Failure> {
+    let User { uid, gid, groups, home: _ } = user;
+    let (uid, gid) = (*uid, *gid);
     drop_bounding_set(prepared.bounding)?;
-    nix::unistd::setgroups(&[]).to(|| "leave all groups".to_owned())?;
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    nix::unistd::setgroups(&groups).to(|| "enter the user's groups".to_owned())?;
     let group = Gid::from_raw(gid);
     nix::unistd::setresgid(group, group, group).to(|| format!("become group {gid}"))?;
     let user = Uid::from_raw(uid);
@@ -221,7 +233,19 @@ fn wait_at(gate: &OwnedFd) -> Result<(), Failure> {
 
 /// Looks the program up as execvp(3) does, in the container's PATH, but takes nothing for a shell
 /// script that does not say so.
-fn execute(program: &Program) -> Result<Infallible, Failure> {
+///
+/// A program that is told of no HOME has that of its user.
+fn execute(program: &Program, home: Option<&str>) -> Result<Infallible, Failure> {
+    let mut env = program.env.clone();
+    if let Some(home) = home.filter(|_| !env.iter().any(|v| v.as_bytes().starts_with(b"HOME="))) {
+        env.extend(CString::new(format!("HOME={home}")));
+    }
+    let program = &Program {
+        argv: program.argv.clone(),
+        env,
+        search: program.search.clone(),
+        cwd: program.cwd.clone(),
+    };
     let name = program.argv.first().map(CString::as_c_str).unwrap_or_default();
     let shown = name.to_string_lossy().into_owned();
     if name.to_bytes().contains(&b'/') {

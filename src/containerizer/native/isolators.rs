@@ -4,7 +4,7 @@ use super::plan::Isolator;
 
 mod capabilities;
 mod devices;
-mod filesystem;
+pub(super) mod filesystem;
 mod namespaces;
 mod process;
 pub(super) mod seccomp;

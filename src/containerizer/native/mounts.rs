@@ -2,7 +2,8 @@
 //!
 //! With the host's root file system, the namespace that the clone copied becomes the container's:
 //! it is made read-only as a whole and mounted over. Nothing is moved or unmounted, but where a
-//! mount point is missing in `/` itself. Paths in the container are resolved inside its root
+//! mount point is missing in `/` itself. The root of an image is mounted (`overlay`) and entered,
+//! and the host's is let go. Paths in the container are resolved inside its root
 //! (openat2(2), RESOLVE_IN_ROOT) and mounted on by descriptor, so that no symbolic link, not even
 //! one that changes meanwhile, leads out.
 //!
@@ -28,7 +29,9 @@ use rustix::mount::{
 };
 
 use super::child::{Attempt, Failure};
-use super::prepared::{MountStep, Prepared, Source};
+use super::isolators::filesystem::SANDBOX;
+use super::overlay;
+use super::prepared::{ImageRoot, MountStep, Prepared, RootStep, Source};
 use crate::sys::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
 /// The devices of OCI runtimes: name, major and minor number (Documentation/admin-guide/devices.txt).
@@ -62,14 +65,38 @@ const EMPTY_ATTRIBUTES: u64 =
     MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 const EMPTY_MODE: (&str, &str) = ("mode", "0555");
 
+/// What is kept open of a container's tree.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Its null device, opened for reading.
+    pub(super) null: OwnedFd,
+    /// Its sandbox, as a place (O_PATH).
+    pub(super) sandbox: Option<OwnedFd>,
+}
+
 /// Makes the container's file system tree and enters it; the working directory is then its root.
-/// Returns its null device, opened for reading.
-pub(super) fn set_up(prepared: &Prepared) -> Result<OwnedFd, Failure> {
+pub(super) fn set_up(prepared: &Prepared) -> Result<Kept, Failure> {
     // Before the root is made read-only and mounted over: copies keep what they have.
     let trees = prepared.mounts.iter().map(bound).collect::<Result<Vec<_>, _>>()?;
-    let mut root = Root::of_host()?;
+    let mut root = match &prepared.root {
+        RootStep::Host => Root::of_host()?,
+        RootStep::Image(image) => Root::of_image(image)?,
+    };
+    let mut sandbox = None;
     for (step, tree) in prepared.mounts.iter().zip(trees) {
+        if step.target == SANDBOX {
+            let keep = |tree: &OwnedFd| tree.try_clone().to(|| "keep the sandbox".to_owned());
+            sandbox = tree.as_ref().map(keep).transpose()?;
+        }
+        if step.optional && tree.is_none() {
+            continue;
+        }
         root.mount(step, tree)?;
+    }
+    if let RootStep::Image(image) = &prepared.root {
+        for path in &image.directories {
+            root.mount_point(path, true)?;
+        }
     }
     for path in &prepared.masked {
         root.mask(path)?;
@@ -79,7 +106,7 @@ pub(super) fn set_up(prepared: &Prepared) -> Result<OwnedFd, Failure> {
     }
     let null = root.null()?.try_clone().to(|| "keep the null device".to_owned())?;
     root.enter()?;
-    Ok(null)
+    Ok(Kept { null, sandbox })
 }
 
 /// The detached copy of what a step binds.
@@ -90,7 +117,10 @@ fn bound(step: &MountStep) -> Result<Option<OwnedFd>, Failure> {
     if *recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let tree = rustix::mount::open_tree(CWD, path.as_str(), flags).to(what)?;
+    let tree = match rustix::mount::open_tree(CWD, path.as_str(), flags) {
+        Err(Errno::NOENT) if step.optional => return Ok(None),
+        tree => tree.to(what)?,
+    };
     sys::mount_setattr(tree.as_fd(), *recursive, step.attributes, 0, libc::MS_PRIVATE).to(what)?;
     Ok(Some(tree))
 }
@@ -129,6 +159,30 @@ impl Root {
             empty: None,
             null: None,
         })
+    }
+
+    /// The layers of an image with an empty writable one on top. Nothing of the run before it is
+    /// left in that: it goes here, where only this container waits for it.
+    fn of_image(image: &ImageRoot) -> Result<Self, Failure> {
+        let what = || "cut the container off from mounts on the host".to_owned();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let host = rustix::fs::open("/", flags, Mode::empty()).to(what)?;
+        sys::mount_setattr(host.as_fd(), true, 0, 0, libc::MS_PRIVATE).to(what)?;
+        let top = overlay::mount(image)?;
+        let mut root = Self {
+            top,
+            moved: true,
+            mirrors: Vec::new(),
+            bound: Vec::new(),
+            empty: None,
+            null: None,
+        };
+        if image.read_only {
+            // As with a mirror: once all mount points are made.
+            let top = root.top.try_clone().to(|| "keep the root".to_owned())?;
+            root.mirrors.push(top);
+        }
+        Ok(root)
     }
 
     fn mount(&mut self, step: &MountStep, tree: Option<OwnedFd>) -> Result<(), Failure> {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::HostFacts;
 use super::isolators;
-use crate::ids::VolumeName;
-use crate::manifest::pod::{AbsolutePath, ContainerSpec, PodSpec};
+use crate::ids::{LayerId, VolumeName};
+use crate::manifest::pod::{AbsolutePath, ContainerSpec, PodSpec, ResolvedImage};
 
 /// How one container is launched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct LaunchPlan {
     pub spec: Spec,
     /// Where the root file system comes from.
     pub rootfs: RootPlan,
+    /// Who runs the program, where that has to be looked up in the root file system; else
+    /// `process.user` of the specification counts.
+    pub user: Option<ImageUser>,
     /// What must be there on the host before the launch.
     pub effects: Vec<HostEffect>,
 }
@@ -30,6 +33,30 @@ pub struct LaunchPlan {
 pub enum RootPlan {
     /// The host's own, read-only.
     Host,
+    /// The layers of an image with a writable one on top.
+    Image {
+        /// The directory of all layers; each has its files in `fs`.
+        store: PathBuf,
+        /// The image's, the topmost first.
+        layers: Vec<LayerId>,
+        /// Where the writable layer is, emptied for each run.
+        writable: PathBuf,
+        /// Directories that the program expects, made if they are missing.
+        directories: Vec<String>,
+        /// Whether nothing can be written.
+        read_only: bool,
+    },
+}
+
+/// A user of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageUser {
+    /// `User` of the image: `user[:group]` by name or number; may be empty.
+    pub text: String,
+    /// What the manifest says instead of the user.
+    pub uid: Option<u32>,
+    /// What the manifest says instead of the group.
+    pub gid: Option<u32>,
 }
 
 /// What must be there on the host before a launch.
@@ -52,6 +79,21 @@ pub enum HostEffect {
 /// validator can't know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
+    /// An image of which nobody has said which it is.
+    #[error("which image `{image}` is was not found out before the launch")]
+    UnresolvedImage {
+        /// As the manifest says.
+        image: String,
+    },
+    /// Neither the manifest nor the image names a program.
+    #[error(
+        "there is no program to run: image `{image}` has neither `Entrypoint` nor `Cmd`; write \
+         `command`"
+    )]
+    NoProgram {
+        /// As the manifest says.
+        image: String,
+    },
     /// A mount of a volume that the pod does not have.
     #[error("volume `{volume}`, to be mounted at {path}, is not a volume of the pod")]
     UnknownVolume {
@@ -81,6 +123,20 @@ pub struct Context<'a> {
     pub container: &'a ContainerSpec,
     /// The host.
     pub facts: &'a HostFacts,
+}
+
+impl<'a> Context<'a> {
+    /// The image of the container; none if it has the host's root file system.
+    ///
+    /// # Errors
+    /// If it is not known which image that is.
+    pub(super) fn image(&self) -> Result<Option<&'a ResolvedImage>, PlanError> {
+        let Some(image) = &self.container.image else { return Ok(None) };
+        match &image.resolved {
+            Some(resolved) => Ok(Some(resolved)),
+            None => Err(PlanError::UnresolvedImage { image: image.source.to_string() }),
+        }
+    }
 }
 
 /// A contributor to launch plans: one kind of isolation. Pure.
@@ -128,7 +184,7 @@ impl LaunchPlan {
             .set_hooks(None)
             .set_annotations(None)
             .set_linux(None);
-        let mut plan = Self { spec, rootfs: RootPlan::Host, effects: Vec::new() };
+        let mut plan = Self { spec, rootfs: RootPlan::Host, user: None, effects: Vec::new() };
         plan.linux_mut()
             .set_namespaces(None)
             .set_resources(None)

@@ -11,6 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::Native;
+use super::overlay;
 use super::reaper::Reaper;
 use super::seccomp::FilterCache;
 use crate::ids::VolumeName;
@@ -171,6 +172,16 @@ fn make_volume(
             let options = format!("mode={VOLUME_MODE:o}{size}");
             directory(&path, PARENT_MODE)
                 .and_then(|()| mount_tmpfs(&path, &options))
+                .map_err(failed)
+        }
+        VolumeSource::Image(image) => {
+            let layers = image.resolved.as_ref().map(|image| image.layers.as_slice());
+            directory(&path, PARENT_MODE)
+                .and_then(|()| {
+                    let text = "which image it is was not found out";
+                    let layers = layers.ok_or_else(|| io::Error::other(text))?;
+                    overlay::mount_read_only(&paths.layers().unwrap_or_default(), layers, &path)
+                })
                 .map_err(failed)
         }
         VolumeSource::HostPath { path, kind } => {

@@ -2,7 +2,7 @@
 //! child has little left to do that can fail.
 
 use std::ffi::CString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use oci_spec::runtime::{
@@ -12,13 +12,15 @@ use rustix::thread::CapabilitySet;
 use seccompiler::sock_filter;
 
 use super::launcher::LaunchError;
-use super::plan::LaunchPlan;
+use super::plan::{ImageUser, LaunchPlan, RootPlan};
 use super::seccomp::FilterCache;
+use crate::ids::LayerId;
 use crate::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Prepared {
+    pub(super) root: RootStep,
     /// Whether the container has processes of its own.
     pub(super) own_pids: bool,
     pub(super) own_cgroups: bool,
@@ -26,7 +28,8 @@ pub(super) struct Prepared {
     pub(super) masked: Vec<String>,
     pub(super) read_only: Vec<String>,
     pub(super) program: Program,
-    pub(super) user: User,
+    pub(super) user: UserStep,
+    pub(super) umask: u32,
     /// Soft and hard limit of open files.
     pub(super) nofile: Option<(u64, u64)>,
     pub(super) bounding: CapabilitySet,
@@ -47,12 +50,34 @@ pub(super) struct Program {
     pub(super) cwd: String,
 }
 
-/// Who executes it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct User {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) umask: u32,
+/// The root file system.
+#[derive(Debug)]
+pub(super) enum RootStep {
+    Host,
+    Image(ImageRoot),
+}
+
+/// The layers of an image with a writable one on top.
+#[derive(Debug)]
+pub(super) struct ImageRoot {
+    /// The directory of all layers.
+    pub(super) store: PathBuf,
+    /// The topmost first; never empty.
+    pub(super) layers: Vec<LayerId>,
+    /// What belongs to the writable layer.
+    pub(super) writable: PathBuf,
+    /// To be made if they are missing.
+    pub(super) directories: Vec<String>,
+    pub(super) read_only: bool,
+}
+
+/// Who executes the program.
+#[derive(Debug)]
+pub(super) enum UserStep {
+    /// By number.
+    Ids { uid: u32, gid: u32 },
+    /// To be looked up in the root file system.
+    OfImage(ImageUser),
 }
 
 /// One mount.
@@ -63,6 +88,8 @@ pub(super) struct MountStep {
     pub(super) source: Source,
     /// `MOUNT_ATTR_*` of the mount, and of all below it if it is a recursive bind.
     pub(super) attributes: u64,
+    /// Whether nothing is mounted where the source does not exist.
+    pub(super) optional: bool,
 }
 
 /// What is mounted.
@@ -93,13 +120,18 @@ impl Prepared {
         };
         let user = process.user();
         Ok(Self {
+            root: root_step(&plan.rootfs)?,
             own_pids: has(LinuxNamespaceType::Pid),
             own_cgroups: has(LinuxNamespaceType::Cgroup),
             mounts,
             masked: linux.masked_paths().clone().unwrap_or_default(),
             read_only: linux.readonly_paths().clone().unwrap_or_default(),
             program: program(process)?,
-            user: User { uid: user.uid(), gid: user.gid(), umask: user.umask().unwrap_or(0o022) },
+            user: match &plan.user {
+                Some(of_image) => UserStep::OfImage(of_image.clone()),
+                None => UserStep::Ids { uid: user.uid(), gid: user.gid() },
+            },
+            umask: user.umask().unwrap_or(0o022),
             nofile: nofile(process),
             bounding: set(LinuxCapabilities::bounding)?,
             permitted: set(LinuxCapabilities::permitted)?,
@@ -107,6 +139,24 @@ impl Prepared {
             no_new_privs: process.no_new_privileges().unwrap_or(false),
             seccomp: seccomp.map_err(|source| LaunchError::Filter { source })?,
         })
+    }
+}
+
+fn root_step(plan: &RootPlan) -> Result<RootStep, LaunchError> {
+    match plan {
+        RootPlan::Host => Ok(RootStep::Host),
+        RootPlan::Image { layers, .. } if layers.is_empty() => {
+            Err(LaunchError::Plan { what: "its image has no layers".to_owned() })
+        }
+        RootPlan::Image { store, layers, writable, directories, read_only } => {
+            Ok(RootStep::Image(ImageRoot {
+                store: store.clone(),
+                layers: layers.clone(),
+                writable: writable.clone(),
+                directories: directories.clone(),
+                read_only: *read_only,
+            }))
+        }
     }
 }
 
@@ -157,13 +207,14 @@ fn text(path: &Path) -> Result<String, LaunchError> {
 
 fn mount_step(mount: &Mount) -> Result<MountStep, LaunchError> {
     let target = text(mount.destination())?;
-    let mut bind = None;
+    let (mut bind, mut optional) = (None, false);
     let mut attributes = 0;
     let mut parameters = Vec::new();
     for option in mount.options().iter().flatten() {
         match option.as_str() {
             "bind" => bind = Some(false),
             "rbind" => bind = Some(true),
+            "optional" => optional = true,
             // Everything is private: see the child.
             "private" | "rprivate" | "rw" => {}
             "ro" | "rro" => attributes |= MOUNT_ATTR_RDONLY,
@@ -186,7 +237,7 @@ fn mount_step(mount: &Mount) -> Result<MountStep, LaunchError> {
             Source::New { kind, parameters }
         }
     };
-    Ok(MountStep { target, source, attributes })
+    Ok(MountStep { target, source, attributes, optional })
 }
 
 fn kind(name: &str, target: &str) -> Result<&'static str, LaunchError> {

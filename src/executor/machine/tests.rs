@@ -20,12 +20,14 @@ fn name(text: &str) -> ContainerName {
 fn container(name: &str) -> ContainerSpec {
     ContainerSpec {
         name: name.parse().unwrap(),
-        argv: vec!["sleep".to_owned()],
+        image: None,
+        command: vec!["sleep".to_owned()],
+        args: Vec::new(),
         env: vec![],
         working_dir: None,
         resources: Resources::default(),
-        user: 0,
-        group: 0,
+        user: Some(0),
+        group: Some(0),
         read_only_root: false,
         mounts: vec![],
         ports: Vec::new(),

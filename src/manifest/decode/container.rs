@@ -6,7 +6,7 @@ use super::fields::At;
 use super::pod::{VOLUMES_MAX, id};
 use super::program::{self, Program};
 use super::suggest::closest;
-use super::{port, schema};
+use super::{image, port, schema};
 use crate::ids::{ContainerName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::pod::{AbsolutePath, ContainerSpec, Resources, VolumeMount};
@@ -36,7 +36,7 @@ pub(super) fn decode(
     let fields = at.fields(&schema::CONTAINER, faults)?;
     let name: Option<ContainerName> =
         fields.required("name", faults).and_then(|at| at.parse(faults));
-    let Program { argv, env } = program::decode(&fields, faults);
+    let Program { command, args, env } = program::decode(&fields, faults);
     let working_dir = fields.get("workingDir").and_then(|at| at.parse(faults));
     let resources = fields.get("resources").and_then(|at| resources(at, faults));
     let own = fields.get("securityContext").and_then(|at| security(at, faults));
@@ -45,14 +45,19 @@ pub(super) fn decode(
         fields.get("volumeMounts").map(|at| mounts(at, volumes, faults)).unwrap_or_default();
     let ports = fields.get("ports");
     let ports = ports.map(|at| port::decode(at, inherited.host_network, faults));
+    let image = image::decode(&fields, faults);
+    // Without an image nothing else says who runs it.
+    let default = image.is_none().then_some(0);
     Some(ContainerSpec {
         name: name?,
-        argv,
+        image,
+        command,
+        args,
         env,
         working_dir,
         resources: resources.unwrap_or_default(),
-        user: own.ids.user.or(inherited.user).unwrap_or(0),
-        group: own.ids.group.or(inherited.group).unwrap_or(0),
+        user: own.ids.user.or(inherited.user).or(default),
+        group: own.ids.group.or(inherited.group).or(default),
         read_only_root: own.read_only_root,
         mounts,
         ports: ports.unwrap_or_default(),

@@ -27,7 +27,8 @@ const NEAREST_MAX: usize = 64;
 /// What is run, and with which variables.
 #[derive(Debug, Default)]
 pub(super) struct Program {
-    pub(super) argv: Vec<String>,
+    pub(super) command: Vec<String>,
+    pub(super) args: Vec<String>,
     pub(super) env: Vec<EnvVar>,
 }
 
@@ -35,7 +36,7 @@ pub(super) struct Program {
 pub(super) fn decode(fields: &Fields<'_>, faults: &mut Faults) -> Program {
     let mut words = Words::default();
     let env = fields.get("env").map(|at| words.env(at, faults)).unwrap_or_default();
-    let argv = words.argv(fields, faults);
+    let [command, args] = words.argv(fields, faults);
     if words.len > PROGRAM_LEN_MAX {
         let message = format!(
             "`command`, `args` and `env` must be at most {PROGRAM_LEN_MAX} bytes together (a limit \
@@ -44,7 +45,7 @@ pub(super) fn decode(fields: &Fields<'_>, faults: &mut Faults) -> Program {
         faults.push(fields.at.error(&message));
         return Program::default();
     }
-    Program { argv, env }
+    Program { command, args, env }
 }
 
 /// The variables so far, and the length of all that has been read.
@@ -81,17 +82,20 @@ impl Words {
     }
 
     /// `command` and `args`.
-    fn argv(&mut self, fields: &Fields<'_>, faults: &mut Faults) -> Vec<String> {
+    fn argv(&mut self, fields: &Fields<'_>, faults: &mut Faults) -> [Vec<String>; 2] {
         let mark = faults.mark();
-        let mut argv = Vec::new();
-        for list in [fields.get("command"), fields.get("args")].into_iter().flatten() {
-            for item in list.items(WORDS_MAX, faults) {
-                argv.extend(self.word(item, &BTreeSet::new(), faults));
+        let argv = ["command", "args"].map(|name| {
+            let mut words = Vec::new();
+            if let Some(list) = fields.get(name) {
+                for item in list.items(WORDS_MAX, faults) {
+                    words.extend(self.word(item, &BTreeSet::new(), faults));
+                }
             }
-        }
-        // Where there is an image, that is what is refused: it may have a program.
+            words
+        });
+        // An image may have a program of its own.
         let has_image = fields.at.member("image").is_some();
-        let has_program = argv.first().is_some_and(|program| !program.is_empty());
+        let has_program = argv.iter().flatten().next().is_some_and(|program| !program.is_empty());
         let is_known = self.len <= PROGRAM_LEN_MAX && !faults.any_error_since(mark);
         if !has_program && !has_image && is_known {
             let message = "`command` or `args` must begin with a program to run";

@@ -15,7 +15,7 @@ mod volume;
 pub(super) use container::{CONTAINER, ENV_VAR, PORT, RESOURCE_NAMES, RESOURCES, VOLUME_MOUNT};
 pub(super) use pod::{METADATA, OS, POD, POD_SPEC};
 pub(super) use security::{CONTAINER_SECURITY, POD_SECURITY};
-pub(super) use volume::{EMPTY_DIR, HOST_PATH, VOLUME};
+pub(super) use volume::{EMPTY_DIR, HOST_PATH, IMAGE, VOLUME};
 
 /// An object: its fields, and where it stands.
 #[derive(Debug)]
@@ -195,6 +195,7 @@ pub(super) static OBJECTS: &[&Object] = &[
     &VOLUME,
     &EMPTY_DIR,
     &HOST_PATH,
+    &IMAGE,
 ];
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `spec.volumes[]`.
 
 use super::fields::{At, Fields};
-use super::{container, schema};
+use super::{container, image, schema};
 use crate::ids::VolumeName;
 use crate::manifest::diagnostic::Faults;
 use crate::manifest::node::Kind;
@@ -26,19 +26,27 @@ fn source(fields: &Fields<'_>, faults: &mut Faults) -> Option<VolumeSource> {
         }
         Kind::Scalar(_) | Kind::Sequence(_) => 0,
     };
-    match (fields.get("emptyDir"), fields.get("hostPath")) {
-        (Some(at), None) => empty_dir(at, faults),
-        (None, Some(at)) => host_path(at, faults),
-        (Some(_), Some(at)) => {
-            faults.push(at.error("a volume has one source, but `emptyDir` is set as well"));
-            None
+    let mut found = ["emptyDir", "hostPath", "image"]
+        .into_iter()
+        .filter_map(|name| Some((name, fields.get(name)?)));
+    let Some((first, at)) = found.next() else {
+        if named == 0 {
+            let help = "add `emptyDir: {}`, `hostPath` or `image`";
+            faults.push(fields.at.error("this volume has no source").with_help(help));
         }
-        (None, None) => {
-            if named == 0 {
-                let help = "add `emptyDir: {}` or `hostPath`";
-                faults.push(fields.at.error("this volume has no source").with_help(help));
-            }
-            None
+        return None;
+    };
+    if let Some((_, second)) = found.next() {
+        let message = format!("a volume has one source, but `{first}` is set as well");
+        faults.push(second.error(&message));
+        return None;
+    }
+    match first {
+        "emptyDir" => empty_dir(at, faults),
+        "hostPath" => host_path(at, faults),
+        _ => {
+            let fields = at.fields(&schema::IMAGE, faults)?;
+            Some(VolumeSource::Image(Box::new(image::decode_volume(&fields, faults)?)))
         }
     }
 }

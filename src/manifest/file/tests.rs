@@ -251,7 +251,7 @@ fn the_samples_have_every_field_that_works_and_it_arrives() {
     let text = fs::read(Path::new(SPECS).join("user.yaml")).unwrap();
     let pod = parse(&text).pods[0].spec.clone();
     let ids: Vec<_> = pod.containers.iter().map(|c| (c.user, c.group, c.read_only_root)).collect();
-    assert_eq!(ids, [(65534, 65534, true), (5, 60, false)]);
+    assert_eq!(ids, [(Some(65534), Some(65534), true), (Some(5), Some(60), false)]);
 
     let text = fs::read(Path::new(SPECS).join("crash-loop.yaml")).unwrap();
     let pod = parse(&text).pods[0].spec.clone();
@@ -263,7 +263,7 @@ fn the_samples_have_every_field_that_works_and_it_arrives() {
     let pod = parse(&text).pods[0].spec.clone();
     let names: Vec<_> = pod.containers.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["one", "two", "three"]);
-    assert_eq!(pod.containers[0].argv, pod.containers[2].argv);
+    assert_eq!(pod.containers[0].command, pod.containers[2].command);
     assert_eq!(pod.containers[0].resources, pod.containers[2].resources);
 }
 
@@ -274,7 +274,7 @@ fn defaults_are_those_of_kubernetes() {
     assert_eq!(pod.hostname, "a");
     assert_eq!(pod.restart_policy, RestartPolicy::Always);
     assert_eq!(pod.termination_grace, Millis(30_000));
-    assert_eq!((pod.containers[0].user, pod.containers[0].group), (0, 0));
+    assert_eq!((pod.containers[0].user, pod.containers[0].group), (Some(0), Some(0)));
     assert_eq!(pod.containers[0].resources, Resources::default());
     let dotted = format!("{HEAD}{MAIN}").replace("name: a}", "name: web.example.org}");
     assert_eq!(one_pod(&dotted).hostname, "web");
@@ -420,7 +420,7 @@ fn variables_are_put_in_from_top_to_bottom() {
     let pod = parse(&text).pods[0].spec.clone();
     let main = &pod.containers[0];
     assert_eq!(main.env[2].value, "127.0.0.1:8080");
-    let script = &main.argv[2];
+    let script = main.command.iter().chain(&main.args).nth(2).unwrap();
     assert!(script.contains("on 127.0.0.1:8080 since $(date)"), "{script}");
     assert!(script.contains("own: $PORT, as it is: $(PORT)"), "{script}");
 }

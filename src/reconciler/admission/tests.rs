@@ -218,7 +218,7 @@ fn a_pod_that_is_through_takes_nothing_and_needs_room_to_run_again() {
         containers: BTreeMap::new(),
     };
     let mut other = cpu("a", 1000);
-    other.containers[0].argv.push("again".to_owned());
+    other.containers[0].command.push("again".to_owned());
     world.claim("1", &other);
     waits(&world, "a");
     world.settle();

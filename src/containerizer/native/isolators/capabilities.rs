@@ -37,7 +37,9 @@ impl Isolator for BoundedCapabilities {
 
     fn prepare(&self, context: &Context<'_>, plan: &mut LaunchPlan) -> Result<(), PlanError> {
         let all: Capabilities = DEFAULT.into_iter().collect();
-        let held = if context.container.user == 0 { all.clone() } else { Capabilities::new() };
+        // The user of an image may turn out to be another one: the kernel takes them then.
+        let can_be_root = context.container.user.is_none_or(|user| user == 0);
+        let held = if can_be_root { all.clone() } else { Capabilities::new() };
         let mut capabilities = LinuxCapabilities::default();
         capabilities
             .set_bounding(Some(all))

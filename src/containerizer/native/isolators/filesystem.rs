@@ -5,23 +5,34 @@
 //! (with the sockets of the host's services) are empty, and Roost's own directories look empty.
 //! With `readOnlyRootFilesystem` `/tmp` and `/run` are read-only as well, as they would be in an
 //! image; the sandbox, `/dev/shm` and volumes stay writable.
+//!
+//! With an image the root is its layers with a writable one on top, which is empty at the start of
+//! each run. A pod in the host's network has the host's names as well: `/etc/hosts` and
+//! `/etc/resolv.conf` are the host's, as they were when the container was started.
 
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Root;
 
+use super::process::working_dir;
 use crate::containerizer::native::facts::CgroupMode;
 use crate::containerizer::native::plan::{
     Context, HostEffect, Isolator, LaunchPlan, PlanError, RootPlan, mount,
 };
+use crate::manifest::pod::ResolvedImage;
 
 /// Where a container finds its sandbox; the value of `$MESOS_SANDBOX`.
 ///
 /// Below `/run`, which is the container's own anyway, and not at Mesos' `/mnt/mesos/sandbox`: that
 /// would reach into a volume which a user mounts on `/mnt`.
-pub(super) const SANDBOX: &str = "/run/sandbox";
+pub(in crate::containerizer::native) const SANDBOX: &str = "/run/sandbox";
 /// Permissions of a sandbox, which belongs to the container's user.
 const SANDBOX_MODE: u32 = 0o750;
+
+/// Below the writable layer: where the root is mounted, in the container's mount namespace.
+pub(in crate::containerizer::native) const ROOT_DIR: &str = "root";
+/// What programs look names up with.
+const HOST_NAMES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 
 /// Replaced as a whole, so that nothing of the host below them needs a mask.
 const REPLACED: [&str; 5] = ["/proc", "/sys", "/dev", "/tmp", "/run"];
@@ -56,22 +67,51 @@ impl Isolator for Filesystem {
     }
 
     fn prepare(&self, context: &Context<'_>, plan: &mut LaunchPlan) -> Result<(), PlanError> {
-        plan.rootfs = RootPlan::Host;
-        let mut root = Root::default();
-        root.set_path(PathBuf::from("/")).set_readonly(Some(true));
-        plan.spec.set_root(Some(root));
-        kernel_mounts(context, plan);
-        scratch_mounts(context, plan);
-        for dir in &context.facts.masked_dirs {
-            if let Some(dir) = dir.to_str().filter(|_| needs_mask(dir)) {
-                let options = ["ro", "nosuid", "nodev", "noexec", "mode=0555"];
-                plan.add_mount(mount(dir, "tmpfs", "tmpfs".into(), &options));
-            }
+        match context.image()? {
+            Some(image) => image_root(context, image, plan),
+            None => host_root(context, plan),
         }
         sandbox(context, plan);
         let owned = |paths: &[&str]| Some(paths.iter().map(|path| (*path).to_owned()).collect());
         plan.linux_mut().set_masked_paths(owned(&MASKED)).set_readonly_paths(owned(&READ_ONLY));
         Ok(())
+    }
+}
+
+fn host_root(context: &Context<'_>, plan: &mut LaunchPlan) {
+    plan.rootfs = RootPlan::Host;
+    let mut root = Root::default();
+    root.set_path(PathBuf::from("/")).set_readonly(Some(true));
+    plan.spec.set_root(Some(root));
+    kernel_mounts(context, plan);
+    scratch_mounts(context, plan);
+    for dir in &context.facts.masked_dirs {
+        if let Some(dir) = dir.to_str().filter(|_| needs_mask(dir)) {
+            let options = ["ro", "nosuid", "nodev", "noexec", "mode=0555"];
+            plan.add_mount(mount(dir, "tmpfs", "tmpfs".into(), &options));
+        }
+    }
+}
+
+fn image_root(context: &Context<'_>, image: &ResolvedImage, plan: &mut LaunchPlan) {
+    let (container, paths) = (context.container, &context.facts.paths);
+    let writable = paths.writable(&container.name);
+    let mut root = Root::default();
+    root.set_path(writable.join(ROOT_DIR)).set_readonly(Some(container.read_only_root));
+    plan.spec.set_root(Some(root));
+    plan.rootfs = RootPlan::Image {
+        store: paths.layers().unwrap_or_default(),
+        layers: image.layers.iter().rev().cloned().collect(),
+        writable,
+        directories: vec![working_dir(container, Some(image)).to_owned()],
+        read_only: container.read_only_root,
+    };
+    kernel_mounts(context, plan);
+    if context.pod.host.network {
+        for file in HOST_NAMES {
+            let options = ["bind", "ro", "nosuid", "nodev", "noexec", "optional"];
+            plan.add_mount(mount(file, "bind", file.into(), &options));
+        }
     }
 }
 
@@ -111,7 +151,8 @@ fn sandbox(context: &Context<'_>, plan: &mut LaunchPlan) {
     plan.effects.push(HostEffect::Directory {
         path,
         mode: SANDBOX_MODE,
-        uid: context.container.user,
-        gid: context.container.group,
+        // Of an image, the user may have to be looked up first; the set-up does it then.
+        uid: context.container.user.unwrap_or(0),
+        gid: context.container.group.unwrap_or(0),
     });
 }

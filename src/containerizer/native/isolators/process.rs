@@ -1,14 +1,15 @@
 //! The program: arguments, environment, directory, user, limits and its rank for the
 //! out-of-memory killer.
 //!
-//! HOME is the sandbox, the one place every user can write to: of the host's root file system,
-//! `/root` is read-only, and programs would take up the keys and settings in it.
+//! Without an image HOME is the sandbox, the one place every user can write to: of the host's root
+//! file system, `/root` is read-only, and programs would take up the keys and settings in it. With
+//! one it is what the image says, or else what its `/etc/passwd` says (`users`).
 
 use oci_spec::runtime::{PosixRlimitBuilder, PosixRlimitType, User};
 
 use super::filesystem::SANDBOX;
-use crate::containerizer::native::plan::{Context, Isolator, LaunchPlan, PlanError};
-use crate::manifest::pod::{PodSpec, Resources};
+use crate::containerizer::native::plan::{Context, ImageUser, Isolator, LaunchPlan, PlanError};
+use crate::manifest::pod::{AbsolutePath, ContainerSpec, PodSpec, ResolvedImage, Resources};
 
 /// Search path of a container whose manifest has none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -34,9 +35,10 @@ impl Isolator for ProcessSettings {
 
     fn prepare(&self, context: &Context<'_>, plan: &mut LaunchPlan) -> Result<(), PlanError> {
         let container = context.container;
+        let image = context.image()?;
         let mut user = User::default();
-        user.set_uid(container.user)
-            .set_gid(container.group)
+        user.set_uid(container.user.unwrap_or(0))
+            .set_gid(container.group.unwrap_or(0))
             .set_umask(Some(UMASK))
             .set_additional_gids(None);
         let nofile = PosixRlimitBuilder::default()
@@ -45,13 +47,17 @@ impl Isolator for ProcessSettings {
             .hard(NOFILE_HARD)
             .build()
             .expect("every field has a default");
-        let cwd = container.working_dir.as_ref().map_or(SANDBOX, |path| path.as_str());
+        plan.user = image.map(|image| ImageUser {
+            text: image.user.clone(),
+            uid: container.user,
+            gid: container.group,
+        });
         plan.process_mut()
             .set_terminal(None)
             .set_user(user)
-            .set_args(Some(container.argv.clone()))
-            .set_env(Some(environment(context)))
-            .set_cwd(cwd.into())
+            .set_args(Some(arguments(container, image)?))
+            .set_env(Some(environment(context, image)))
+            .set_cwd(working_dir(container, image).into())
             .set_rlimits(Some(vec![nofile]))
             .set_no_new_privileges(Some(true))
             .set_oom_score_adj(Some(oom_score_adj(context)));
@@ -59,15 +65,53 @@ impl Isolator for ProcessSettings {
     }
 }
 
-/// `NAME=value`, each name once: defaults first, of the manifest's the later ones win.
-fn environment(context: &Context<'_>) -> Vec<String> {
+/// The program with its arguments: what is called `ENTRYPOINT` and `CMD` in images is replaced by
+/// `command` and `args`; a `command` alone leaves no `CMD` (Kubernetes: "Define a Command and
+/// Arguments for a Container").
+fn arguments(
+    container: &ContainerSpec,
+    image: Option<&ResolvedImage>,
+) -> Result<Vec<String>, PlanError> {
+    let ContainerSpec { command, args, .. } = container;
+    let parts: [&[String]; 2] = match image {
+        Some(image) if command.is_empty() && args.is_empty() => [&image.entrypoint, &image.cmd],
+        Some(image) if command.is_empty() => [&image.entrypoint, args],
+        Some(_) | None => [command, args],
+    };
+    let all = parts.concat();
+    match &container.image {
+        Some(image) if all.first().is_none_or(String::is_empty) => {
+            Err(PlanError::NoProgram { image: image.source.to_string() })
+        }
+        Some(_) | None => Ok(all),
+    }
+}
+
+/// Where the program begins.
+pub(super) fn working_dir<'a>(
+    container: &'a ContainerSpec,
+    image: Option<&'a ResolvedImage>,
+) -> &'a str {
+    let own = container.working_dir.as_ref().map(AbsolutePath::as_str);
+    own.unwrap_or_else(|| match image {
+        Some(image) => image.working_dir.as_ref().map_or("/", AbsolutePath::as_str),
+        None => SANDBOX,
+    })
+}
+
+/// `NAME=value`, each name once: defaults first, then the image's, then the manifest's; of these
+/// the later ones win.
+fn environment(context: &Context<'_>, image: Option<&ResolvedImage>) -> Vec<String> {
     let hostname =
         if context.pod.host.network { &context.facts.hostname } else { &context.pod.hostname };
-    let defaults =
-        [("PATH", PATH), ("HOSTNAME", hostname), ("HOME", SANDBOX), ("MESOS_SANDBOX", SANDBOX)];
+    let defaults = [("PATH", PATH), ("HOSTNAME", hostname)];
+    let home = [("HOME", SANDBOX)].into_iter().filter(|_| image.is_none());
+    let sandbox = [("MESOS_SANDBOX", SANDBOX)];
+    let of_image = image.iter().flat_map(|image| &image.env).filter_map(|var| var.split_once('='));
     let own = context.container.env.iter().map(|var| (var.name.as_str(), var.value.as_str()));
     let mut all: Vec<(&str, &str)> = Vec::new();
-    for (name, value) in defaults.into_iter().chain(own) {
+    for (name, value) in defaults.into_iter().chain(home).chain(sandbox).chain(of_image).chain(own)
+    {
         match all.iter_mut().find(|(known, _)| *known == name) {
             Some(known) => known.1 = value,
             None => all.push((name, value)),

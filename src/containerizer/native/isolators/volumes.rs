@@ -78,8 +78,8 @@ fn volume_mount(context: &Context<'_>, wanted: &VolumeMount) -> Result<Mount, Pl
 
 fn source(context: &Context<'_>, volume: &Volume) -> PathBuf {
     match &volume.source {
-        // A tmpfs of the executor's mount namespace lies on the same directory.
-        VolumeSource::EmptyDir {} | VolumeSource::Memory { .. } => {
+        // A tmpfs or an image of the executor's mount namespace lies on the same directory.
+        VolumeSource::EmptyDir {} | VolumeSource::Memory { .. } | VolumeSource::Image(_) => {
             context.facts.paths.volume(&volume.name)
         }
         VolumeSource::HostPath { path, .. } => PathBuf::from(path.as_str()),
@@ -88,7 +88,7 @@ fn source(context: &Context<'_>, volume: &Volume) -> PathBuf {
 
 fn is_device(volume: &Volume) -> bool {
     match &volume.source {
-        VolumeSource::EmptyDir {} | VolumeSource::Memory { .. } => false,
+        VolumeSource::EmptyDir {} | VolumeSource::Memory { .. } | VolumeSource::Image(_) => false,
         VolumeSource::HostPath { kind, .. } => match kind {
             HostPathType::CharDevice | HostPathType::BlockDevice => true,
             HostPathType::Unchecked

@@ -11,12 +11,14 @@ use crate::state::paths::Paths;
 fn container(name: &str) -> ContainerSpec {
     ContainerSpec {
         name: name.parse::<ContainerName>().unwrap(),
-        argv: vec!["sleep".to_owned(), "inf".to_owned()],
+        image: None,
+        command: vec!["sleep".to_owned(), "inf".to_owned()],
+        args: Vec::new(),
         env: Vec::new(),
         working_dir: None,
         resources: Resources::default(),
-        user: 0,
-        group: 0,
+        user: Some(0),
+        group: Some(0),
         read_only_root: false,
         mounts: Vec::new(),
         ports: Vec::new(),
@@ -98,8 +100,8 @@ fn a_plain_container_has_the_host_root_and_a_sandbox() {
 #[test]
 fn a_user_with_volumes_and_limits_gets_them() {
     let mut main = container("main");
-    main.user = 1000;
-    main.group = 1001;
+    main.user = Some(1000);
+    main.group = Some(1001);
     main.read_only_root = true;
     main.working_dir = Some("/srv".parse().unwrap());
     main.resources.memory_request_bytes = Some(1 << 28);

@@ -11,6 +11,8 @@ pub(in super::super) static CONTAINER: Object = object(
     "spec.containers[]",
     &[
         works("name", TEXT),
+        works("image", TEXT),
+        works("imagePullPolicy", Shape::Words(&["Always", "IfNotPresent", "Never"])),
         works("command", TEXTS),
         works("args", TEXTS),
         works("env", Shape::List(&Shape::Object(&ENV_VAR))),
@@ -20,16 +22,6 @@ pub(in super::super) static CONTAINER: Object = object(
         works("volumeMounts", Shape::List(&Shape::Object(&VOLUME_MOUNT))),
         works("ports", Shape::List(&Shape::Object(&PORT))),
         later("envFrom", Shape::List(&Shape::Object(&ENV_FROM))),
-        later_but(
-            "image",
-            TEXT,
-            "leave it out: the container then sees the host's own files, read-only",
-        ),
-        ignored(
-            "imagePullPolicy",
-            Shape::Words(&["Always", "IfNotPresent", "Never"]),
-            "there is no image to pull",
-        ),
         later("lifecycle", Shape::Object(&LIFECYCLE)),
         later("livenessProbe", Shape::Object(&PROBE)),
         later("readinessProbe", Shape::Object(&PROBE)),

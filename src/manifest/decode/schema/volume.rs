@@ -17,7 +17,7 @@ pub(in super::super) static VOLUME: Object = object(
         later("configMap", Shape::Object(&CONFIG_MAP)),
         later("csi", Shape::Object(&CSI)),
         later("downwardAPI", Shape::Object(&DOWNWARD)),
-        later("image", Shape::Object(&IMAGE)),
+        works("image", Shape::Object(&IMAGE)),
         later("nfs", Shape::Object(&NFS)),
         later_but(
             "persistentVolumeClaim",
@@ -184,8 +184,13 @@ static NFS: Object = object(
     &[part("server", TEXT), part("path", TEXT), part("readOnly", BOOLEAN)],
 );
 
-static IMAGE: Object =
-    object("spec.volumes[].image", &[part("reference", TEXT), part("pullPolicy", TEXT)]);
+pub(in super::super) static IMAGE: Object = object(
+    "spec.volumes[].image",
+    &[
+        works("reference", TEXT),
+        works("pullPolicy", Shape::Words(&["Always", "IfNotPresent", "Never"])),
+    ],
+);
 
 static SECRET_REF: Object = object("….secretRef", &[part("name", TEXT), part("namespace", TEXT)]);
 
