@@ -18,9 +18,10 @@ pub mod state;
 pub mod agent;
 // 5. One pod: its executor.
 pub mod executor;
-// 6. One container: a root file system, namespaces, cgroups, and its program.
+// 6. One container: a root file system, namespaces, cgroups, and its program; images.
 pub mod cgroup;
 pub mod containerizer;
+pub mod provisioner;
 // 7. What is to be seen and asked from outside: the wire, and the terminal.
 pub mod api;
 pub mod cli;

@@ -46,6 +46,7 @@ mod tests {
             &["cgroup", "clock", "ids", "manifest", "state", "sys"],
             &["manifest::watcher", "state::store"],
         ),
+        arrow("provisioner", &["clock", "ids", "sys"], &[]),
         arrow(
             "executor",
             &["cgroup", "clock", "containerizer", "ids", "manifest", "state", "sys"],
@@ -90,6 +91,8 @@ mod tests {
         "src/state/record",
         "src/state/paths",
         "src/executor/machine",
+        "src/provisioner/reference",
+        "src/provisioner/image",
     ];
     const IMPURE: &[&str] = &["src/manifest/watcher"];
     const NOT_IN_PURE: &[&str] = &[
