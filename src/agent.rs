@@ -27,6 +27,7 @@ use crate::state::writer;
 
 mod core;
 mod events;
+mod images;
 mod inspect;
 mod link;
 mod log_volume;
@@ -45,6 +46,7 @@ pub use recover::RecoverError;
 pub use reload::Reload;
 
 use self::core::{Core, Inputs};
+use images::Images;
 use manifests::Manifests;
 use publish::{Publisher, Saved};
 use reload::Reloaded;
@@ -196,7 +198,8 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     tokio::spawn(log_volume::keep(paths.clone(), service.subscribe()));
     tokio::spawn(crate::api::serve(listener, service));
     let manifests = Manifests::unread(&directories, live.strict);
-    let core = Core::new(context, found.actual, manifests, publisher, link_events, config);
+    let images = Images::new(provisioner, context.updates.clone());
+    let core = Core::new(context, found.actual, manifests, publisher, link_events, images, config);
     let inputs = Inputs { observations, updates: updates_in, links, requests: requests_in };
     let (reloaded, reloads) = mpsc::channel(1);
     let Signals { hangup, ends } = signals;

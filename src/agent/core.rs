@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::events;
+use super::images::{self, Images};
 use super::link::{self, Heard, LinkEvent, LinkHandle, LinkId, Process};
 use super::manifests::Manifests;
 use super::publish::{Publisher, Saved};
@@ -28,7 +29,7 @@ use crate::clock::{BootTime, Millis, WallTime};
 use crate::config::AgentConfig;
 use crate::executor::client::{Connection, Welcome};
 use crate::executor::protocol::PodReport;
-use crate::ids::{ContainerName, PodId};
+use crate::ids::{ContainerName, PodId, PodName};
 use crate::manifest::desired::DesiredState;
 use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
@@ -81,6 +82,7 @@ pub(super) struct Core {
     /// How the agent shall work. What of it needs a restart stays as it was at the start.
     pub(super) config: AgentConfig,
     starts: Starts,
+    images: Images,
     /// Who waits for what was asked of an instance (`ActualState::asked`).
     pub(super) askers: BTreeMap<PodId, Vec<Asker>>,
     /// The last commit that nothing waits for.
@@ -108,6 +110,7 @@ impl Core {
         manifests: Manifests,
         publisher: Publisher,
         link_events: mpsc::Sender<(LinkId, LinkEvent)>,
+        images: Images,
         config: AgentConfig,
     ) -> Self {
         let now = BootTime::now();
@@ -129,6 +132,7 @@ impl Core {
             flush_at: None,
             config,
             starts: Starts::default(),
+            images,
             askers: BTreeMap::new(),
             apart: None,
         }
@@ -144,6 +148,7 @@ impl Core {
         self.context.metrics.reconciles.observe(begun.elapsed());
         let mut wake_at = plan.wake_at;
         self.remember(&plan);
+        self.images.pursue(&plan.seek, &mut self.actual);
         self.refuse_what_is_not_planned(&plan);
         for (key, steps) in std::mem::take(&mut plan.work) {
             let promised = match &key {
@@ -218,9 +223,32 @@ impl Core {
         self.take_up_manifests();
     }
 
+    /// What is known of a pod's images is news.
+    fn take_images(&mut self, found: images::Found) {
+        let pod = found.pod().clone();
+        let at = WallTime::now();
+        for note in self.images.take(found, &mut self.actual) {
+            self.publisher.add_event(events::of_image(&pod, &note, at), Saved::No);
+        }
+        self.images.resolve(&mut self.desired);
+    }
+
+    /// Lets the images of a pod be looked up anew, before it is made again.
+    pub(super) fn forget_images(&mut self, pod: &PodName) {
+        self.images.forget(pod);
+        self.desired = self.manifests.desired();
+        self.images.resolve(&mut self.desired);
+    }
+
+    /// Images came or went by other ways than a search.
+    pub(super) fn look_for_images(&mut self) {
+        self.images.look_again(&mut self.actual);
+    }
+
     /// What is wanted may be something else now.
     fn take_up_manifests(&mut self) {
-        let desired = self.manifests.desired();
+        let mut desired = self.manifests.desired();
+        self.images.resolve(&mut desired);
         let old = std::mem::replace(&mut self.desired, desired);
         self.starts.observe(&self.desired, &self.actual, Instant::now());
         let notices = self.manifests.notices();
@@ -369,6 +397,7 @@ impl Core {
                     *refused_upgrade = true;
                 }
             }
+            Update::Images(found) => self.take_images(found),
             Update::Done { key, result } => self.done(key, result),
         }
     }

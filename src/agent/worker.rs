@@ -81,6 +81,8 @@ pub(super) enum Update {
     UpgradeRefused { id: PodId, why: String },
     /// The earlier revisions of a pod were read, for somebody who wants it rolled back.
     RevisionsRead { ask: RollBackAsk, found: Result<Vec<KeptRevision>, StoreError> },
+    /// A search for the images of a pod tells how it goes.
+    Images(images::Found),
     /// The worker has ended.
     Done { key: Key, result: Result<(), ActError> },
 }
