@@ -11,6 +11,7 @@
 // What is asked for, and what it is.
 pub mod failure;
 pub mod image;
+pub mod platform;
 pub mod reference;
 // From a registry or a file.
 pub mod auth;
