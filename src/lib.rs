@@ -18,10 +18,11 @@ pub mod state;
 pub mod agent;
 // 5. One pod: its executor.
 pub mod executor;
-// 6. One container: a root file system, namespaces, cgroups, and its program; images.
+// 6. One container: a root file system, namespaces, cgroups, and its program.
 pub mod cgroup;
 pub mod containerizer;
+// 7. What a container is made from: images, from a registry or a file.
 pub mod provisioner;
-// 7. What is to be seen and asked from outside: the wire, and the terminal.
+// 8. What is to be seen and asked from outside: the wire, and the terminal.
 pub mod api;
 pub mod cli;

@@ -1,17 +1,26 @@
-//! Images: from a name in a manifest to layers on this disk.
+//! Turns an image into a root file system: what it is called, where it comes from, and its layers
+//! on the disk.
+//!
+//! Not here: how the layers get mounted (`containerizer`), and which image is needed when (`agent`).
 //!
 //! ```text
 //! image: ─► reference ─► pull ──► hosts, auth, registry ─┐
-//!                          │ └──► archive ───────────────┴─► image, platform ─► the store
+//!                          └────► archive ───────────────┤
+//!                                                        ▼
+//! registry, archive ─► Ingest: blobs, partial downloads ─► unpack ─► layers/<id>/fs
+//!                                                          commit ─► images/, names/
 //! ```
-//!
-//! Not here: what a container makes of its image's configuration, and its root file system's mount
-//! (`containerizer`); which images are in use (the agent).
 
 // What is asked for, and what it is.
 pub mod failure;
 pub mod image;
+pub mod platform;
 pub mod reference;
 // From a registry or a file.
 pub mod auth;
 pub mod pull;
+// On the disk.
+pub mod copy;
+pub mod store;
+mod tree;
+pub mod unpack;

@@ -14,10 +14,12 @@
 //! <https://github.com/distribution/reference> has them. Not here: which server answers for a host
 //! (`hosts`), and whether the image exists.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use oci_spec::image::{Digest, DigestAlgorithm};
 use serde::{Deserialize, Serialize};
 
 /// The host that a name without one is on.
@@ -29,11 +31,11 @@ pub const REPOSITORY_LEN_MAX: usize = 255;
 /// Longest tag (OCI distribution specification).
 pub const TAG_LEN_MAX: usize = 128;
 /// Longest name in a layout or an archive.
-pub const FILE_TAG_LEN_MAX: usize = 512;
+pub const FILE_TAG_LEN_MAX: usize = 255;
 /// Longest path to a layout or an archive, as `PATH_MAX` of Linux.
 pub const FILE_LEN_MAX: usize = 4095;
-/// Longest text of any kind.
-pub const TEXT_LEN_MAX: usize = FILE_LEN_MAX + FILE_TAG_LEN_MAX + 64;
+/// Longest text of any kind, also as canonical text: longer ones can't be kept.
+pub const TEXT_LEN_MAX: usize = 4096 + 256;
 /// Most of a wrong name that is repeated in a message.
 const SHOWN_LEN_MAX: usize = 128;
 
@@ -65,81 +67,9 @@ impl InvalidImage {
     }
 }
 
-/// The SHA-256 of some content: `sha256:` and 64 digits. Other algorithms, which the OCI image
-/// specification leaves to implementations, are refused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Digest([u8; 32]);
-
-impl Digest {
-    /// A digest from its bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// The 64 digits, as in the name of a file.
-    #[must_use]
-    pub fn hex(&self) -> String {
-        use fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
-            // Writing to a String cannot fail.
-            write!(hex, "{byte:02x}").unwrap_or_default();
-            hex
-        })
-    }
-}
-
-impl FromStr for Digest {
-    type Err = InvalidImage;
-    fn from_str(text: &str) -> Result<Self, InvalidImage> {
-        let refused = |fault: &str| InvalidImage::new(text, fault);
-        let Some((algorithm, hex)) = text.split_once(':') else {
-            return Err(refused(DIGEST_RULE));
-        };
-        if algorithm != "sha256" {
-            return Err(refused("only digests of the kind sha256 are supported"));
-        }
-        let digit = |b: u8| match b {
-            b'0'..=b'9' => Some(b - b'0'),
-            b'a'..=b'f' => Some(b - b'a' + 10),
-            _ => None,
-        };
-        let mut bytes = [0; 32];
-        if hex.len() != 64 {
-            return Err(refused(DIGEST_RULE));
-        }
-        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-            let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else {
-                return Err(refused(DIGEST_RULE));
-            };
-            *byte = high << 4 | low;
-        }
-        Ok(Self(bytes))
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// An image in a registry. The text is canonical: host and repository are always there, and a tag
 /// or a digest.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reference {
     host: String,
@@ -169,8 +99,8 @@ impl Reference {
 
     /// The digest of the manifest or the index, which decides if it is there.
     #[must_use]
-    pub fn digest(&self) -> Option<Digest> {
-        self.digest
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
     }
 
     /// Host and repository: `docker.io/library/nginx`.
@@ -182,7 +112,7 @@ impl Reference {
     /// What the registry is asked for: the digest, or the tag.
     #[must_use]
     pub fn identifier(&self) -> String {
-        match (self.digest, &self.tag) {
+        match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
             (None, tag) => tag.clone().unwrap_or_else(|| "latest".into()),
         }
@@ -215,13 +145,27 @@ impl FromStr for Reference {
     }
 }
 
+impl PartialOrd for Reference {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Reference {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |a: &Self| (a.host.clone(), a.repository.clone(), a.tag.clone());
+        let digest = |a: &Self| a.digest.as_ref().map(|digest| digest.as_ref().to_owned());
+        key(self).cmp(&key(other)).then_with(|| digest(self).cmp(&digest(other)))
+    }
+}
+
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.host, self.repository)?;
         if let Some(tag) = &self.tag {
             write!(f, ":{tag}")?;
         }
-        self.digest.map_or(Ok(()), |digest| write!(f, "@{digest}"))
+        self.digest.as_ref().map_or(Ok(()), |digest| write!(f, "@{digest}"))
     }
 }
 
@@ -299,7 +243,12 @@ impl ImageSource {
 impl FromStr for ImageSource {
     type Err = InvalidImage;
     fn from_str(text: &str) -> Result<Self, InvalidImage> {
-        parse_source(text).map_err(|fault| InvalidImage::new(text, fault))
+        let source = parse_source(text).map_err(|fault| InvalidImage::new(text, fault))?;
+        if source.to_string().len() > TEXT_LEN_MAX {
+            let fault = format!("the name with all its parts is longer than {TEXT_LEN_MAX} bytes");
+            return Err(InvalidImage::new(text, fault));
+        }
+        Ok(source)
     }
 }
 
@@ -372,7 +321,7 @@ macro_rules! text_serde {
     )*};
 }
 
-text_serde!(Digest, Reference, ImageSource);
+text_serde!(Reference, ImageSource);
 
 fn parse_source(text: &str) -> Result<ImageSource, String> {
     if text.len() > TEXT_LEN_MAX {
@@ -487,7 +436,7 @@ fn parse_reference(text: &str) -> Result<Reference, String> {
     if is_id && digest.is_none() && tag.is_none() && rest == text {
         return Err(format!("this is the id of an image, not its name: write NAME@sha256:{path}"));
     }
-    let tag = match (tag, digest) {
+    let tag = match (tag, &digest) {
         (None, None) => Some("latest".to_owned()),
         (tag, _) => tag.map(str::to_owned),
     };
@@ -589,7 +538,11 @@ fn parse_host(text: &str) -> Result<String, String> {
 }
 
 fn parse_digest(text: &str) -> Result<Digest, String> {
-    text.parse().map_err(|wrong: InvalidImage| format!("after `@`: {}", wrong.fault))
+    let digest: Digest = text.parse().map_err(|_| format!("after `@`: {DIGEST_RULE}"))?;
+    match digest.algorithm() {
+        DigestAlgorithm::Sha256 | DigestAlgorithm::Sha384 | DigestAlgorithm::Sha512 => Ok(digest),
+        other => Err(format!("digests of the kind {other} can't be verified: {DIGEST_RULE}")),
+    }
 }
 
 fn check_tag(tag: &str) -> Result<(), String> {

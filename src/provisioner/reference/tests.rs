@@ -89,7 +89,7 @@ fn a_refusal_says_what_to_write_instead() {
     refused("nginx:-a", "the tag is wrong");
     refused(&format!("nginx:{}", "a".repeat(129)), "the tag is wrong");
     refused("nginx@sha256:12", "after `@`: a digest is `sha256:`");
-    refused("nginx@md5:12", "kind sha256");
+    refused("nginx@md5:12", "kind md5");
     refused(&format!("nginx@sha256:{}", HEX.to_uppercase()), "after `@`");
     refused(HEX, "the id of an image");
     refused("a//b", "one `/`");
@@ -114,10 +114,12 @@ fn a_refusal_says_what_to_write_instead() {
     refused("oci:/a:", "nothing follows");
     refused("oci:/a:b c", "a tag in a layout");
     refused("oci:/a\n", "control character");
+    refused(&format!("oci:/{}", "a".repeat(4095)), "the path is longer");
+    refused(&format!("docker-archive:/{}:{}", "a".repeat(4090), "b".repeat(240)), "all its parts");
     refused("docker-archive:/a:B", "write `b`");
     refused(&format!("docker-archive:/a:b@sha256:{HEX}"), "know no digests");
     refused("containers-storage:a", "is not supported");
-    refused(&"x y".repeat(10_000), "longer than 4671 bytes");
+    refused(&"x y".repeat(10_000), "longer than 4352 bytes");
     let long = "x y".repeat(1_000).parse::<ImageSource>().unwrap_err();
     assert!(long.to_string().len() < 400, "{long}");
 }

@@ -1,0 +1,1 @@
+//! Unpacked layers on the disk.

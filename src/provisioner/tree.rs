@@ -1,0 +1,1 @@
+//! The tree that layers on top of each other make.
