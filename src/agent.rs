@@ -18,6 +18,8 @@ use crate::config::{AgentConfig, Live, Reserve};
 use crate::executor::client::{ExecutorProgram, ProgramError};
 use crate::manifest::watcher::{WatchOptions, Watcher};
 use crate::metrics::Metrics;
+use crate::provisioner::pull::{Provisioner, PullOptions};
+use crate::provisioner::store::{Contention, Store as ImageStore, StoreError as ImageStoreError};
 use crate::reconciler::{Node, Requests};
 use crate::state::paths::Paths;
 use crate::state::store::{
@@ -90,6 +92,9 @@ pub enum AgentError {
     /// The store can't be used.
     #[error("can't use the store")]
     Store(#[source] StoreError),
+    /// The images can't be used.
+    #[error("can't use the store of images")]
+    Images(#[source] ImageStoreError),
     /// The cgroups can't be used.
     #[error("can't use cgroups")]
     Cgroups(#[source] CgroupError),
@@ -144,11 +149,14 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let program = Arc::new(ExecutorProgram::open(&executor).map_err(AgentError::Executor)?);
     let holder = Holder { exe: program.as_fd(), argv: &[c"roost-executor".into(), c"park".into()] };
     let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
+    let image_store = ImageStore::open(&paths.images(), Contention::Refuse);
+    let image_store = image_store.map_err(AgentError::Images)?;
     let saved_events = contents.events.clone();
     let build = program.build().to_owned();
     let mut found = recover::find(contents, &paths, &cgroups, boot, build, node(&live))
         .map_err(AgentError::Recover)?;
     recover::find_successors(&mut found.actual, &mut store).map_err(AgentError::Store)?;
+    found.actual.images.here = images::here(&image_store);
 
     let directories: Vec<String> = pods.iter().map(|path| path.display().to_string()).collect();
     let view = first_view(&config, &cgroups, store_text.as_ref());
@@ -198,7 +206,8 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     tokio::spawn(log_volume::keep(paths.clone(), service.subscribe()));
     tokio::spawn(crate::api::serve(listener, service));
     let manifests = Manifests::unread(&directories, live.strict);
-    let images = Images::new(provisioner, context.updates.clone());
+    let provisioner = Provisioner::new(image_store.clone(), PullOptions::default());
+    let images = Images::new(image_store, provisioner, context.updates.clone());
     let core = Core::new(context, found.actual, manifests, publisher, link_events, images, config);
     let inputs = Inputs { observations, updates: updates_in, links, requests: requests_in };
     let (reloaded, reloads) = mpsc::channel(1);

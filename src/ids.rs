@@ -107,18 +107,6 @@ text_id!(
     |text| text.len() <= NAME_LEN_MAX && text.split('.').all(is_label)
 );
 
-text_id!(
-    /// An unpacked layer together with those below it: the first 100 bits of its `ChainID` (OCI
-    /// image specification, config.md) in base32, the name of its directory. Short, because the
-    /// names of all layers of an image have to fit into one page (mount(2)).
-    LayerId, "layer id", "must be 20 letters a-z or digits 2-7",
-    |text| text.len() == LAYER_ID_LEN
-        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))
-);
-
-/// Characters of a [`LayerId`].
-pub const LAYER_ID_LEN: usize = 20;
-
 /// The key of a pod: `namespace/name`. What a manifest asks for; outlives its instances.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

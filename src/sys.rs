@@ -627,6 +627,19 @@ pub fn set_interface_up(name: &str) -> io::Result<()> {
     checked(c_long::from(result)).map(|_| ())
 }
 
+/// Sends a signal to the process of a pidfd (pidfd_send_signal(2)). Like rustix's, which takes no
+/// real-time signals.
+///
+/// # Errors
+/// ESRCH if it has ended; EINVAL if there is no such signal.
+pub fn signal_process(pidfd: BorrowedFd<'_>, signal: u8) -> io::Result<()> {
+    let (fd, signal) = (pidfd.as_raw_fd(), c_int::from(signal));
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open, and without an information the kernel makes one.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, 0) };
+    checked(result).map(|_| ())
+}
+
 /// Most groups of a peer that are looked at: more are an error. The kernel allows 65536
 /// (`NGROUPS_MAX`), of which nobody has more than a few.
 const PEER_GROUPS_MAX: usize = 1024;

@@ -27,6 +27,9 @@ use roost::sys::{self, CloneRequest, Cloned};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
+#[path = "containerizer/images.rs"]
+mod images;
+
 type Check = (&'static str, fn(&Scene));
 
 macro_rules! checks {
@@ -80,7 +83,8 @@ fn main() -> ExitCode {
         return if run("bench", bench) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
-    let selected = CHECKS.iter().filter(|(name, _)| filter.is_none_or(|part| name.contains(part)));
+    let all = CHECKS.iter().chain(images::CHECKS);
+    let selected = all.filter(|(name, _)| filter.is_none_or(|part| name.contains(part)));
     let (passed, failed): (Vec<_>, Vec<_>) =
         selected.map(|(name, check)| (name, run(name, *check))).partition(|(_, passed)| *passed);
     for (name, _) in &failed {

@@ -1,7 +1,9 @@
 //! Events: what happened to pods, in the words that Kubernetes uses for the same things.
 
+use super::images::Note;
 use crate::clock::WallTime;
 use crate::executor::protocol::{ContainerReport, ContainerStatus, PodReport};
+use crate::ids::PodName;
 use crate::state::record::{Exit, Outcome, PodRecord, RecordPhase};
 use crate::state::store::{EventKind, EventRecord};
 
@@ -35,6 +37,15 @@ pub(super) fn about(
     message: &str,
 ) -> EventRecord {
     EventRecord::once(at, Some((&record.name, Some(record.id))), kind, reason, message)
+}
+
+/// What is to be said of an image that a pod got.
+pub(super) fn of_image(pod: &PodName, note: &Note, at: WallTime) -> EventRecord {
+    let (kind, reason, text) = match note {
+        Note::Pulled(text) => (EventKind::Normal, "Pulled", text),
+        Note::NotRefreshed(text) => (EventKind::Warning, "ImageNotRefreshed", text),
+    };
+    EventRecord::once(at, Some((pod, None)), kind, reason, text)
 }
 
 /// What happened between two reports. The first report that an agent gets from an executor tells

@@ -9,7 +9,7 @@
 //! A search that fails goes on by itself, ever more slowly. Not here: whether a pod may become what
 //! it wants (`reconciler::images`), and getting an image (`provisioner`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use crate::provisioner::auth::Credentials;
 use crate::provisioner::failure::{ProvisionError, PullReason, Retry};
 use crate::provisioner::pull::{Had, Provisioner};
 use crate::provisioner::reference::{ImageSource, PullPolicy};
+use crate::provisioner::store::{ImageId, Store};
 use crate::reconciler::{ActualState, ImageTrouble, Sought};
 
 /// A search that takes no longer is not worth a word.
@@ -39,6 +40,7 @@ const RETRY_MAX: Millis = Millis::from_secs(300);
 /// The searches, and what they found.
 #[derive(Debug)]
 pub(super) struct Images {
+    store: Store,
     provisioner: Provisioner,
     searches: BTreeMap<PodName, Search>,
     searches_made: u64,
@@ -88,8 +90,14 @@ impl Found {
 enum News {
     /// It takes a while.
     Pulling(String),
-    Failed { trouble: ImageTrouble, text: String },
-    All { images: Vec<(ImageSource, Arc<ResolvedImage>)>, notes: Vec<Note> },
+    Failed {
+        trouble: ImageTrouble,
+        text: String,
+    },
+    All {
+        images: Vec<(ImageSource, Arc<ResolvedImage>)>,
+        notes: Vec<Note>,
+    },
 }
 
 /// Something worth an event of the pod.
@@ -102,8 +110,13 @@ pub(super) enum Note {
 }
 
 impl Images {
-    pub(super) fn new(provisioner: Provisioner, updates: mpsc::Sender<Update>) -> Self {
+    pub(super) fn new(
+        store: Store,
+        provisioner: Provisioner,
+        updates: mpsc::Sender<Update>,
+    ) -> Self {
         Self {
+            store,
             provisioner,
             searches: BTreeMap::new(),
             searches_made: 0,
@@ -153,7 +166,7 @@ impl Images {
             }
             News::All { images, notes } => {
                 actual.images.sought.remove(&pod);
-                actual.images.here.extend(images.iter().map(|(_, image)| image.id));
+                actual.images.here.extend(images.iter().map(|(_, image)| image.id.clone()));
                 if let Some(search) = self.searches.remove(&pod) {
                     let digest = Revision::of(&search.of).digest();
                     self.found.insert(pod, Resolution { digest, images });
@@ -165,7 +178,7 @@ impl Images {
 
     /// Images may have come or gone without a search.
     pub(super) fn look_again(&mut self, actual: &mut ActualState) {
-        actual.images.here = self.provisioner.present();
+        actual.images.here = here(&self.store);
         self.news.send_modify(|count| *count += 1);
     }
 
@@ -189,6 +202,11 @@ impl Images {
             is_of_use
         });
     }
+}
+
+/// The images of a store.
+pub(super) fn here(store: &Store) -> BTreeSet<ImageId> {
+    store.images().iter().map(|image| image.id.clone()).collect()
 }
 
 /// Tells the loop how a search goes.
@@ -270,9 +288,9 @@ async fn find_all(
         }?;
         match got.had {
             Had::Present | Had::Unchanged => {}
-            Had::Unreachable { why } => notes.push(Note::NotRefreshed(format!(
-                "image {name} is used as it is here: {why}"
-            ))),
+            Had::Unreachable { why } => {
+                notes.push(Note::NotRefreshed(format!("image {name} is used as it is here: {why}")))
+            }
             Had::Pulled { bytes } => {
                 notes.push(Note::Pulled(format!("pulled image {name} ({bytes} bytes)")));
             }
@@ -300,7 +318,7 @@ fn wanted(image: &Image) -> (ImageSource, PullPolicy) {
                 PullPolicy::Always | PullPolicy::IfNotPresent => PullPolicy::IfNotPresent,
                 PullPolicy::Never => PullPolicy::Never,
             };
-            (ImageSource::Registry(reference.at(resolved.manifest)), policy)
+            (ImageSource::Registry(reference.at(resolved.manifest.clone())), policy)
         }
         (source, _) => (source.clone(), *pull),
     }
@@ -313,14 +331,19 @@ fn resolved(image: &crate::provisioner::image::Image) -> Result<ResolvedImage, P
     let working_dir = working_dir.map(str::parse).transpose().map_err(|error| {
         ProvisionError::lasting(format!("the image's WorkingDir can't be used: {error}"))
     })?;
+    let stop_signal = Some(config.stop_signal.as_str()).filter(|signal| !signal.is_empty());
+    let stop_signal = stop_signal.map(str::parse).transpose().map_err(|error| {
+        ProvisionError::lasting(format!("the image's StopSignal can't be used: {error}"))
+    })?;
     Ok(ResolvedImage {
-        id: image.id,
-        manifest: image.manifest,
+        id: image.id.clone(),
+        manifest: image.manifest.clone(),
         layers: image.layers.clone(),
         entrypoint: config.entrypoint.clone(),
         cmd: config.cmd.clone(),
         env: config.env.clone(),
         user: config.user.clone(),
         working_dir,
+        stop_signal,
     })
 }

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::events;
-use super::service::{AgentView, ExecutorView, Notice, PodView, Snapshot, Waits};
+use super::service::{AgentView, ExecutorView, Notice, PodView, Snapshot, Waiting, Waits};
 use crate::clock::WallTime;
 use crate::config::Live;
 use crate::ids::{PodId, PodName};
@@ -15,6 +15,7 @@ use crate::manifest::desired::DesiredState;
 use crate::manifest::revision::Revision;
 use crate::reconciler::{
     ActualPod, ActualState, Alarm, ExecutorState, Key, Node, PassedOver, Plan, Requests, Wait,
+    WaitReason,
 };
 use crate::state::record::{Accepted, Losses, ManifestFile, PodRecord, RecordPhase};
 use crate::state::store::{EVENTS_MAX, EventKind, EventRecord};
@@ -358,12 +359,10 @@ impl Publisher {
                 self.stale |= self.waiting.remove(&name).is_some();
                 continue;
             };
-            if !old.contains_key(&name) {
+            if let Some((kind, reason)) = news_of_wait(old.get(&name), wait) {
                 let text = format!("{} waits: it {}", wait.source, wait.why);
-                tracing::info!(pod = %name, why = wait.why, "waits for room");
-                let about = Some((&name, None));
-                let kind = EventKind::Warning;
-                let event = EventRecord::once(now, about, kind, "FailedScheduling", &text);
+                tracing::info!(pod = %name, why = wait.why, "a pod waits");
+                let event = EventRecord::once(now, Some((&name, None)), kind, &reason, &text);
                 self.add_event(event, Saved::No);
             }
             if actual.pods.values().any(|pod| pod.name() == Some(&name)) {
@@ -413,8 +412,28 @@ impl Publisher {
         };
         let spec = pod.spec.as_ref().map(|stored| stored.spec.clone());
         let waits = self.waits.get(&record.name);
-        let waits = waits.map(|wait| Waits::Revision(format!("{} {}", wait.source, wait.why)));
+        let waits = waits.map(|wait| Waits {
+            who: Waiting::Revision,
+            reason: wait.reason,
+            why: format!("{} {}", wait.source, wait.why),
+        });
         Some(PodView { version: 0, record, spec, report, executor, problems, waits })
+    }
+}
+
+/// What kind of event it is that a pod waits, if that is one: what is only looked for is none.
+fn news_of_wait(old: Option<&Wait>, new: &Wait) -> Option<(EventKind, String)> {
+    let is_same = old.is_some_and(|old| old.reason == new.reason);
+    match new.reason {
+        WaitReason::Room if old.is_some() => None,
+        WaitReason::Room => Some((EventKind::Warning, "FailedScheduling".to_owned())),
+        WaitReason::Images { is_pulling: false } => None,
+        WaitReason::Images { is_pulling: true } if is_same => None,
+        WaitReason::Images { is_pulling: true } => Some((EventKind::Normal, "Pulling".to_owned())),
+        WaitReason::Trouble(trouble) => {
+            let is_news = old.is_none_or(|old| old.why != new.why);
+            is_news.then(|| (EventKind::Warning, trouble.to_string()))
+        }
     }
 }
 
@@ -451,7 +470,7 @@ fn waiting(
         report: None,
         executor: ExecutorView::Absent,
         problems: Vec::new(),
-        waits: Some(Waits::Pod(wait.why.clone())),
+        waits: Some(Waits { who: Waiting::Pod, reason: wait.reason, why: wait.why.clone() }),
     }
 }
 

@@ -74,8 +74,11 @@ impl Core {
                     let _gone = answer.send(found.map_err(|error| super::chain(&error)));
                 });
             }
-            Request::Restart { name, answer } => match self.instance_of(&name) {
-                Ok(record) => self.ask(record.id, &name, Asked::Restart, answer),
+            Request::Restart { name, answer } => match self.instance_of(&name).map(|r| r.id) {
+                Ok(id) => {
+                    self.forget_images(&name);
+                    self.ask(id, &name, Asked::Restart, answer);
+                }
                 Err(refused) => {
                     let _gone = answer.send(Err(refused));
                 }

@@ -21,7 +21,7 @@ pub use super::inspect::{Draft, TooLarge};
 pub use super::put::NewManifest;
 pub use super::usage::{ContainerUsage, Detail, Readings};
 pub use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport};
-pub use crate::reconciler::{Alarm, Node, Requests};
+pub use crate::reconciler::{Alarm, ImageTrouble, Node, Requests, WaitReason};
 pub use crate::state::record::{
     Accepted, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome, PodRecord,
     RecordPhase, TerminationCause,
@@ -73,7 +73,7 @@ pub struct PodView {
     pub executor: ExecutorView,
     /// Faults of the manifest that has the pod, and why a step for it failed last.
     pub problems: Vec<String>,
-    /// Whether it waits for room on the node.
+    /// Whether it waits for room on the node, or for its images.
     pub waits: Option<Waits>,
 }
 
@@ -90,13 +90,24 @@ pub struct Notice {
     pub line: String,
 }
 
-/// A pod waits for room on the node.
+/// A pod waits for room on the node, or for its images.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Waits {
+pub struct Waits {
+    /// What waits.
+    pub who: Waiting,
+    /// For what.
+    pub reason: WaitReason,
+    /// The same for people.
+    pub why: String,
+}
+
+/// What of a pod waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
     /// The pod as a whole: there is no instance, and its record is made up to show it.
-    Pod(String),
+    Pod,
     /// Its newest revision; the one before runs on.
-    Revision(String),
+    Revision,
 }
 
 /// What is known of an executor.

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::events;
 use super::link::{LinkHandle, TellError};
 use super::requests::RollBackAsk;
+use super::{events, images};
 use crate::cgroup::{CgroupBase, CgroupError, PodCgroup};
 use crate::clock::WallTime;
 use crate::executor::boot::{Boot, LogLimits};

@@ -27,7 +27,9 @@ use crate::cgroup::{ContainerCgroup, Events};
 use crate::clock::WallTime;
 use crate::containerizer::native::{Gate, Launched, STATUS_LEN_MAX};
 use crate::ids::{Attempt, ContainerName};
+use crate::manifest::pod::StopSignal;
 use crate::state::record::Exit;
+use crate::sys;
 
 /// Output is read in pieces as large as this, so that no container keeps others waiting.
 pub(super) const READ_LEN: usize = 16 << 10;
@@ -327,12 +329,13 @@ impl Run {
     }
 
     /// Sends the stop signal to the first process.
-    pub(super) fn stop(&self) {
+    pub(super) fn stop(&self, signal: StopSignal) {
         let (Stage::Setup { process, .. } | Stage::Running { process }) = &self.stage else {
             return;
         };
-        match pidfd_send_signal(&process.pidfd, Signal::TERM) {
-            Ok(()) | Err(Errno::SRCH) => {}
+        match sys::signal_process(process.pidfd.as_fd(), signal.number()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
             Err(error) => journal::note(format_args!("{self}: can't stop it: {error}")),
         }
     }

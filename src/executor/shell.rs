@@ -39,7 +39,7 @@ use super::wire::{Received, WireError};
 use crate::cgroup::{CgroupError, ContainerCgroup, PodCgroup, PodLimits};
 use crate::clock::{BootId, BootTime, Millis, WallTime};
 use crate::ids::{Attempt, ContainerName};
-use crate::manifest::pod::{PodSpec, Resources};
+use crate::manifest::pod::{ContainerSpec, PodSpec, Resources, StopSignal};
 use crate::manifest::revision::Hash;
 use crate::state::checkpoint::{AttemptFile, ExitFile, Format};
 use crate::state::paths::EXECUTOR_SOCKET;
@@ -378,8 +378,10 @@ impl Shell {
                 self.launch(container, attempt, hash, streak);
             }
             Effect::Stop { container, attempt } => {
+                let spec = self.machine.spec().and_then(|spec| spec.container(&container));
+                let signal = spec.map_or(StopSignal::TERM, ContainerSpec::stop_signal);
                 if let Some((_, run)) = self.find_run(&container, attempt) {
-                    run.stop();
+                    run.stop(signal);
                 }
             }
             Effect::Kill { container, attempt } => {

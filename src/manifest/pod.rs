@@ -18,8 +18,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Millis;
-use crate::ids::{ContainerName, LayerId, PodName, VolumeName};
-use crate::provisioner::reference::{Digest, ImageSource, PullPolicy};
+use crate::ids::{ContainerName, PodName, VolumeName};
+use crate::provisioner::reference::{ImageSource, PullPolicy};
+use crate::provisioner::store::{ImageId, LayerId};
 
 /// A pod as it shall run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,9 +209,9 @@ pub struct Image {
 #[serde(deny_unknown_fields)]
 pub struct ResolvedImage {
     /// Which image: the digest of its configuration.
-    pub id: Digest,
+    pub id: ImageId,
     /// The digest of its manifest, as registries know it.
-    pub manifest: Digest,
+    pub manifest: oci_spec::image::Digest,
     /// Its layers, the lowest first.
     pub layers: Vec<LayerId>,
     /// `Entrypoint`.
@@ -223,6 +224,78 @@ pub struct ResolvedImage {
     pub user: String,
     /// `WorkingDir`.
     pub working_dir: Option<AbsolutePath>,
+    /// `StopSignal`.
+    pub stop_signal: Option<StopSignal>,
+}
+
+/// A signal that asks a program to end, by its number (signal(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct StopSignal(u8);
+
+/// A text or number that is no [`StopSignal`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no signal: write its name, as `SIGTERM` or `SIGRTMIN+3`, or a number up to 64")]
+pub struct InvalidSignal(String);
+
+impl StopSignal {
+    /// `SIGTERM`, where nothing else is asked for.
+    pub const TERM: Self = Self(15);
+    /// `SIGRTMIN` and `SIGRTMAX` of the C library, which keeps two for itself.
+    const REAL_TIME: [u8; 2] = [34, 64];
+    /// The names of the others, from 1 on; the same on x86-64 and arm64.
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+
+    /// Its number.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u8> for StopSignal {
+    type Error = InvalidSignal;
+    fn try_from(number: u8) -> Result<Self, InvalidSignal> {
+        let valid = (1..=Self::REAL_TIME[1]).contains(&number);
+        if valid { Ok(Self(number)) } else { Err(InvalidSignal(number.to_string())) }
+    }
+}
+
+impl From<StopSignal> for u8 {
+    fn from(signal: StopSignal) -> u8 {
+        signal.0
+    }
+}
+
+impl FromStr for StopSignal {
+    type Err = InvalidSignal;
+    fn from_str(text: &str) -> Result<Self, InvalidSignal> {
+        let refused = || InvalidSignal(text.chars().take(32).collect());
+        if let Ok(number) = text.parse::<u8>() {
+            return Self::try_from(number);
+        }
+        let name = text.to_ascii_uppercase();
+        let name = name.strip_prefix("SIG").unwrap_or(&name);
+        if let Some(at) = Self::NAMES.iter().position(|known| *known == name) {
+            return u8::try_from(at + 1).map(Self).map_err(|_| refused());
+        }
+        let [first, last] = Self::REAL_TIME;
+        let beyond = |rest: &str, sign: char| match rest {
+            "" => Some(0),
+            rest => rest.strip_prefix(sign)?.parse::<u8>().ok(),
+        };
+        let number = if let Some(rest) = name.strip_prefix("RTMIN") {
+            beyond(rest, '+').and_then(|more| first.checked_add(more))
+        } else {
+            let less = name.strip_prefix("RTMAX").and_then(|rest| beyond(rest, '-'));
+            less.and_then(|less| last.checked_sub(less))
+        };
+        number.filter(|number| (first..=last).contains(number)).map(Self).ok_or_else(refused)
+    }
 }
 
 /// One of `spec.containers`. No image means the host's own root file system, read-only.
@@ -259,6 +332,15 @@ pub struct ContainerSpec {
     /// `ports`, in the order of the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<ContainerPort>,
+}
+
+impl ContainerSpec {
+    /// What asks its program to end.
+    #[must_use]
+    pub fn stop_signal(&self) -> StopSignal {
+        let resolved = self.image.as_ref().and_then(|image| image.resolved.as_ref());
+        resolved.and_then(|image| image.stop_signal).unwrap_or(StopSignal::TERM)
+    }
 }
 
 /// One of `ports`.
@@ -400,6 +482,17 @@ impl fmt::Debug for AbsolutePath {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        let texts =
+            ["TERM", "sigquit", "SIGSYS", "9", "RTMIN+3", "SIGRTMIN", "RTMAX-1", "SIGRTMAX"];
+        let numbers = texts.map(|text| text.parse::<StopSignal>().unwrap().number());
+        assert_eq!(numbers, [15, 3, 31, 9, 37, 34, 63, 64]);
+        for bad in ["", "SIG", "0", "65", "RTMIN-1", "RTMIN+31", "RTMAX+1", "RTMAX-31", "-1"] {
+            bad.parse::<StopSignal>().unwrap_err();
+        }
+    }
 
     #[test]
     fn paths_are_normal_or_refused() {

@@ -109,3 +109,10 @@ impl Provisioner {
         Vec::new()
     }
 }
+
+impl Provisioner {
+    /// tmp
+    pub fn new(_store: super::store::Store, options: PullOptions) -> Self {
+        Self { options }
+    }
+}

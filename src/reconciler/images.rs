@@ -11,13 +11,13 @@ use std::fmt;
 use super::plan::WaitReason;
 use crate::ids::PodName;
 use crate::manifest::pod::PodSpec;
-use crate::provisioner::reference::Digest;
+use crate::provisioner::store::ImageId;
 
 /// What is known of images.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Images {
     /// Those with all their layers.
-    pub here: BTreeSet<Digest>,
+    pub here: BTreeSet<ImageId>,
     /// How far the search for a pod's images has come; absent while it has said nothing yet.
     pub sought: BTreeMap<PodName, Sought>,
 }
@@ -89,8 +89,12 @@ impl Refusal<'_> {
     pub(super) fn in_words(self) -> (String, WaitReason) {
         match self {
             Self::Room(why) => (why.to_owned(), WaitReason::Room),
-            Self::Unclear => ("looks for its images".to_owned(), WaitReason::Images),
-            Self::Images(Sought::Pulling(text)) => (text.clone(), WaitReason::Images),
+            Self::Unclear => {
+                ("looks for its images".to_owned(), WaitReason::Images { is_pulling: false })
+            }
+            Self::Images(Sought::Pulling(text)) => {
+                (text.clone(), WaitReason::Images { is_pulling: true })
+            }
             Self::Images(Sought::Failed { trouble, text }) => {
                 (text.clone(), WaitReason::Trouble(*trouble))
             }

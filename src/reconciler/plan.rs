@@ -58,7 +58,10 @@ pub enum WaitReason {
     /// Room on the node.
     Room,
     /// Images that are being looked for.
-    Images,
+    Images {
+        /// Whether they turned out not to be here.
+        is_pulling: bool,
+    },
     /// Images that could not be got so far.
     Trouble(ImageTrouble),
 }

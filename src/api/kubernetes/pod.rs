@@ -3,7 +3,8 @@
 use super::types::{Condition, ContainerState, ObjectMeta, Pod, PodExtra, PodStatus};
 use super::{Context, spec, status};
 use crate::agent::service::{
-    ContainerStatus, ExecutorView, Outcome, PodView, RecordPhase, TerminationCause, Waits,
+    ContainerStatus, ExecutorView, Outcome, PodView, RecordPhase, TerminationCause, WaitReason,
+    Waiting, Waits,
 };
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::manifest::pod::{PodSpec, Resources};
@@ -78,9 +79,7 @@ fn pod_status(view: &PodView, context: &Context) -> PodStatus {
     let phase = phase(view, &containers, context);
     let number = view.report.as_ref().map_or(0, |report| report.number);
     let problem = problem(view);
-    let waits = view.waits.as_ref().map(|waits| match waits {
-        Waits::Pod(why) | Waits::Revision(why) => why.clone(),
-    });
+    let waits = view.waits.as_ref().map(|waits| waits.why.clone());
     let messages: Vec<String> = waits.into_iter().chain(view.problems.iter().cloned()).collect();
     PodStatus {
         phase: phase.to_owned(),
@@ -121,8 +120,11 @@ fn extra(view: &PodView) -> PodExtra {
 
 /// What is wrong with the pod, in one word.
 fn problem(view: &PodView) -> Option<&'static str> {
-    if view.waits.is_some() {
-        return Some(UNSCHEDULABLE);
+    match &view.waits {
+        Some(Waits { reason: WaitReason::Room, .. }) => return Some(UNSCHEDULABLE),
+        // Its containers say it.
+        Some(Waits { who: Waiting::Pod, .. }) => return None,
+        Some(Waits { who: Waiting::Revision, .. }) | None => {}
     }
     let source = view.record.source.to_string();
     // Faults begin with their place; that another file claims the pod too names this one.
@@ -207,7 +209,7 @@ fn conditions(
         condition
     };
     let mut scheduled = condition("PodScheduled", true, &created_at);
-    if let Some(Waits::Pod(why)) = &view.waits {
+    if let Some(Waits { who: Waiting::Pod, reason: WaitReason::Room, why }) = &view.waits {
         scheduled.status = "False".to_owned();
         scheduled.reason = Some(UNSCHEDULABLE.to_owned());
         scheduled.message = Some(why.clone());
@@ -234,22 +236,27 @@ fn conditions(
 /// Says so if the pod is not what its manifest asks for, although that is without fault.
 fn behind(view: &PodView) -> Option<Condition> {
     let (reason, message) = match (&view.waits, view.record.held) {
-        (Some(Waits::Revision(why)), _) => {
-            (UNSCHEDULABLE, format!("{why}; the revision before it goes on"))
+        (Some(Waits { who: Waiting::Revision, reason, why }), _) => {
+            let reason = match reason {
+                WaitReason::Room => UNSCHEDULABLE.to_owned(),
+                WaitReason::Images { .. } => "Pulling".to_owned(),
+                WaitReason::Trouble(trouble) => trouble.to_string(),
+            };
+            (reason, format!("{why}; the revision before it goes on"))
         }
         (_, Some(held)) => (
-            "RolledBack",
+            "RolledBack".to_owned(),
             format!(
                 "rolled back to revision {}; waiting for a change of {}",
                 held.to, view.record.source
             ),
         ),
-        (Some(Waits::Pod(_)) | None, None) => return None,
+        (Some(Waits { who: Waiting::Pod, .. }) | None, None) => return None,
     };
     Some(Condition {
         kind: "UpToDate".to_owned(),
         status: "False".to_owned(),
-        reason: Some(reason.to_owned()),
+        reason: Some(reason),
         message: Some(message),
         last_transition_time: Some(view.record.accepted.at.rfc3339()),
     })

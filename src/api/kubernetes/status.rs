@@ -6,14 +6,34 @@ use super::types::{
     StateWaiting,
 };
 use crate::agent::service::{
-    ContainerReport, ContainerStatus, Exit, LastRun, PodView, RecordPhase,
+    ContainerReport, ContainerStatus, Exit, LastRun, PodView, RecordPhase, WaitReason, Waiting,
+    Waits,
 };
 use crate::clock::{BootTime, Millis};
 use crate::ids::{Attempt, ContainerName};
+use crate::manifest::pod::Image;
 
 /// In the order of the manifest; without one, by name.
 pub(super) fn containers(view: &PodView, context: &Context) -> Vec<Shown> {
-    names(view).into_iter().map(|name| container(view, &name, context)).collect()
+    let shown = |name: ContainerName| {
+        let mut shown = container(view, &name, context);
+        let spec = view.spec.as_ref().and_then(|spec| spec.container(&name));
+        if let Some(image) = spec.and_then(|spec| spec.image.as_ref()) {
+            shown.image = image.source.to_string();
+            shown.image_id = image_id(image);
+        }
+        shown
+    };
+    names(view).into_iter().map(shown).collect()
+}
+
+/// Which image it is, in a form that names it in its registry where it comes from one.
+fn image_id(image: &Image) -> String {
+    match (&image.resolved, image.source.reference()) {
+        (Some(resolved), Some(reference)) => format!("{}@{}", reference.name(), resolved.manifest),
+        (Some(resolved), None) => resolved.id.to_string(),
+        (None, _) => String::new(),
+    }
 }
 
 /// Whether the instance may run although its executor has not reported to this agent yet.
@@ -51,9 +71,17 @@ fn container(view: &PodView, name: &ContainerName, context: &Context) -> Shown {
             ),
             ..empty(name)
         },
-        (RecordPhase::Active, None) => {
-            Shown { state: waiting("ContainerCreating", None), ..empty(name) }
-        }
+        (RecordPhase::Active, None) => match &view.waits {
+            Some(Waits { who: Waiting::Pod, reason: WaitReason::Trouble(trouble), why }) => {
+                Shown { state: waiting(&trouble.to_string(), Some(why)), ..empty(name) }
+            }
+            Some(Waits { who: Waiting::Pod, reason: WaitReason::Images { .. }, why }) => {
+                Shown { state: waiting("ContainerCreating", Some(why)), ..empty(name) }
+            }
+            Some(Waits { .. }) | None => {
+                Shown { state: waiting("ContainerCreating", None), ..empty(name) }
+            }
+        },
         (RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. }, None) => {
             through(view, name, None)
         }

@@ -152,9 +152,9 @@ object! {
         restart_count: u32,
         /// Whether it was started.
         started: bool,
-        /// Empty: the root file system of the host.
+        /// As the manifest names it; empty for the root file system of the host.
         image: String,
-        /// Empty, like `image`.
+        /// Which image that is, once it is known.
         #[serde(rename = "imageID")]
         image_id: String,
         /// `roost://<pod>/<container>/<run>`.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::inspect::manifest;
 use super::{pod_name, refusal};
-use crate::agent::service::{Accepted, KeptRevision, ManifestFile, PodView, Waits};
+use crate::agent::service::{Accepted, KeptRevision, ManifestFile, PodView, Waiting, Waits};
 use crate::api::failure::Failure;
 use crate::api::routes::{BODY_LEN_MAX, Shared, find};
 use crate::manifest::pod::PodSpec;
@@ -79,8 +79,8 @@ fn items(kept: &[KeptRevision], view: &PodView) -> Vec<Value> {
         .collect();
     match view.waits {
         // There is none yet.
-        Some(Waits::Pod(_)) => {}
-        Some(Waits::Revision(_)) | None => {
+        Some(Waits { who: Waiting::Pod, .. }) => {}
+        Some(Waits { who: Waiting::Revision, .. }) | None => {
             items.push(item(&record.accepted, &record.source, true, view.spec.as_deref()));
         }
     }

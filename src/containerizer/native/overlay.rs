@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use super::child::{Attempt, Failure};
 use super::isolators::filesystem::ROOT_DIR;
 use super::prepared::ImageRoot;
-use crate::ids::LayerId;
+use crate::provisioner::store::LayerId;
 
 /// A layer's files, below its directory.
 const FILES: &str = "fs";

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::HostFacts;
 use super::isolators;
-use crate::ids::{LayerId, VolumeName};
+use crate::ids::VolumeName;
 use crate::manifest::pod::{AbsolutePath, ContainerSpec, PodSpec, ResolvedImage};
+use crate::provisioner::store::LayerId;
 
 /// How one container is launched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

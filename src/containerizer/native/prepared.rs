@@ -14,7 +14,7 @@ use seccompiler::sock_filter;
 use super::launcher::LaunchError;
 use super::plan::{ImageUser, LaunchPlan, RootPlan};
 use super::seccomp::FilterCache;
-use crate::ids::LayerId;
+use crate::provisioner::store::LayerId;
 use crate::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
 /// See the module.

@@ -1,20 +1,26 @@
 use std::sync::Arc;
 
+use oci_spec::image::Digest;
+
 use super::super::tests::world::*;
 use super::super::*;
 use super::*;
 use crate::manifest::pod::{Image, PodSpec, ResolvedImage};
 use crate::provisioner::reference::PullPolicy;
 
+fn id(byte: u8) -> ImageId {
+    digest(byte).into()
+}
+
 fn digest(byte: u8) -> Digest {
-    Digest::from_bytes([byte; 32])
+    format!("sha256:{}", format!("{byte:02x}").repeat(32)).parse().unwrap()
 }
 
 /// The pod `p` with an image; which one it is is known where `id` says so.
 fn with_image(name: &str, id: Option<u8>) -> PodSpec {
     let mut spec = pod("p", "p");
     let resolved = id.map(|id| ResolvedImage {
-        id: digest(id),
+        id: self::id(id),
         manifest: digest(id),
         layers: vec![],
         entrypoint: vec![],
@@ -22,6 +28,7 @@ fn with_image(name: &str, id: Option<u8>) -> PodSpec {
         env: vec![],
         user: String::new(),
         working_dir: None,
+        stop_signal: None,
     });
     let (source, pull) = (name.parse().unwrap(), PullPolicy::IfNotPresent);
     spec.containers[0].image = Some(Image { source, pull, resolved: resolved.map(Arc::new) });
@@ -29,10 +36,10 @@ fn with_image(name: &str, id: Option<u8>) -> PodSpec {
 }
 
 /// What the agent does when the search has ended.
-fn find(world: &mut World, name: &str, id: u8) {
+fn find(world: &mut World, name: &str, is: u8) {
     world.actual.images.sought.clear();
-    world.actual.images.here.insert(digest(id));
-    world.claim("1", &with_image(name, Some(id)));
+    world.actual.images.here.insert(id(is));
+    world.claim("1", &with_image(name, Some(is)));
 }
 
 /// The pod with that image, running; its manifest is read anew, so what it names is not known.
@@ -68,7 +75,7 @@ fn a_pod_waits_for_its_images_and_is_made_when_they_are_here() {
     world.claim("1", &with_image("web", None));
     world.nothing();
     assert_eq!(sought(&world), Some(with_image("web", None)));
-    assert_eq!(wait(&world).1, WaitReason::Images);
+    assert_eq!(wait(&world).1, WaitReason::Images { is_pulling: false });
     fail(&mut world);
     let trouble = WaitReason::Trouble(ImageTrouble::ErrImagePull);
     assert_eq!(wait(&world), ("no such host".to_owned(), trouble));
@@ -128,7 +135,7 @@ fn a_pod_whose_image_was_lost_runs_on_and_is_not_started_before_it_is_back() {
     assert_eq!(sought(&world), Some(with_image("web", Some(1))));
     world.one().executor = ExecutorState::Absent;
     world.nothing();
-    world.actual.images.here.insert(digest(1));
+    world.actual.images.here.insert(id(1));
     assert!(matches!(world.only().0, Action::Start(_)));
 }
 
@@ -150,7 +157,7 @@ fn half_replaced() -> World {
     let mut world = running("web:1", 1);
     let mut other = with_image("web:2", Some(2));
     other.hostname = "other".to_owned();
-    world.actual.images.here.insert(digest(2));
+    world.actual.images.here.insert(id(2));
     world.claim("1", &other);
     world.act_until(|action| {
         let Action::Record(record) = action else { return false };
