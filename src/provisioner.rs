@@ -9,6 +9,7 @@
 //! ```
 
 pub mod copy;
+mod hash;
 pub mod store;
 mod tree;
 pub mod unpack;
