@@ -21,6 +21,7 @@ pub mod auth;
 pub mod pull;
 // On the disk.
 pub mod copy;
+mod hash;
 pub mod store;
 mod tree;
 pub mod unpack;
