@@ -29,6 +29,7 @@ use crate::state::writer;
 
 mod core;
 mod events;
+mod image_keeper;
 mod images;
 mod inspect;
 mod link;
@@ -48,6 +49,7 @@ pub use recover::RecoverError;
 pub use reload::Reload;
 
 use self::core::{Core, Inputs};
+use image_keeper::ImageKeeper;
 use images::Images;
 use manifests::Manifests;
 use publish::{Publisher, Saved};
@@ -201,12 +203,19 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
         .map_err(|source| AgentError::System { attempted: "watch the manifests", source })?;
 
     let listener = crate::api::listen(&paths.api_socket()).map_err(AgentError::Api)?;
-    let service = Service::new(snapshots, requests).metered(metrics, meter);
+    let provisioner = Provisioner::new(image_store.clone(), PullOptions::default());
+    let keeper = ImageKeeper::new(
+        image_store.clone(),
+        provisioner.clone(),
+        context.store.clone(),
+        requests.clone(),
+    );
+    tokio::spawn(keeper.clone().watch_the_disk());
+    let service = Service::new(snapshots, requests).metered(metrics, meter).with_images(keeper);
     tokio::spawn(crate::api::keep_status_files(service.clone()));
     tokio::spawn(log_volume::keep(paths.clone(), service.subscribe()));
     tokio::spawn(crate::api::serve(listener, service));
     let manifests = Manifests::unread(&directories, live.strict);
-    let provisioner = Provisioner::new(image_store.clone(), PullOptions::default());
     let images = Images::new(image_store, provisioner, context.updates.clone());
     let core = Core::new(context, found.actual, manifests, publisher, link_events, images, config);
     let inputs = Inputs { observations, updates: updates_in, links, requests: requests_in };

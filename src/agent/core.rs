@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::events;
+use super::image_keeper::InUse;
 use super::images::{self, Images};
 use super::link::{self, Heard, LinkEvent, LinkHandle, LinkId, Process};
 use super::manifests::Manifests;
@@ -238,6 +239,11 @@ impl Core {
         self.images.forget(pod);
         self.desired = self.manifests.desired();
         self.images.resolve(&mut self.desired);
+    }
+
+    /// Who uses which image.
+    pub(super) fn images_in_use(&self) -> InUse {
+        InUse::of(&self.desired, &self.actual, self.images.store())
     }
 
     /// Images came or went by other ways than a search.

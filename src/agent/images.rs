@@ -176,6 +176,11 @@ impl Images {
         }
     }
 
+    /// Where images are kept.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Images may have come or gone without a search.
     pub(super) fn look_again(&mut self, actual: &mut ActualState) {
         actual.images.here = here(&self.store);

@@ -67,6 +67,10 @@ impl Core {
                 let inspection = Inspection { desired, actual, directory, options, now };
                 let _gone = answer.send(Box::new(inspection));
             }
+            Request::ImagesInUse { answer } => {
+                let _gone = answer.send(self.images_in_use());
+            }
+            Request::ImagesChanged => self.look_for_images(),
             Request::Revisions { name, answer } => {
                 let store = self.context.store.clone();
                 tokio::spawn(async move {

@@ -17,6 +17,7 @@ use crate::state::paths::Paths;
 
 // What is seen of a pod is told in the words of those who know it; whoever shows it needs to know
 // the service only.
+pub use super::image_keeper::{Got, ImageKeeper, ImageView, ImagesRefused, ImagesView, InUse};
 pub use super::inspect::{Draft, TooLarge};
 pub use super::put::NewManifest;
 pub use super::usage::{ContainerUsage, Detail, Readings};
@@ -199,6 +200,13 @@ pub enum Request {
         /// Oldest first, or why they can't be read.
         answer: oneshot::Sender<Result<Vec<KeptRevision>, String>>,
     },
+    /// Tell who uses which image.
+    ImagesInUse {
+        /// All of them.
+        answer: oneshot::Sender<InUse>,
+    },
+    /// Images came or went.
+    ImagesChanged,
     /// Show what decisions are made on.
     Inspect {
         /// All of it.
@@ -397,6 +405,7 @@ pub struct Service {
     slow: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     meter: Option<Arc<Meter>>,
+    images: Option<ImageKeeper>,
 }
 
 /// What may take long is done for so many at a time.
@@ -418,7 +427,19 @@ impl Service {
     #[must_use]
     pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, requests: mpsc::Sender<Request>) -> Self {
         let slow = Arc::new(Semaphore::new(SLOW_MAX));
-        Self { snapshots, requests, slow, metrics: Arc::default(), meter: None }
+        Self { snapshots, requests, slow, metrics: Arc::default(), meter: None, images: None }
+    }
+
+    /// The same, with the images of the node.
+    #[must_use]
+    pub(super) fn with_images(self, images: ImageKeeper) -> Self {
+        Self { images: Some(images), ..self }
+    }
+
+    /// The images of the node; none for a service that is made up for a test.
+    #[must_use]
+    pub fn images(&self) -> Option<&ImageKeeper> {
+        self.images.as_ref()
     }
 
     /// The same, with what is counted, and what reads what containers use.

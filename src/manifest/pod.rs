@@ -308,8 +308,8 @@ pub struct ContainerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,
     /// `command`. Without an image it may only be empty if `args` is not.
-    // Older builds had `args` in it.
-    #[serde(alias = "argv")]
+    // By the name that it had when `args` were in it: what has no image is written as ever.
+    #[serde(rename = "argv")]
     pub command: Vec<String>,
     /// `args`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
