@@ -1,7 +1,7 @@
 //! Events: what happened to pods, in the words that Kubernetes uses for the same things.
 
 use crate::clock::WallTime;
-use crate::executor::protocol::{ContainerReport, ContainerStatus, PodReport};
+use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport};
 use crate::state::record::{Exit, Outcome, PodRecord, RecordPhase};
 use crate::state::store::{EventKind, EventRecord};
 
@@ -49,13 +49,18 @@ pub(super) fn between(
         let before = old.containers.iter().find(|c| c.name == container.name)?;
         Some((before, container))
     });
-    pairs.flat_map(|(old, new)| of_container(record, old, new, at)).collect()
+    let is_ending = match record.phase {
+        RecordPhase::Active | RecordPhase::Finished { .. } => new.goal != Goal::Run,
+        RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => true,
+    };
+    pairs.flat_map(|(old, new)| of_container(record, old, new, is_ending, at)).collect()
 }
 
 fn of_container(
     record: &PodRecord,
     old: &ContainerReport,
     new: &ContainerReport,
+    is_ending: bool,
     at: WallTime,
 ) -> Vec<EventRecord> {
     let mut events = Vec::new();
@@ -63,7 +68,12 @@ fn of_container(
     if let Some(last) = new.last.as_ref()
         && old.last.as_ref() != Some(last)
     {
-        let kind = if last.exit.is_success() { EventKind::Normal } else { EventKind::Warning };
+        // Who is killed because somebody wants that has not failed.
+        let is_asked_for = is_ending || matches!(old.status, ContainerStatus::Stopping { .. });
+        let is_killed = matches!(last.exit, Exit::Code(_) | Exit::Signal(_));
+        let is_fine = last.exit.is_success() || (is_asked_for && is_killed);
+        let kind = if is_fine { EventKind::Normal } else { EventKind::Warning };
+        let word = if is_fine && !last.exit.is_success() { "Killed" } else { last.exit.reason() };
         let message = match &last.exit {
             Exit::NotStarted(why) => {
                 format!("container {name} could not be started: {why}")
@@ -72,7 +82,7 @@ fn of_container(
                 format!("container {name} ended: {}, exit code {}", exit.reason(), exit.code())
             }
         };
-        events.push(about(record, at, kind, last.exit.reason(), &message));
+        events.push(about(record, at, kind, word, &message));
     }
     let is_new_run = old.attempt != new.attempt;
     match &new.status {
@@ -83,7 +93,7 @@ fn of_container(
             }
         }
         ContainerStatus::BackingOff { delay, .. } => {
-            if is_new_run || old.status != new.status {
+            if !is_ending && (is_new_run || old.status != new.status) {
                 let message = format!("back-off {delay} restarting container {name}");
                 events.push(about(record, at, EventKind::Warning, "BackOff", &message));
             }
@@ -98,4 +108,51 @@ fn of_container(
         | ContainerStatus::Terminated => {}
     }
     events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::samples::{ended, pod, report, running, with_report};
+    use crate::clock::{BootTime, Millis};
+    use crate::state::record::TerminationCause;
+
+    /// What is told of the change, in short.
+    fn told(record: &PodRecord, old: ContainerReport, new: ContainerReport, goal: Goal) -> String {
+        let old = with_report(pod("web", 1), vec![old]).report.unwrap();
+        let new = PodReport { goal, containers: vec![new], ..old.clone() };
+        let events = between(record, &old, &new, WallTime(0));
+        let short = |event: &EventRecord| format!("{:?} {}", event.kind, event.reason);
+        events.iter().map(short).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn what_somebody_wanted_is_no_warning() {
+        let record = pod("web", 1).record;
+        let stop = Goal::Stop { grace: Millis(0) };
+        let through = |exit| report("web", 0, ContainerStatus::Terminated, Some(ended(0, exit)));
+        let runs = || running("web", 0, None);
+        let killed = || through(Exit::Signal(9));
+        assert_eq!(told(&record, runs(), killed(), Goal::Run), "Warning Error");
+        assert_eq!(told(&record, runs(), killed(), stop), "Normal Killed");
+        assert_eq!(told(&record, runs(), through(Exit::OutOfMemory), stop), "Warning OOMKilled");
+        let stopping = ContainerStatus::Stopping { pid: 7, started_at: WallTime(0) };
+        let stopped = || report("web", 0, stopping.clone(), None);
+        assert_eq!(told(&record, stopped(), killed(), Goal::Run), "Normal Killed");
+        assert_eq!(told(&record, stopped(), through(Exit::Code(0)), Goal::Run), "Normal Completed");
+    }
+
+    #[test]
+    fn a_pod_that_ends_backs_off_from_nothing() {
+        let mut record = pod("web", 1).record;
+        let backs_off = || {
+            let status = ContainerStatus::BackingOff { until: BootTime(9), delay: Millis(1) };
+            report("web", 0, status, Some(ended(0, Exit::Code(1))))
+        };
+        let runs = || running("web", 0, None);
+        let both = "Warning Error, Warning BackOff";
+        assert_eq!(told(&record, runs(), backs_off(), Goal::Run), both);
+        record.phase = RecordPhase::Destroying { cause: TerminationCause::Removed };
+        assert_eq!(told(&record, runs(), backs_off(), Goal::Run), "Normal Killed");
+    }
 }

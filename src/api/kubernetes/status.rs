@@ -6,7 +6,7 @@ use super::types::{
     StateWaiting,
 };
 use crate::agent::service::{
-    ContainerReport, ContainerStatus, Exit, LastRun, PodView, RecordPhase,
+    ContainerReport, ContainerStatus, Exit, LastRun, PodView, RecordPhase, Waits,
 };
 use crate::clock::{BootTime, Millis};
 use crate::ids::{Attempt, ContainerName};
@@ -18,7 +18,9 @@ pub(super) fn containers(view: &PodView, context: &Context) -> Vec<Shown> {
 
 /// Whether the instance may run although its executor has not reported to this agent yet.
 pub(super) fn may_run_unseen(view: &PodView, context: &Context) -> bool {
-    view.report.is_none() && view.record.created_at < context.agent_started_at
+    view.report.is_none()
+        && !matches!(view.waits, Some(Waits::Pod(_)))
+        && view.record.created_at < context.agent_started_at
 }
 
 fn names(view: &PodView) -> Vec<ContainerName> {
@@ -52,7 +54,12 @@ fn container(view: &PodView, name: &ContainerName, context: &Context) -> Shown {
             ..empty(name)
         },
         (RecordPhase::Active, None) => {
-            Shown { state: waiting("ContainerCreating", None), ..empty(name) }
+            let state = match &view.waits {
+                // Nothing is made as long as there is no room for it.
+                Some(Waits::Pod(why)) => waiting("Pending", Some(why)),
+                Some(Waits::Revision(_)) | None => waiting("ContainerCreating", None),
+            };
+            Shown { state, ..empty(name) }
         }
         (RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. }, None) => {
             through(view, name, None)

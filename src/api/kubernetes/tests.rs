@@ -206,3 +206,17 @@ fn the_quality_of_service_follows_requests_and_limits() {
     check(&[Some(1), Some(2), Some(2), Some(2)], "Burstable");
     check(&[Some(1), None, None, None], "Burstable");
 }
+
+#[test]
+fn a_pod_that_waits_for_room_is_pending_and_nothing_of_it_is_created() {
+    let mut view = sample("hello", 1);
+    (view.report, view.executor) = (None, ExecutorView::Absent);
+    let reason = |view: &PodView| {
+        let waiting = pod::of(view, &context()).status.container_statuses[0].state.waiting.clone();
+        waiting.unwrap().reason
+    };
+    view.record.created_at = later(1);
+    assert_eq!(reason(&view), "ContainerCreating");
+    view.waits = Some(crate::agent::service::Waits::Pod("needs 3 cpu".to_owned()));
+    assert_eq!(reason(&view), "Pending");
+}
