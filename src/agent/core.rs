@@ -327,6 +327,7 @@ impl Core {
             }
             Update::Recorded { record, event } => {
                 self.publisher.add_event(event, Saved::Yes);
+                self.answer_askers(&record);
                 let pod = self.pod(record.id);
                 pod.adoptable = None;
                 pod.record = Some(record);

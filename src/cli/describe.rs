@@ -81,7 +81,11 @@ fn text(screen: Screen, pod: &Pod, events: &[Event], now: WallTime) -> String {
     page.title("Conditions");
     for condition in &pod.status.conditions {
         let reason = condition.reason.as_deref().map(|reason| format!(" ({reason})"));
-        let value = format!("{}{}", condition.status, reason.unwrap_or_default());
+        let mut value = format!("{}{}", condition.status, reason.unwrap_or_default());
+        // Nothing else says that it is not what its manifest asks for.
+        if let Some(why) = condition.message.as_ref().filter(|_| condition.kind == "UpToDate") {
+            value.push_str(&format!("\n{why}"));
+        }
         let tone = match (condition.kind.as_str(), condition.status.as_str()) {
             // The one that is good if it does not hold.
             ("ManifestInvalid", _) => Tone::Bad,

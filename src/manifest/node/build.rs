@@ -333,8 +333,13 @@ impl Builder<'_, '_> {
             position = Position { line: self.first_line.saturating_add(to_u32(line)), column: 1 };
             help = Some("a conflict that a merge of git left: mend it and remove its marks");
         }
-        let language = if looks_like_json(self.text) { "JSON" } else { "YAML" };
-        let message = format!("not valid {language}: {}", error.info());
+        let message = if looks_like_json(self.text) {
+            // The parser speaks of what YAML calls them.
+            let info = error.info().replace("flow mapping", "object");
+            format!("not valid JSON: {}", info.replace("flow sequence", "array"))
+        } else {
+            format!("not valid YAML: {}", error.info())
+        };
         let fault = Diagnostic::error(position, &self.path(), &message);
         self.faults.push(match help {
             Some(help) => fault.with_help(help),
