@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::events;
+use super::events::{self, Stops};
 use super::link::{self, Heard, LinkEvent, LinkHandle, LinkId, Process};
 use super::manifests::Manifests;
 use super::publish::{Publisher, Saved};
@@ -81,6 +81,7 @@ pub(super) struct Core {
     /// How the agent shall work. What of it needs a restart stays as it was at the start.
     pub(super) config: AgentConfig,
     starts: Starts,
+    stops: Stops,
     /// Who waits for what was asked of an instance (`ActualState::asked`).
     pub(super) askers: BTreeMap<PodId, Vec<Asker>>,
     /// The last commit that nothing waits for.
@@ -129,6 +130,7 @@ impl Core {
             flush_at: None,
             config,
             starts: Starts::default(),
+            stops: Stops::default(),
             askers: BTreeMap::new(),
             apart: None,
         }
@@ -352,6 +354,7 @@ impl Core {
                 self.links.remove(&id);
                 self.silent.remove(&id);
                 self.unheard.remove(&id);
+                self.stops.forget(id);
             }
             Update::Runtime { id, present } => {
                 if let Some(pod) = self.actual.pods.get_mut(&id) {
@@ -512,7 +515,7 @@ impl Core {
         self.unheard.remove(&id);
         let at = WallTime::now();
         let news = match (&pod.record, report.as_ref()) {
-            (Some(record), Some(old)) => events::between(record, old, &new, at),
+            (Some(record), Some(old)) => events::between(record, old, &new, self.stops.of(id), at),
             (Some(_) | None, _) => Vec::new(),
         };
         let metrics = &self.context.metrics;
@@ -524,6 +527,7 @@ impl Core {
         for container in newly_out_of_memory(report.as_ref(), &new) {
             metrics.out_of_memory.get((id, container.clone())).add_one();
         }
+        self.stops.take_in(id, &new);
         *report = Some(new);
         for event in news {
             self.publisher.add_event(event, Saved::No);

@@ -1,7 +1,10 @@
 //! Events: what happened to pods, in the words that Kubernetes uses for the same things.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::clock::WallTime;
 use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport};
+use crate::ids::{ContainerName, PodId};
 use crate::state::record::{Exit, Outcome, PodRecord, RecordPhase};
 use crate::state::store::{EventKind, EventRecord};
 
@@ -37,12 +40,53 @@ pub(super) fn about(
     EventRecord::once(at, Some((&record.name, Some(record.id))), kind, reason, message)
 }
 
+/// The containers that are being stopped because somebody wants that. How they end is recorded
+/// before it is reported, so that the report of the end does not tell.
+#[derive(Debug, Default)]
+pub(super) struct Stops {
+    containers: BTreeMap<PodId, BTreeSet<ContainerName>>,
+}
+
+impl Stops {
+    /// Those of an instance.
+    pub(super) fn of(&self, id: PodId) -> &BTreeSet<ContainerName> {
+        static NONE: BTreeSet<ContainerName> = BTreeSet::new();
+        self.containers.get(&id).unwrap_or(&NONE)
+    }
+
+    /// An instance has reported.
+    pub(super) fn take_in(&mut self, id: PodId, report: &PodReport) {
+        let known = self.of(id);
+        let stopped = |container: &&ContainerReport| match container.status {
+            ContainerStatus::Stopping { .. } => true,
+            ContainerStatus::Recording { .. } => known.contains(&container.name),
+            ContainerStatus::Creating
+            | ContainerStatus::Running { .. }
+            | ContainerStatus::BackingOff { .. }
+            | ContainerStatus::Terminated => false,
+        };
+        let stopped: BTreeSet<ContainerName> =
+            report.containers.iter().filter(stopped).map(|it| it.name.clone()).collect();
+        if stopped.is_empty() {
+            self.forget(id);
+        } else {
+            self.containers.insert(id, stopped);
+        }
+    }
+
+    /// An instance is gone.
+    pub(super) fn forget(&mut self, id: PodId) {
+        self.containers.remove(&id);
+    }
+}
+
 /// What happened between two reports. The first report that an agent gets from an executor tells
-/// of no change.
+/// of no change. `stopped` are those containers that were being stopped until now.
 pub(super) fn between(
     record: &PodRecord,
     old: &PodReport,
     new: &PodReport,
+    stopped: &BTreeSet<ContainerName>,
     at: WallTime,
 ) -> Vec<EventRecord> {
     let pairs = new.containers.iter().filter_map(|container| {
@@ -53,14 +97,27 @@ pub(super) fn between(
         RecordPhase::Active | RecordPhase::Finished { .. } => new.goal != Goal::Run,
         RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => true,
     };
-    pairs.flat_map(|(old, new)| of_container(record, old, new, is_ending, at)).collect()
+    let events = pairs.map(|(old, new)| {
+        let wanted = Wanted { end: is_ending, stop: is_ending || stopped.contains(&new.name) };
+        of_container(record, old, new, wanted, at)
+    });
+    events.flatten().collect()
+}
+
+/// What somebody wants of a container.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    /// It shall not run any more.
+    end: bool,
+    /// The run shall end, perhaps for another one.
+    stop: bool,
 }
 
 fn of_container(
     record: &PodRecord,
     old: &ContainerReport,
     new: &ContainerReport,
-    is_ending: bool,
+    wanted: Wanted,
     at: WallTime,
 ) -> Vec<EventRecord> {
     let mut events = Vec::new();
@@ -69,9 +126,8 @@ fn of_container(
         && old.last.as_ref() != Some(last)
     {
         // Who is killed because somebody wants that has not failed.
-        let is_asked_for = is_ending || matches!(old.status, ContainerStatus::Stopping { .. });
         let is_killed = matches!(last.exit, Exit::Code(_) | Exit::Signal(_));
-        let is_fine = last.exit.is_success() || (is_asked_for && is_killed);
+        let is_fine = last.exit.is_success() || (wanted.stop && is_killed);
         let kind = if is_fine { EventKind::Normal } else { EventKind::Warning };
         let word = if is_fine && !last.exit.is_success() { "Killed" } else { last.exit.reason() };
         let message = match &last.exit {
@@ -93,7 +149,7 @@ fn of_container(
             }
         }
         ContainerStatus::BackingOff { delay, .. } => {
-            if !is_ending && (is_new_run || old.status != new.status) {
+            if !wanted.end && (is_new_run || old.status != new.status) {
                 let message = format!("back-off {delay} restarting container {name}");
                 events.push(about(record, at, EventKind::Warning, "BackOff", &message));
             }
@@ -120,8 +176,18 @@ mod tests {
     /// What is told of the change, in short.
     fn told(record: &PodRecord, old: ContainerReport, new: ContainerReport, goal: Goal) -> String {
         let old = with_report(pod("web", 1), vec![old]).report.unwrap();
+        let recording = ContainerStatus::Recording { fault: None };
+        let between_them = report("web", 0, recording, None);
+        let middle = PodReport { goal, containers: vec![between_them], ..old.clone() };
         let new = PodReport { goal, containers: vec![new], ..old.clone() };
-        let events = between(record, &old, &new, WallTime(0));
+        let mut stops = Stops::default();
+        let mut events = Vec::new();
+        for (old, new) in [(&old, &middle), (&middle, &new)] {
+            stops.take_in(record.id, old);
+            events.extend(between(record, old, new, stops.of(record.id), WallTime(0)));
+        }
+        stops.take_in(record.id, &new);
+        assert!(stops.containers.is_empty(), "{stops:?}");
         let short = |event: &EventRecord| format!("{:?} {}", event.kind, event.reason);
         events.iter().map(short).collect::<Vec<_>>().join(", ")
     }

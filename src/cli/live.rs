@@ -321,9 +321,9 @@ mod tests {
         let snapshots = fake.snapshots;
         let root = root.path().to_owned();
         let changing = tokio::spawn(async move {
-            for version in 2..4 {
+            for version in 2..4_u32 {
                 tokio::time::sleep(STEADY / 8).await;
-                let next = snapshot(version, vec![pod("web", version as u32)], &root);
+                let next = snapshot(version.into(), vec![pod("web", version)], &root);
                 snapshots.send_replace(Arc::new(next));
             }
             snapshots

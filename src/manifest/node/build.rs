@@ -335,8 +335,8 @@ impl Builder<'_, '_> {
         }
         let message = if looks_like_json(self.text) {
             // The parser speaks of what YAML calls them.
-            let info = error.info().replace("flow mapping", "object");
-            format!("not valid JSON: {}", info.replace("flow sequence", "array"))
+            let info = error.info().replace("a flow mapping", "an object");
+            format!("not valid JSON: {}", info.replace("a flow sequence", "an array"))
         } else {
             format!("not valid YAML: {}", error.info())
         };
