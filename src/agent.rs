@@ -330,7 +330,7 @@ fn first_view(config: &AgentConfig, cgroups: &CgroupBase, store: Option<&String>
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: WallTime::now(),
         started: BootTime::now(),
-        store: store.cloned().unwrap_or_else(|| "sound".to_owned()),
+        store: store.cloned().unwrap_or_else(|| service::SOUND.to_owned()),
         store_fault: None,
         config_fault: None,
         restart_for: Vec::new(),

@@ -50,7 +50,7 @@ use screen::Screen;
 
 /// Does what the arguments say; the code is for the caller of the program.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(args::with_kinds(arguments.collect())) {
         Ok(cli) => cli,
         Err(error) => {
             // Also the help that was asked for. Nothing can be said if this can't be written.
@@ -134,7 +134,7 @@ async fn answer(client: &Client, screen: Screen, command: Command) -> Result<(),
         Command::Apply(args) => apply::run(client, screen, &args).await,
         Command::Restart(args) => restart::restart(client, screen, &args).await,
         Command::Rollback(args) => restart::rollback(client, screen, &args).await,
-        Command::Delete(DeleteCommand::Pod(args)) => delete::pod(client, screen, &args).await,
+        Command::Delete(DeleteCommand::Pod(args)) => delete::pods(client, screen, &args).await,
         Command::Wait(WaitCommand::Pod(args)) => wait::pod(client, screen, &args).await,
         Command::Top(args) => top::run(client, screen, &args).await,
         Command::Status(args) => status::run(client, screen, &args).await,

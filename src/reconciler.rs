@@ -123,6 +123,8 @@ pub enum Asked {
         /// `Revision::digest` of what the manifest asked for then: a later one was not refused.
         refused: Hash,
     },
+    /// The end of a roll-back: its manifest is followed again.
+    Release,
 }
 
 /// What is known of a pod's executor.

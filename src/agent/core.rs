@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::events;
+use super::events::{self, Stops};
 use super::image_keeper::InUse;
 use super::images::{self, Images};
 use super::link::{self, Heard, LinkEvent, LinkHandle, LinkId, Process};
@@ -84,6 +84,7 @@ pub(super) struct Core {
     pub(super) config: AgentConfig,
     starts: Starts,
     images: Images,
+    stops: Stops,
     /// Who waits for what was asked of an instance (`ActualState::asked`).
     pub(super) askers: BTreeMap<PodId, Vec<Asker>>,
     /// The last commit that nothing waits for.
@@ -134,6 +135,7 @@ impl Core {
             config,
             starts: Starts::default(),
             images,
+            stops: Stops::default(),
             askers: BTreeMap::new(),
             apart: None,
         }
@@ -361,6 +363,7 @@ impl Core {
             }
             Update::Recorded { record, event } => {
                 self.publisher.add_event(event, Saved::Yes);
+                self.answer_askers(&record);
                 let pod = self.pod(record.id);
                 pod.adoptable = None;
                 pod.record = Some(record);
@@ -385,6 +388,7 @@ impl Core {
                 self.links.remove(&id);
                 self.silent.remove(&id);
                 self.unheard.remove(&id);
+                self.stops.forget(id);
             }
             Update::Runtime { id, present } => {
                 if let Some(pod) = self.actual.pods.get_mut(&id) {
@@ -546,7 +550,7 @@ impl Core {
         self.unheard.remove(&id);
         let at = WallTime::now();
         let news = match (&pod.record, report.as_ref()) {
-            (Some(record), Some(old)) => events::between(record, old, &new, at),
+            (Some(record), Some(old)) => events::between(record, old, &new, self.stops.of(id), at),
             (Some(_) | None, _) => Vec::new(),
         };
         let metrics = &self.context.metrics;
@@ -558,6 +562,7 @@ impl Core {
         for container in newly_out_of_memory(report.as_ref(), &new) {
             metrics.out_of_memory.get((id, container.clone())).add_one();
         }
+        self.stops.take_in(id, &new);
         *report = Some(new);
         for event in news {
             self.publisher.add_event(event, Saved::No);

@@ -1,9 +1,11 @@
 //! Events: what happened to pods, in the words that Kubernetes uses for the same things.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::images::Note;
 use crate::clock::WallTime;
-use crate::executor::protocol::{ContainerReport, ContainerStatus, PodReport};
-use crate::ids::PodName;
+use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport};
+use crate::ids::{ContainerName, PodId, PodName};
 use crate::state::record::{Exit, Outcome, PodRecord, RecordPhase};
 use crate::state::store::{EventKind, EventRecord};
 
@@ -48,25 +50,84 @@ pub(super) fn of_image(pod: &PodName, note: &Note, at: WallTime) -> EventRecord 
     EventRecord::once(at, Some((pod, None)), kind, reason, text)
 }
 
+/// The containers that are being stopped because somebody wants that. How they end is recorded
+/// before it is reported, so that the report of the end does not tell.
+#[derive(Debug, Default)]
+pub(super) struct Stops {
+    containers: BTreeMap<PodId, BTreeSet<ContainerName>>,
+}
+
+impl Stops {
+    /// Those of an instance.
+    pub(super) fn of(&self, id: PodId) -> &BTreeSet<ContainerName> {
+        static NONE: BTreeSet<ContainerName> = BTreeSet::new();
+        self.containers.get(&id).unwrap_or(&NONE)
+    }
+
+    /// An instance has reported.
+    pub(super) fn take_in(&mut self, id: PodId, report: &PodReport) {
+        let known = self.of(id);
+        let stopped = |container: &&ContainerReport| match container.status {
+            ContainerStatus::Stopping { .. } => true,
+            ContainerStatus::Recording { .. } => known.contains(&container.name),
+            ContainerStatus::Creating
+            | ContainerStatus::Running { .. }
+            | ContainerStatus::BackingOff { .. }
+            | ContainerStatus::Terminated => false,
+        };
+        let stopped: BTreeSet<ContainerName> =
+            report.containers.iter().filter(stopped).map(|it| it.name.clone()).collect();
+        if stopped.is_empty() {
+            self.forget(id);
+        } else {
+            self.containers.insert(id, stopped);
+        }
+    }
+
+    /// An instance is gone.
+    pub(super) fn forget(&mut self, id: PodId) {
+        self.containers.remove(&id);
+    }
+}
+
 /// What happened between two reports. The first report that an agent gets from an executor tells
-/// of no change.
+/// of no change. `stopped` are those containers that were being stopped until now.
 pub(super) fn between(
     record: &PodRecord,
     old: &PodReport,
     new: &PodReport,
+    stopped: &BTreeSet<ContainerName>,
     at: WallTime,
 ) -> Vec<EventRecord> {
     let pairs = new.containers.iter().filter_map(|container| {
         let before = old.containers.iter().find(|c| c.name == container.name)?;
         Some((before, container))
     });
-    pairs.flat_map(|(old, new)| of_container(record, old, new, at)).collect()
+    let is_ending = match record.phase {
+        RecordPhase::Active | RecordPhase::Finished { .. } => new.goal != Goal::Run,
+        RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => true,
+    };
+    let events = pairs.map(|(old, new)| {
+        let wanted = Wanted { end: is_ending, stop: is_ending || stopped.contains(&new.name) };
+        of_container(record, old, new, wanted, at)
+    });
+    events.flatten().collect()
+}
+
+/// What somebody wants of a container.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    /// It shall not run any more.
+    end: bool,
+    /// The run shall end, perhaps for another one.
+    stop: bool,
 }
 
 fn of_container(
     record: &PodRecord,
     old: &ContainerReport,
     new: &ContainerReport,
+    wanted: Wanted,
     at: WallTime,
 ) -> Vec<EventRecord> {
     let mut events = Vec::new();
@@ -74,7 +135,11 @@ fn of_container(
     if let Some(last) = new.last.as_ref()
         && old.last.as_ref() != Some(last)
     {
-        let kind = if last.exit.is_success() { EventKind::Normal } else { EventKind::Warning };
+        // Who is killed because somebody wants that has not failed.
+        let is_killed = matches!(last.exit, Exit::Code(_) | Exit::Signal(_));
+        let is_fine = last.exit.is_success() || (wanted.stop && is_killed);
+        let kind = if is_fine { EventKind::Normal } else { EventKind::Warning };
+        let word = if is_fine && !last.exit.is_success() { "Killed" } else { last.exit.reason() };
         let message = match &last.exit {
             Exit::NotStarted(why) => {
                 format!("container {name} could not be started: {why}")
@@ -83,7 +148,7 @@ fn of_container(
                 format!("container {name} ended: {}, exit code {}", exit.reason(), exit.code())
             }
         };
-        events.push(about(record, at, kind, last.exit.reason(), &message));
+        events.push(about(record, at, kind, word, &message));
     }
     let is_new_run = old.attempt != new.attempt;
     match &new.status {
@@ -94,7 +159,7 @@ fn of_container(
             }
         }
         ContainerStatus::BackingOff { delay, .. } => {
-            if is_new_run || old.status != new.status {
+            if !wanted.end && (is_new_run || old.status != new.status) {
                 let message = format!("back-off {delay} restarting container {name}");
                 events.push(about(record, at, EventKind::Warning, "BackOff", &message));
             }
@@ -109,4 +174,61 @@ fn of_container(
         | ContainerStatus::Terminated => {}
     }
     events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::samples::{ended, pod, report, running, with_report};
+    use crate::clock::{BootTime, Millis};
+    use crate::state::record::TerminationCause;
+
+    /// What is told of the change, in short.
+    fn told(record: &PodRecord, old: ContainerReport, new: ContainerReport, goal: Goal) -> String {
+        let old = with_report(pod("web", 1), vec![old]).report.unwrap();
+        let recording = ContainerStatus::Recording { fault: None };
+        let between_them = report("web", 0, recording, None);
+        let middle = PodReport { goal, containers: vec![between_them], ..old.clone() };
+        let new = PodReport { goal, containers: vec![new], ..old.clone() };
+        let mut stops = Stops::default();
+        let mut events = Vec::new();
+        for (old, new) in [(&old, &middle), (&middle, &new)] {
+            stops.take_in(record.id, old);
+            events.extend(between(record, old, new, stops.of(record.id), WallTime(0)));
+        }
+        stops.take_in(record.id, &new);
+        assert!(stops.containers.is_empty(), "{stops:?}");
+        let short = |event: &EventRecord| format!("{:?} {}", event.kind, event.reason);
+        events.iter().map(short).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn what_somebody_wanted_is_no_warning() {
+        let record = pod("web", 1).record;
+        let stop = Goal::Stop { grace: Millis(0) };
+        let through = |exit| report("web", 0, ContainerStatus::Terminated, Some(ended(0, exit)));
+        let runs = || running("web", 0, None);
+        let killed = || through(Exit::Signal(9));
+        assert_eq!(told(&record, runs(), killed(), Goal::Run), "Warning Error");
+        assert_eq!(told(&record, runs(), killed(), stop), "Normal Killed");
+        assert_eq!(told(&record, runs(), through(Exit::OutOfMemory), stop), "Warning OOMKilled");
+        let stopping = ContainerStatus::Stopping { pid: 7, started_at: WallTime(0) };
+        let stopped = || report("web", 0, stopping.clone(), None);
+        assert_eq!(told(&record, stopped(), killed(), Goal::Run), "Normal Killed");
+        assert_eq!(told(&record, stopped(), through(Exit::Code(0)), Goal::Run), "Normal Completed");
+    }
+
+    #[test]
+    fn a_pod_that_ends_backs_off_from_nothing() {
+        let mut record = pod("web", 1).record;
+        let backs_off = || {
+            let status = ContainerStatus::BackingOff { until: BootTime(9), delay: Millis(1) };
+            report("web", 0, status, Some(ended(0, Exit::Code(1))))
+        };
+        let runs = || running("web", 0, None);
+        let both = "Warning Error, Warning BackOff";
+        assert_eq!(told(&record, runs(), backs_off(), Goal::Run), both);
+        record.phase = RecordPhase::Destroying { cause: TerminationCause::Removed };
+        assert_eq!(told(&record, runs(), backs_off(), Goal::Run), "Normal Killed");
+    }
 }

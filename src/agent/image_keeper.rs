@@ -185,7 +185,8 @@ impl ImageKeeper {
     pub async fn list(&self) -> Result<ImagesView, ImagesRefused> {
         let in_use = self.in_use().await?;
         let store = self.store.clone();
-        let (images, usage) = blocking(move || Ok((views(&store, &in_use), store.usage()?))).await?;
+        let (images, usage) =
+            blocking(move || Ok((views(&store, &in_use), store.usage()?))).await?;
         Ok(ImagesView { images, pulls: self.provisioner.progress(), usage })
     }
 

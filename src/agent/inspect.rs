@@ -1,9 +1,9 @@
 //! What would be done, without doing it: for `plan` and `diff`. PURE but for the parsing that it
 //! has done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::service::{Change, Difference, Differences, Fault, Planned, PlannedAction};
+use super::service::{Change, Difference, Differences, Fault, Planned, PlannedAction, Plans};
 use crate::ids::{ContainerName, PodName};
 use crate::manifest::desired::{Claim, DesiredState};
 use crate::manifest::file::{ParseOptions, ParsedFile, SPECS_LEN_MAX, parse_with};
@@ -13,7 +13,7 @@ use crate::reconciler::{ActualState, Key, Now, StoredSpec, reconcile};
 use crate::state::record::{ManifestFile, PodRecord, RecordPhase};
 
 /// What the reconciler decides on, at one moment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Inspection {
     pub(super) desired: DesiredState,
     pub(super) actual: ActualState,
@@ -21,6 +21,8 @@ pub struct Inspection {
     pub(super) directory: Option<String>,
     /// How manifests are read.
     pub(super) options: ParseOptions,
+    /// What is wrong in the manifest directories.
+    pub(super) faults: Vec<Fault>,
     pub(super) now: Now,
 }
 
@@ -34,11 +36,12 @@ pub struct Draft {
 }
 
 /// What the reconciler would do now.
-pub(super) fn plan(inspection: &Inspection) -> Vec<Planned> {
-    let Inspection { desired, actual, directory: _, options: _, now } = inspection;
-    let mut plan = reconcile(desired, actual, *now);
+pub(super) fn plan(inspection: Inspection) -> Plans {
+    let Inspection { desired, actual, directory: _, options: _, faults, now } = inspection;
+    let mut plan = reconcile(&desired, &actual, now);
+    let held = held(&desired, &actual);
     let mut names: BTreeSet<Key> = plan.work.keys().cloned().collect();
-    names.extend(plan.waits.keys().cloned().map(Key::Pod));
+    names.extend(plan.waits.keys().chain(held.keys()).cloned().map(Key::Pod));
     let planned = names.into_iter().map(|key| {
         let steps = plan.work.remove(&key).unwrap_or_default();
         let actions = steps.into_iter().map(|step| PlannedAction {
@@ -46,13 +49,31 @@ pub(super) fn plan(inspection: &Inspection) -> Vec<Planned> {
             reason: step.reason.to_string(),
         });
         let actions = actions.collect();
-        let waits = match &key {
-            Key::Pod(name) => plan.waits.remove(name).map(|wait| wait.why),
-            Key::Instance(_) => None,
+        let (waits, held) = match &key {
+            Key::Pod(name) => {
+                (plan.waits.remove(name).map(|wait| wait.why), held.get(name).copied())
+            }
+            Key::Instance(_) => (None, None),
         };
-        Planned { pod: key.to_string(), actions, waits }
+        Planned { pod: key.to_string(), actions, waits, held }
     });
-    planned.collect()
+    Plans { items: planned.collect(), faults }
+}
+
+/// Pods that don't follow their manifest because they were rolled back from it, with the revision
+/// that they were rolled back to.
+fn held(desired: &DesiredState, actual: &ActualState) -> BTreeMap<PodName, u64> {
+    let held = records(actual).filter_map(|(record, _)| {
+        let claims = desired.claims.get(&record.name).map_or(&[][..], Vec::as_slice);
+        let own = claims.iter().find(|claim| claim.source == record.source)?;
+        Some((record.name.clone(), held_from(record, own)?))
+    });
+    held.collect()
+}
+
+/// The revision that a pod was rolled back to, if it was from this claim.
+fn held_from(record: &PodRecord, claim: &Claim) -> Option<u64> {
+    record.held.filter(|held| held.refused == claim.revision.digest()).map(|held| held.to)
 }
 
 /// The pods of the files are larger than [`SPECS_LEN_MAX`] bytes together.
@@ -86,8 +107,10 @@ pub(super) fn diff(mut inspection: Inspection, drafts: &[Draft]) -> Result<Diffe
         let records = records(&inspection.actual);
         names.extend(records.filter(|(r, _)| r.source == source).map(|(r, _)| r.name.clone()));
     }
-    let Inspection { desired, actual, .. } = &inspection;
+    let Inspection { desired, actual, faults: found, .. } = inspection;
+    let (desired, actual) = (&desired, &actual);
     if drafts.is_empty() {
+        faults = found;
         names.extend(desired.claims.keys().cloned());
         names.extend(records(actual).map(|(record, _)| record.name.clone()));
     }
@@ -154,6 +177,7 @@ fn difference(name: PodName, desired: &DesiredState, actual: &ActualState) -> Di
             containers: containers.unwrap_or_default(),
             before: None,
             after,
+            held: None,
         };
     };
     let before = stored.map(|stored| stored.spec.clone());
@@ -173,7 +197,8 @@ fn difference(name: PodName, desired: &DesiredState, actual: &ActualState) -> Di
             (change, containers, after)
         }
     };
-    Difference { pod: name, change, containers, before, after }
+    let held = claim.and_then(|claim| held_from(record, claim));
+    Difference { pod: name, change, containers, before, after, held }
 }
 
 fn change(
@@ -182,8 +207,7 @@ fn change(
     claim: &Claim,
 ) -> (Change, Vec<ContainerName>) {
     let new = &claim.revision;
-    let is_refused = record.held.is_some_and(|held| held.refused == new.digest());
-    if new.digest() == record.accepted.digest || is_refused {
+    if new.digest() == record.accepted.digest || held_from(record, claim).is_some() {
         return (Change::Nothing, Vec::new());
     }
     let all = || new.containers.keys().cloned().collect();
@@ -210,15 +234,14 @@ fn other_containers(old: &Revision, new: &Revision) -> Vec<ContainerName> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::clock::{BootTime, WallTime};
     use crate::ids::PodId;
     use crate::manifest::desired::DirectoryView;
+    use crate::manifest::diagnostic::{Diagnostic, Position};
     use crate::manifest::file::parse;
     use crate::reconciler::{ActualPod, ExecutorState, Node};
-    use crate::state::record::{Accepted, Losses};
+    use crate::state::record::{Accepted, Held, Losses};
 
     const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  \
                        - name: main\n    command: [/bin/true]\n  - name: side\n    \
@@ -273,6 +296,7 @@ mod tests {
             actual,
             directory: Some("/m".to_owned()),
             options: ParseOptions::default(),
+            faults: vec![],
             now,
         }
     }
@@ -337,9 +361,35 @@ mod tests {
         );
         inspection.actual.node.capacity.cpu_milli = 2000;
         replace(&mut inspection.desired, &source("big.yaml"), &parse(text.as_bytes()));
-        let planned = plan(&inspection);
+        let planned = plan(inspection).items;
         let waits = planned[0].waits.as_deref();
         assert_eq!(waits, Some("needs 3 cpu, 2 of 2 are free (reserve 0)"));
         assert_eq!((planned.len(), planned[0].pod.as_str()), (1, "default/big"));
+    }
+
+    #[test]
+    fn a_pod_that_was_rolled_back_is_held_and_nobody_is_left_to_wonder() {
+        let mut inspection = inspection();
+        let other = POD.replacen("/bin/true", "/bin/false", 1);
+        replace(&mut inspection.desired, &source("web.yaml"), &parse(other.as_bytes()));
+        let refused = inspection.desired.claims.values().next().unwrap()[0].revision.digest();
+        let held = Some(Held { refused, to: 1 });
+        for pod in inspection.actual.pods.values_mut() {
+            pod.record.as_mut().unwrap().held = held;
+        }
+        let fault = Diagnostic::error(Position::START, "", "is wrong");
+        inspection.faults = vec![Fault { file: "/m/b.yaml".to_owned(), diagnostic: fault }];
+        let made = diff(inspection.clone(), &[]).unwrap();
+        assert_eq!((made.items[0].change, made.items[0].held), (Change::Nothing, Some(1)));
+        assert_eq!(made.faults.len(), 1);
+        let draft = |text: &str| Draft { name: "web.yaml".to_owned(), text: text.into() };
+        let made = diff(inspection.clone(), &[draft(&other)]).unwrap();
+        assert_eq!((made.items[0].held, made.faults.len()), (Some(1), 0));
+        let third = POD.replacen("/bin/true", "/bin/third", 1);
+        let made = diff(inspection.clone(), &[draft(&third)]).unwrap();
+        assert_eq!((made.items[0].change, made.items[0].held), (Change::Restart, None));
+        let planned = plan(inspection);
+        let held = planned.items.iter().find(|item| item.pod == "default/web").unwrap();
+        assert_eq!((held.held, planned.faults.len()), (Some(1), 1));
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::service::Notice;
+use super::service::{Fault, Notice};
 use crate::manifest::desired::{Claim, DesiredState, DirectoryView};
-use crate::manifest::diagnostic::Diagnostic;
+use crate::manifest::diagnostic::{Diagnostic, Position};
 use crate::manifest::file::{ParseOptions, ParsedFile, parse_with};
 use crate::manifest::watcher::{DirectoryObservation, DirectoryState};
 use crate::state::record::ManifestFile;
@@ -135,6 +135,23 @@ impl Manifests {
             }
         }
         all
+    }
+
+    /// What is wrong in the files, without what is only odd.
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        let found = self.files.iter().flat_map(|(source, file)| {
+            let diagnostics = match file {
+                File::Unreadable { fault } => {
+                    vec![Diagnostic::error(Position::START, "", fault)]
+                }
+                File::Parsed { parsed, .. } => {
+                    parsed.diagnostics.iter().filter(|found| found.is_error()).cloned().collect()
+                }
+            };
+            let file = source.to_string();
+            diagnostics.into_iter().map(move |diagnostic| Fault { file: file.clone(), diagnostic })
+        });
+        found.collect()
     }
 
     /// Whether the file holds this pod and nothing else.

@@ -69,6 +69,7 @@ impl Publisher {
             unready: None,
             pods: Vec::new(),
             alarms: Vec::new(),
+            contested: Vec::new(),
             notices: BTreeMap::new(),
             passed_over: Vec::new(),
             node: actual.node.clone(),
@@ -312,6 +313,7 @@ impl Publisher {
             version: self.version,
             recovered: self.recovered,
             unready: self.unready.clone(),
+            contested: all_contested(&pods, desired),
             pods,
             alarms: self.alarms.clone(),
             notices: self.notices.clone(),
@@ -472,6 +474,16 @@ fn waiting(
         problems: Vec::new(),
         waits: Some(Waits { who: Waiting::Pod, reason: wait.reason, why: wait.why.clone() }),
     }
+}
+
+/// The pods that several files ask for.
+fn all_contested(pods: &[Arc<PodView>], desired: &DesiredState) -> Vec<String> {
+    // Hardly ever any: only of those is it looked up who has them.
+    let several = desired.claims.iter().filter(|(_, claims)| claims.len() > 1);
+    let texts = several.filter_map(|(name, _)| {
+        contested(&pods.iter().rfind(|view| view.record.name == *name)?.record, desired)
+    });
+    texts.collect()
 }
 
 /// Says so if other files ask for the same pod.

@@ -64,7 +64,8 @@ impl Core {
                 let (desired, actual) = (self.desired().clone(), self.actual.clone());
                 let directory = self.manifests.first().map(str::to_owned);
                 let options = self.manifests.options();
-                let inspection = Inspection { desired, actual, directory, options, now };
+                let faults = self.manifests.faults();
+                let inspection = Inspection { desired, actual, directory, options, faults, now };
                 let _gone = answer.send(Box::new(inspection));
             }
             Request::ImagesInUse { answer } => {
@@ -83,6 +84,12 @@ impl Core {
                     self.forget_images(&name);
                     self.ask(id, &name, Asked::Restart, answer);
                 }
+                Err(refused) => {
+                    let _gone = answer.send(Err(refused));
+                }
+            },
+            Request::Release { name, answer } => match self.instance_of(&name).and_then(held) {
+                Ok(id) => self.ask(id, &name, Asked::Release, answer),
                 Err(refused) => {
                     let _gone = answer.send(Err(refused));
                 }
@@ -199,6 +206,9 @@ impl Core {
                 let file = &record.source;
                 format!("pod {} is rolled back to revision {to} until {file} changes", record.name)
             }
+            (Some(Asked::Release), _) if record.held.is_none() => {
+                format!("pod {} follows {} again", record.name, record.source)
+            }
             (Some(_) | None, _) => return,
         };
         let number = record.successor.as_ref().unwrap_or(&record.accepted).number;
@@ -231,7 +241,9 @@ impl Core {
             let mut planned = steps.filter(|step| {
                 matches!(
                     step.reason,
-                    Reason::RolledBack(_) | Reason::Terminated(TerminationCause::Restarted)
+                    Reason::RolledBack(_)
+                        | Reason::Released
+                        | Reason::Terminated(TerminationCause::Restarted)
                 )
             });
             if self.is_working(&key) || planned.next().is_some() {
@@ -269,6 +281,13 @@ impl Core {
         }
         Ok(source_file)
     }
+}
+
+/// The instance, if it was rolled back.
+fn held(record: &PodRecord) -> Result<PodId, Refused> {
+    let PodRecord { id, name, source, held, .. } = record;
+    let why = || format!("pod {name} is not held at an earlier revision: it follows {source}");
+    held.map(|_| *id).ok_or_else(|| Refused::Conflict(why()))
 }
 
 /// The revision to go back to: the wanted one, or the newest before the present one that is

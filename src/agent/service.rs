@@ -29,6 +29,9 @@ pub use crate::state::record::{
 };
 pub use crate::state::store::{EventKind, EventRecord};
 
+/// [`AgentView::store`] of a store that was whole, or new.
+pub const SOUND: &str = "sound";
+
 /// Most requests waiting for the agent's loop.
 pub const REQUESTS_MAX: usize = 256;
 
@@ -45,6 +48,8 @@ pub struct Snapshot {
     pub pods: Vec<Arc<PodView>>,
     /// What is wrong with the manifest directories.
     pub alarms: Vec<Alarm>,
+    /// Pods that several files ask for, in words.
+    pub contested: Vec<String>,
     /// What is to be said of manifest files.
     pub notices: BTreeMap<ManifestFile, Vec<Notice>>,
     /// Manifests that are for other nodes, in words.
@@ -193,6 +198,13 @@ pub enum Request {
         /// Given when it is certain.
         answer: oneshot::Sender<Result<Done, Refused>>,
     },
+    /// Let a pod that was rolled back follow its manifest again.
+    Release {
+        /// The pod.
+        name: PodName,
+        /// Given when it is certain.
+        answer: oneshot::Sender<Result<Done, Refused>>,
+    },
     /// Read the earlier revisions of a pod.
     Revisions {
         /// The pod.
@@ -297,6 +309,15 @@ pub enum Refused {
     Failed(String),
 }
 
+/// What the agent would do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plans {
+    /// By pod.
+    pub items: Vec<Planned>,
+    /// What is wrong in the manifest directories.
+    pub faults: Vec<Fault>,
+}
+
 /// What the agent would do about a pod now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
@@ -306,6 +327,8 @@ pub struct Planned {
     pub actions: Vec<PlannedAction>,
     /// What it waits for.
     pub waits: Option<String>,
+    /// The revision that it was rolled back to, while that keeps it from following its manifest.
+    pub held: Option<u64>,
 }
 
 /// Something that the agent would do.
@@ -322,7 +345,8 @@ pub struct PlannedAction {
 pub struct Differences {
     /// By pod.
     pub items: Vec<Difference>,
-    /// What is wrong in the files that were asked about.
+    /// What is wrong in the files that were asked about; if none were, the faults in the manifest
+    /// directories.
     pub faults: Vec<Fault>,
 }
 
@@ -339,6 +363,8 @@ pub struct Difference {
     pub before: Option<Arc<PodSpec>>,
     /// What it would be.
     pub after: Option<Arc<PodSpec>>,
+    /// The revision that it was rolled back to, if that keeps it from following its manifest.
+    pub held: Option<u64>,
 }
 
 /// What a change of a pod costs.
@@ -358,7 +384,7 @@ pub enum Change {
     Nothing,
 }
 
-/// Something wrong in a file that was asked about.
+/// Something wrong in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The file.
@@ -517,6 +543,14 @@ impl Service {
         self.ask(|answer| Request::RollBack { name, to, answer }).await
     }
 
+    /// Lets a pod that was rolled back follow its manifest again. Answers when that is recorded.
+    ///
+    /// # Errors
+    /// As [`Service::delete`].
+    pub async fn release(&self, name: PodName) -> Result<Result<Done, Refused>, AgentEnding> {
+        self.ask(|answer| Request::Release { name, answer }).await
+    }
+
     /// The earlier revisions of a pod, oldest first; the inner error says why they can't be read.
     ///
     /// # Errors
@@ -528,12 +562,12 @@ impl Service {
         self.ask(|answer| Request::Revisions { name, answer }).await
     }
 
-    /// What the agent would do now.
+    /// What the agent would do now, and what is wrong in manifests.
     ///
     /// # Errors
     /// As [`Service::delete`].
-    pub async fn plan(&self) -> Result<Vec<Planned>, AgentEnding> {
-        Ok(inspect::plan(&*self.ask(|answer| Request::Inspect { answer }).await?))
+    pub async fn plan(&self) -> Result<Plans, AgentEnding> {
+        Ok(inspect::plan(*self.ask(|answer| Request::Inspect { answer }).await?))
     }
 
     /// What would change if these files were in the manifest directory; without any, what the

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::kubernetes::types::Pod;
-use crate::agent::service::{AgentView, ExecutorView, Snapshot};
+use crate::agent::service::{AgentView, ExecutorView, SOUND, Snapshot};
 use crate::clock::BootTime;
 
 /// How the agent is. New fields may come; none changes its meaning.
@@ -39,6 +39,9 @@ pub struct Overview {
     /// Keys of the configuration that were changed and wait for a restart.
     #[serde(default)]
     pub restart_for: Vec<String>,
+    /// Pods that several manifest files ask for.
+    #[serde(default)]
+    pub contested: Vec<String>,
     /// What is wrong in manifest files, by file.
     pub faults: BTreeMap<String, Vec<String>>,
     /// What is odd in manifest files and stops nothing, by file.
@@ -49,6 +52,23 @@ pub struct Overview {
     pub passed_over: Vec<String>,
     /// How many pods there are, by phase; those that are ending are counted apart.
     pub pods: Counts,
+}
+
+impl Overview {
+    /// Whether something is wrong that somebody must act on. What is odd does not count, nor does
+    /// what pods do.
+    #[must_use]
+    pub fn needs_somebody(&self) -> bool {
+        let Self { store_fault, alarms, contested, faults, .. } = self;
+        let is_fine = alarms.is_empty() && contested.is_empty() && faults.is_empty();
+        !is_fine || store_fault.is_some() || !self.is_store_sound()
+    }
+
+    /// Whether the store was found whole at the agent's start.
+    #[must_use]
+    pub fn is_store_sound(&self) -> bool {
+        self.store == SOUND
+    }
 }
 
 /// Where an agent keeps everything.
@@ -130,6 +150,7 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
         },
         alarms,
         restart_for: restart_for.iter().map(|key| (*key).to_owned()).collect(),
+        contested: snapshot.contested.clone(),
         faults: notices(true),
         warnings: notices(false),
         passed_over: snapshot.passed_over.clone(),

@@ -5,7 +5,7 @@
 //! | `GET plan` | what the agent would do now, and what waits |
 //! | `POST diff` | what files would change |
 //! | `PUT manifests/{file}` | puts a manifest into the first manifest directory |
-//! | `POST namespaces/{ns}/pods/{name}/restart`, `…/rollback` | another instance, an earlier revision |
+//! | `POST namespaces/{ns}/pods/{name}/restart`, `…/rollback`, `…/release` | another instance, an earlier revision, what the manifest says again |
 //! | `GET namespaces/{ns}/pods/{name}/revisions` | what a pod was and is |
 
 use std::sync::Arc;
@@ -42,6 +42,7 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/manifests/{file}", put(manifests::put).layer(DefaultBodyLimit::max(FILE_LEN_MAX)))
         .route("/namespaces/{namespace}/pods/{name}/restart", post(pods::restart))
         .route("/namespaces/{namespace}/pods/{name}/rollback", post(pods::roll_back))
+        .route("/namespaces/{namespace}/pods/{name}/release", post(pods::release))
         .route("/namespaces/{namespace}/pods/{name}/revisions", get(pods::revisions))
 }
 

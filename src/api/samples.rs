@@ -151,6 +151,7 @@ pub(crate) fn snapshot(version: u64, pods: Vec<PodView>, root: &Path) -> Snapsho
         recovered: true,
         unready: None,
         pods: pods.into_iter().map(Arc::new).collect(),
+        contested: Vec::new(),
         alarms: Vec::new(),
         notices: BTreeMap::new(),
         passed_over: Vec::new(),

@@ -12,8 +12,17 @@ pub(super) struct Items<T> {
     pub(super) items: Vec<T>,
 }
 
+/// What the agent would do, and what is wrong in its manifests.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Plan {
+    pub(super) items: Vec<PlanItem>,
+    #[serde(default)]
+    pub(super) faults: Vec<Fault>,
+}
+
 /// What the agent would do for a pod.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct PlanItem {
     pub(super) pod: String,
     #[serde(default)]
@@ -21,6 +30,9 @@ pub(super) struct PlanItem {
     /// Why it does nothing, or not more, now.
     #[serde(default)]
     pub(super) waits: Option<String>,
+    /// The revision that it was rolled back to, while that keeps it from following its manifest.
+    #[serde(default)]
+    pub(super) held_at: Option<u64>,
 }
 
 /// One step.
@@ -41,6 +53,7 @@ pub(super) struct Difference {
 
 /// What would change of a pod.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct DifferenceItem {
     pub(super) pod: String,
     pub(super) change: Change,
@@ -51,6 +64,9 @@ pub(super) struct DifferenceItem {
     pub(super) before: Value,
     #[serde(default)]
     pub(super) after: Value,
+    /// The revision that it was rolled back to, if that keeps it from following its manifest.
+    #[serde(default)]
+    pub(super) held_at: Option<u64>,
 }
 
 /// How far a change goes.
@@ -70,6 +86,8 @@ pub(super) enum Change {
 #[serde(default)]
 pub(super) struct Fault {
     pub(super) file: Option<String>,
+    /// The pod that it is about, if that can be told.
+    pub(super) pod: Option<String>,
     pub(super) severity: String,
     pub(super) position: Place,
     pub(super) path: String,
@@ -174,7 +192,7 @@ pub(super) type CpuNanos = BTreeMap<(String, String), u64>;
 impl Fault {
     /// As `roost validate` shows it.
     pub(super) fn text(&self) -> String {
-        let Self { file, severity, position, path, message, help, snippet } = self;
+        let Self { file, pod: _, severity, position, path, message, help, snippet } = self;
         let file = file.as_ref().map(|file| format!("{file}:")).unwrap_or_default();
         let Place { line, column } = position;
         let path = if path.is_empty() { String::new() } else { format!("{path}: ") };

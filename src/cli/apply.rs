@@ -25,7 +25,7 @@ use crate::ids::PodName;
 /// Applies files.
 pub(super) async fn run(client: &Client, screen: Screen, args: &ApplyArgs) -> Result<(), Failure> {
     let deadline = Instant::now() + args.wait.timeout;
-    let mut files = files::read(&args.files.files)?;
+    let mut files = files::read(&args.files.paths())?;
     files::check(screen, &files)?;
     let before: Value = client.get(&pods_path(None)).await?;
     let before = Before::of(&understood::<List<Pod>>(&before)?.items);
@@ -45,7 +45,7 @@ pub(super) async fn run(client: &Client, screen: Screen, args: &ApplyArgs) -> Re
         let source = format!("{}/{}", placed.directory, placed.file);
         sources.extend(placed.pods.into_iter().map(|pod| (pod, source.clone())));
     }
-    let mut changes = Vec::new();
+    let (mut changes, mut is_held) = (Vec::new(), false);
     for item in &difference.items {
         let name: PodName = item.pod.parse().map_err(|error| {
             Failure::unreachable(format!("the agent's answer can't be understood: {error}"))
@@ -53,6 +53,13 @@ pub(super) async fn run(client: &Client, screen: Screen, args: &ApplyArgs) -> Re
         let source = sources.get(&item.pod).map(|source| format!(" ({source})"));
         let line = format!("pod {name} {}{}", done(item.change), source.unwrap_or_default());
         output::print(&format!("{}\n", output::clean_line(&line)))?;
+        if let Some(revision) = item.held_at {
+            let label = Tone::Warning.paint("warning:", screen.error_colors);
+            let text = output::clean(&diff::held_text(&item.pod, revision));
+            output::note(&format!("{label} {text}"));
+            is_held = true;
+            continue;
+        }
         changes.push((name, item.change));
     }
     if !args.wait.wait {
@@ -60,11 +67,11 @@ pub(super) async fn run(client: &Client, screen: Screen, args: &ApplyArgs) -> Re
     }
     for (name, change) in changes {
         let check = |pods: &[Pod]| settled(&name, change, before.pods.get(&name), pods);
-        live::until(client, screen, &name, deadline, check).await?;
-        let what = if change == Change::Delete { "gone" } else { "ready" };
-        output::print(&format!("pod {name} is {what}\n"))?;
+        let became = live::until(client, screen, &name, deadline, check).await?;
+        output::print(&format!("pod {name} {became}\n"))?;
     }
-    Ok(())
+    // What was applied does not run.
+    if is_held { Err(Failure::told()) } else { Ok(()) }
 }
 
 /// Puts a file into its place.
@@ -210,7 +217,11 @@ fn settled(
 ) -> Result<Step, Failure> {
     let waits = |text: &str| Ok(Step::Waits(text.to_owned()));
     let Some(pod) = pods.last() else {
-        return if change == Change::Delete { Ok(Step::Done) } else { waits("not begun yet") };
+        return if change == Change::Delete {
+            Ok(Step::Done(live::GONE))
+        } else {
+            waits("not begun yet")
+        };
     };
     let is_taken_up = match (change, before) {
         (Change::Delete, _) => return Ok(Step::Waits(live::missing(pod))),

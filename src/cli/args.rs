@@ -1,9 +1,11 @@
 //! What can be typed.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use super::agent::{AgentArgs, Format};
 use super::failure::Failure;
@@ -13,7 +15,9 @@ use crate::ids::{ContainerName, Namespace, PodName};
 mod changes;
 mod lists;
 
-pub(super) use changes::{ApplyArgs, DiffArgs, PlanArgs, RestartArgs, RollbackArgs, WaitArg};
+pub(super) use changes::{
+    ApplyArgs, DiffArgs, FilesArg, PlanArgs, RestartArgs, RollbackArgs, WaitArg,
+};
 pub(super) use lists::{
     CompleteArgs, CompletionArgs, ContainersArgs, EventsArgs, GetCommand, Output, PodsArgs,
     RevisionsArgs, Shell, TopArgs, TopWhat, VersionArgs, Which,
@@ -69,7 +73,7 @@ pub(super) enum Command {
     Rollback(RollbackArgs),
     /// The revisions of a pod, as `get revisions` does
     Revisions(RevisionsArgs),
-    /// Removes a pod by removing its manifest
+    /// Removes pods by removing their manifests
     #[command(subcommand)]
     Delete(DeleteCommand),
     /// Waits until something holds of a pod
@@ -97,11 +101,40 @@ pub(super) struct NamespaceArg {
     pub(super) namespace: Option<Namespace>,
 }
 
+/// What a name of a pod may begin with.
+const KINDS: [&str; 3] = ["pod/", "pods/", "po/"];
+
+/// The arguments of the program, with `delete pod/web` as `delete pods pod/web`: where kubectl takes
+/// a kind and a name in one word, so is it here.
+pub(super) fn with_kinds(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let has_kind = |word: &OsString| {
+        word.to_str().is_some_and(|word| KINDS.iter().any(|kind| word.starts_with(kind)))
+    };
+    let mut at = 1;
+    // Options of every command, with their values.
+    while let Some(word) = arguments.get(at).and_then(|word| word.to_str()) {
+        match word {
+            "--root" | "--color" => at += 2,
+            option if option.starts_with('-') => at += 1,
+            _ => break,
+        }
+    }
+    let command = arguments.get(at).and_then(|word| word.to_str());
+    let takes_kind = matches!(command, Some("get" | "describe" | "delete" | "wait" | "top"));
+    let mut rest = arguments.iter().skip(at + 1).take_while(|word| *word != "--").peekable();
+    // A word that is no option is the kind, if it is not the value of one.
+    let is_bare =
+        rest.peek().is_some_and(|next| has_kind(next) || next.as_bytes().starts_with(b"-"));
+    if takes_kind && is_bare && rest.any(has_kind) {
+        arguments.insert(at + 1, "pods".into());
+    }
+    arguments
+}
+
 impl NamespaceArg {
     /// Which pod `NAME` or `NAMESPACE/NAME` is, with or without `pod/` before it.
     pub(super) fn pod(&self, name: &str) -> Result<PodName, Failure> {
-        let kinds = ["pod/", "pods/", "po/"];
-        let name = kinds.iter().find_map(|kind| name.strip_prefix(kind)).unwrap_or(name);
+        let name = KINDS.iter().find_map(|kind| name.strip_prefix(kind)).unwrap_or(name);
         let found: PodName = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
         let Some(namespace) = &self.namespace else { return Ok(found) };
         if name.contains('/') && found.namespace != *namespace {
@@ -157,19 +190,22 @@ pub(super) struct LogsArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeleteCommand {
-    /// Removes a pod by removing its manifest
+    /// Removes pods by removing their manifests
     #[command(visible_aliases = ["pods", "po"])]
     Pod(DeleteArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct DeleteArgs {
+    /// The pods: NAME or NAMESPACE/NAME
+    #[arg(value_name = "NAME", required = true)]
+    pub(super) names: Vec<String>,
     #[command(flatten)]
-    pub(super) pod: PodArgs,
-    /// Returns when nothing is left of the pod
+    pub(super) namespace: NamespaceArg,
+    /// Returns when nothing is left of the pods
     #[arg(long)]
     pub(super) wait: bool,
-    /// How long at most; a pod may use up its grace period
+    /// How long at most, for all of them; a pod may use up its grace period
     #[arg(long, default_value = "10m", value_name = "SPAN", value_parser = humantime::parse_duration)]
     pub(super) timeout: Duration,
 }
@@ -182,10 +218,13 @@ pub(super) enum WaitCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+A pod that there is not is waited for, too: its manifest may be about to come.
+Ends with 1 when the time is up, and at once when it can't come true any more.")]
 pub(super) struct WaitArgs {
     #[command(flatten)]
     pub(super) pod: PodArgs,
-    /// condition=NAME, condition=NAME=false, or delete
+    /// condition=NAME, condition=NAME=false, phase=NAME, or delete
     #[arg(long = "for", value_name = "WHAT", value_parser = goal)]
     pub(super) goal: Goal,
     /// How long at most
@@ -198,14 +237,22 @@ pub(super) struct WaitArgs {
 pub(super) enum Goal {
     /// A condition of the pod has this status.
     Condition { kind: String, status: bool },
+    /// The pod is in this phase.
+    Phase(String),
     /// There is no such pod.
     Delete,
 }
 
 fn goal(text: &str) -> Result<Goal, String> {
-    let rule = "it must be condition=NAME, condition=NAME=false, or delete";
+    let rule = "it must be condition=NAME, condition=NAME=false, phase=NAME, or delete";
     if text == "delete" {
         return Ok(Goal::Delete);
+    }
+    if let Some(wanted) = text.strip_prefix("phase=") {
+        let phases = ["Pending", "Running", "Succeeded", "Failed", "Unknown"];
+        let known = phases.into_iter().find(|phase| phase.eq_ignore_ascii_case(wanted));
+        let known = known.ok_or_else(|| format!("a phase is one of {}", phases.join(", ")))?;
+        return Ok(Goal::Phase(known.to_owned()));
     }
     let condition = text.strip_prefix("condition=").ok_or(rule)?;
     let (kind, status) = condition.split_once('=').unwrap_or((condition, "true"));
@@ -221,6 +268,11 @@ fn goal(text: &str) -> Result<Goal, String> {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Ends with 1 if something is wrong that somebody must act on: an alarm (a manifest directory or the \
+configuration), a fault in a manifest, a pod that several manifests ask for, a store that can't be \
+written, or one that had to be rebuilt when the agent started.
+What is only odd does not count, nor does what pods do.")]
 pub(super) struct StatusArgs {
     /// How it is shown
     #[arg(short, long, default_value = "table", value_name = "FORM", value_parser = lists::plain())]
@@ -228,10 +280,10 @@ pub(super) struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("to_do").args(["bare", "named", "schema"]).required(true).multiple(true))]
 pub(super) struct ValidateArgs {
-    /// Manifests; `-` is standard input
-    #[arg(required_unless_present = "schema", value_name = "FILE")]
-    pub(super) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) files: FilesArg,
     /// Refuse fields that nobody knows, instead of a warning
     #[arg(long)]
     pub(super) strict: bool,
@@ -251,7 +303,9 @@ mod tests {
 
     fn parse(line: &str) -> Result<Command, String> {
         let words = std::iter::once("roost").chain(line.split_whitespace());
-        Cli::try_parse_from(words).map(|cli| cli.command).map_err(|error| error.to_string())
+        Cli::try_parse_from(with_kinds(words.map(Into::into).collect()))
+            .map(|cli| cli.command)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -288,6 +342,19 @@ mod tests {
             "delete pod shop/hello --wait",
             "wait pod hello --for=condition=Ready --timeout 60s",
             "wait pod hello --for=delete",
+            "wait pod/hello --for delete",
+            "--root state --color=never delete --wait pod/a pods/shop/b c",
+            "delete pod -n shop a b",
+            "delete -n shop pod/a",
+            "describe po/hello",
+            "get pod/hello -o yaml",
+            "get containers pod/hello",
+            "top pod/hello",
+            "logs pods/hello",
+            "rollback pod/hello --release",
+            "validate -f a.yaml -f b",
+            "diff -f a.yaml",
+            "apply a.yaml b",
             "status -o json",
             "completion bash",
             "__complete bash -- get pods -",
@@ -312,8 +379,11 @@ mod tests {
         check("get pods -n Shop", "DNS label");
         check("logs x --since never", "--since");
         check("logs x -c y --all-containers", "cannot be used with");
-        check("apply", "--filename");
+        check("apply", "FILE");
         check("rollback x --to 0", "0 is not in 1..");
+        check("rollback x --to 1 --release", "cannot be used with");
+        check("delete pod", "NAME");
+        check("wait pod x --for=phase=Ready", "Succeeded");
         check("desribe pod x", "tip: a similar subcommand exists: 'describe'");
         check("validate", "FILE");
     }
@@ -338,7 +408,8 @@ mod tests {
         assert_eq!(goal("condition=Ready").unwrap(), ready(true));
         assert_eq!(goal("condition=Ready=False").unwrap(), ready(false));
         assert_eq!(goal("delete").unwrap(), Goal::Delete);
-        for bad in ["", "condition=", "condition=Ready=maybe", "Ready"] {
+        assert_eq!(goal("phase=succeeded").unwrap(), Goal::Phase("Succeeded".to_owned()));
+        for bad in ["", "phase=Ready", "condition=", "condition=Ready=maybe", "Ready"] {
             goal(bad).unwrap_err();
         }
     }

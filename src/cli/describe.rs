@@ -1,9 +1,12 @@
 //! `roost describe pod`: everything known, in reading order, the newest events last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::path::Path;
 
 use serde_json::Value;
 
+use super::answers::{Fault, Plan};
 use super::args::PodArgs;
 use super::client::Client;
 use super::failure::Failure;
@@ -16,16 +19,59 @@ use super::{output, time};
 use crate::api::kubernetes::pod::SOURCE_ANNOTATION;
 use crate::api::kubernetes::types::{ContainerState, ContainerStatus, Event, List, Pod};
 use crate::clock::WallTime;
+use crate::ids::PodName;
 
 /// Describes a pod.
 pub(super) async fn pod(client: &Client, screen: Screen, args: &PodArgs) -> Result<(), Failure> {
     let name = args.namespace.pod(&args.name)?;
     let pod: Option<Pod> = client.find(&pod_path(&name)).await?;
-    let pod = pod.ok_or_else(|| Failure::not_found(&name))?;
     let path = format!("/api/v1/namespaces/{}/events", name.namespace);
     let selector = field("involvedObject.name", &name.name);
     let events: List<Event> = client.get(&with_query(&path, &[Some(selector)])).await?;
-    output::print(&text(screen, &pod, &events.items, WallTime::now()))
+    if let Some(pod) = pod {
+        return output::print(&text(screen, &pod, &events.items, WallTime::now()));
+    }
+    let plan: Plan = client.get("/roost/v1/plan").await?;
+    let faults = faults_of(&name, &plan.faults);
+    if faults.is_empty() {
+        return Err(Failure::not_found(&name));
+    }
+    output::print(&refused(screen, &name, &faults, &events.items, WallTime::now()))?;
+    Err(Failure::told())
+}
+
+/// The faults for which there is no such pod. Where a file can't even be told to have it, its name
+/// may tell.
+fn faults_of<'a>(name: &PodName, faults: &'a [Fault]) -> Vec<&'a Fault> {
+    let key = name.to_string();
+    let is_named_after = |fault: &&Fault| {
+        let path = fault.file.as_deref().map(Path::new);
+        let stem = path.and_then(Path::file_stem).and_then(OsStr::to_str);
+        fault.pod.is_none() && stem == Some(name.name.as_str())
+    };
+    let of_pod: Vec<&Fault> =
+        faults.iter().filter(|fault| fault.pod.as_deref() == Some(&key)).collect();
+    if of_pod.is_empty() { faults.iter().filter(is_named_after).collect() } else { of_pod }
+}
+
+/// What there is instead of a pod whose manifest was never accepted.
+fn refused(
+    screen: Screen,
+    name: &PodName,
+    faults: &[&Fault],
+    events: &[Event],
+    now: WallTime,
+) -> String {
+    let mut page = Page { screen, text: String::new() };
+    page.line(0, "Name", name.name.as_str());
+    page.line(0, "Namespace", name.namespace.as_str());
+    let files: BTreeSet<&str> = faults.iter().filter_map(|fault| fault.file.as_deref()).collect();
+    page.line(0, "Manifest", &files.into_iter().collect::<Vec<_>>().join("\n"));
+    page.toned(0, "Status", Tone::Bad, "refused: there is no such pod, for its manifest is faulty");
+    let texts: Vec<String> = faults.iter().map(|fault| fault.text()).collect();
+    page.block(0, "Problems", &texts.join("\n"));
+    page.events(events, now);
+    page.text
 }
 
 /// What is printed.
@@ -35,7 +81,11 @@ fn text(screen: Screen, pod: &Pod, events: &[Event], now: WallTime) -> String {
     page.title("Conditions");
     for condition in &pod.status.conditions {
         let reason = condition.reason.as_deref().map(|reason| format!(" ({reason})"));
-        let value = format!("{}{}", condition.status, reason.unwrap_or_default());
+        let mut value = format!("{}{}", condition.status, reason.unwrap_or_default());
+        // Nothing else says that it is not what its manifest asks for.
+        if let Some(why) = condition.message.as_ref().filter(|_| condition.kind == "UpToDate") {
+            value.push_str(&format!("\n{why}"));
+        }
         let tone = match (condition.kind.as_str(), condition.status.as_str()) {
             // The one that is good if it does not hold.
             ("ManifestInvalid", _) => Tone::Bad,
@@ -60,14 +110,7 @@ fn text(screen: Screen, pod: &Pod, events: &[Event], now: WallTime) -> String {
     for volume in volumes {
         page.line(1, volume["name"].as_str().unwrap_or_default(), &volume_text(volume));
     }
-    page.title("Events");
-    if events.is_empty() {
-        page.text.push_str("  <none>\n");
-        return page.text;
-    }
-    let rows: Vec<Vec<Cell>> = events.iter().map(|event| event_row(event, now)).collect();
-    let (_, table) = Table::render(screen, &["  LAST SEEN", "TYPE", "REASON", "MESSAGE"], &rows);
-    page.text.push_str(&table);
+    page.events(events, now);
     page.text
 }
 
@@ -255,6 +298,17 @@ impl Page {
     fn title(&mut self, title: &str) {
         let title = self.screen.paint(Tone::Strong, &format!("{title}:"));
         self.push(&title);
+    }
+
+    /// What happened.
+    fn events(&mut self, events: &[Event], now: WallTime) {
+        self.title("Events");
+        if events.is_empty() {
+            return self.push("  <none>");
+        }
+        let rows: Vec<Vec<Cell>> = events.iter().map(|event| event_row(event, now)).collect();
+        let head = ["  LAST SEEN", "TYPE", "REASON", "MESSAGE"];
+        self.text.push_str(&Table::render(self.screen, &head, &rows).1);
     }
 
     /// A name and its value; further lines of the value stand below its first.

@@ -18,16 +18,20 @@ use lines::Line;
 
 /// Says what would change.
 pub(super) async fn run(client: &Client, screen: Screen, args: &DiffArgs) -> Result<(), Failure> {
-    let files = files::read(&args.files)?;
+    let files = files::read(&args.files.paths())?;
     let found = files::check(screen, &files);
     let value = ask(client, &files).await?;
     let difference: Difference = understood(&value)?;
     if let Some(text) = structured(args.output, &value) {
         output::print(&text)?;
-    } else if difference.items.iter().any(|item| item.change != Change::None) {
-        output::print(&text(screen, &difference.items))?;
-    } else if found.is_ok() && !difference.faults.iter().any(Fault::is_error) {
-        output::print("Nothing would change.\n")?;
+    } else {
+        if difference.items.iter().any(|item| item.change != Change::None) {
+            output::print(&text(screen, &difference.items))?;
+        } else if found.is_ok() && !difference.faults.iter().any(Fault::is_error) {
+            output::print("Nothing would change.\n")?;
+        }
+        let held = difference.items.iter().filter_map(|it| Some(held_text(&it.pod, it.held_at?)));
+        output::print(&held.map(|text| format!("{}\n", output::clean(&text))).collect::<String>())?;
     }
     found?;
     tell(&files, &difference.faults)
@@ -41,6 +45,16 @@ pub(super) async fn ask(client: &Client, files: &[Manifest]) -> Result<Value, Fa
     };
     let files: Vec<Value> = files.iter().map(file).collect();
     client.post("/roost/v1/diff", &json!({ "files": files })).await
+}
+
+/// That a pod does not follow its manifest, and how that ends.
+pub(super) fn held_text(pod: &str, revision: u64) -> String {
+    let short = pod.strip_prefix("default/").unwrap_or(pod);
+    format!(
+        "pod {pod} is held at revision {revision}: it was rolled back from what its manifest asks \
+         for\n  help: `roost rollback {short} --release` follows the manifest again, and so does \
+         changing it"
+    )
 }
 
 /// Says what the agent finds wrong, but for what has been found, and said, here already.
@@ -72,7 +86,7 @@ fn text(screen: Screen, items: &[DifferenceItem]) -> String {
 
 /// Which pod, and what happens to it.
 fn head(item: &DifferenceItem) -> String {
-    let DifferenceItem { pod, change, containers, before: _, after: _ } = item;
+    let DifferenceItem { pod, change, containers, before: _, after: _, held_at: _ } = item;
     let containers = containers.join(", ");
     match change {
         Change::Create => format!("{pod} will be created"),
@@ -154,6 +168,17 @@ mod tests {
             text,
             "\u{1b}[1mdefault/new will be created\u{1b}[0m\n\u{1b}[32m+ hostname: x\u{1b}[0m\n"
         );
+    }
+
+    #[test]
+    fn a_pod_that_is_held_is_told_with_the_way_out() {
+        assert_eq!(
+            held_text("default/web", 2),
+            "pod default/web is held at revision 2: it was rolled back from what its manifest asks \
+             for\n  help: `roost rollback web --release` follows the manifest again, and so does \
+             changing it"
+        );
+        assert!(held_text("shop/db", 2).contains("`roost rollback shop/db --release`"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::output;
 use super::screen::{Screen, Tone};
 use crate::ids::PodName;
 use crate::manifest::file::{self, FILE_LEN_MAX, ParsedFile};
+use crate::manifest::watcher;
 
 /// A manifest file, read and parsed.
 #[derive(Debug)]
@@ -54,9 +55,46 @@ impl Manifest {
     }
 }
 
-/// Reads files; `-` is standard input.
+/// Reads files; `-` is standard input, and of a directory all manifests are read.
 pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Manifest>, Failure> {
-    paths.iter().map(|path| one(path)).collect()
+    listed(paths)?.iter().map(|path| one(path)).collect()
+}
+
+/// The files, with those that are in a directory in its place: what the agent would take for
+/// manifests if it watched it, by name.
+pub(super) fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.as_os_str() != "-" && path.is_dir() {
+            let found = manifests_in(path).map_err(|error| unreadable(path, &error))?;
+            if found.is_empty() {
+                let name = output::clean_line(&path.display().to_string());
+                let failure = Failure::wrong(format!("there is no manifest in directory {name}"));
+                return Err(failure.with_help("their names end in .yaml, .yml or .json"));
+            }
+            files.extend(found);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
+}
+
+fn manifests_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in directory.read_dir()? {
+        let entry = entry?;
+        if watcher::is_manifest(&entry.file_name()) && entry.path().is_file() {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    let name = output::clean_line(&path.display().to_string());
+    Failure::wrong(format!("can't read {name}: {error}"))
 }
 
 fn one(path: &Path) -> Result<Manifest, Failure> {
@@ -68,10 +106,7 @@ fn one(path: &Path) -> Result<Manifest, Failure> {
     } else {
         File::open(path).and_then(|file| file.take(limit).read_to_end(&mut text))
     };
-    read.map_err(|error| {
-        let name = output::clean_line(&path.display().to_string());
-        Failure::wrong(format!("can't read {name}: {error}"))
-    })?;
+    read.map_err(|error| unreadable(path, &error))?;
     Manifest::of(path, text)
 }
 
@@ -100,6 +135,20 @@ mod tests {
     fn a_file_that_is_not_there_is_told_by_its_name() {
         let failure = read(&["no/such.yaml".into()]).unwrap_err();
         assert!(failure.to_string().starts_with("error: can't read no/such.yaml: "), "{failure}");
+    }
+
+    #[test]
+    fn a_directory_stands_for_the_manifests_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let failure = read(&[root.path().to_owned()]).unwrap_err();
+        assert!(failure.to_string().contains("no manifest in directory"), "{failure}");
+        for name in ["b.yaml", "a.json", ".hidden.yaml", "notes.txt", "c.yml"] {
+            std::fs::write(at(name), "").unwrap();
+        }
+        std::fs::create_dir(at("d.yaml")).unwrap();
+        let found = listed(&[at("notes.txt"), root.path().to_owned(), "-".into()]).unwrap();
+        assert_eq!(found, [at("notes.txt"), at("a.json"), at("b.yaml"), at("c.yml"), "-".into()]);
     }
 
     #[test]

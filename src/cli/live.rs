@@ -15,46 +15,80 @@ use super::get::{instances_path, status, watch_path};
 use super::output;
 use super::screen::{Screen, Size, Tone};
 use super::time;
-use crate::api::kubernetes::types::{List, Pod};
+use crate::api::kubernetes::types::{ContainerState, ContainerStatus, List, Pod};
 use crate::ids::PodName;
 
 /// How often the line shows a new time.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a pod must have been ready without a restart to be called so: what fails as soon as it
+/// has read its configuration runs for a moment, too.
+const STEADY: Duration = Duration::from_secs(2);
 
 /// How far a wait is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// It is over.
-    Done,
+    /// It is over: what the pod did or became.
+    Done(&'static str),
+    /// It is over if these runs go on for [`STEADY`].
+    Steady {
+        /// The instance and the runs of its containers.
+        runs: String,
+        /// What the pod has become then.
+        became: &'static str,
+    },
     /// What is still missing.
     Waits(String),
 }
 
+/// What a pod is that runs as it should.
+pub(super) const READY: &str = "is ready";
+/// What a pod did that has ended well.
+pub(super) const SUCCEEDED: &str = "has succeeded";
+/// What a pod is that was waited for to end.
+pub(super) const GONE: &str = "is gone";
+
 /// Waits until `check` of all instances of a pod, the youngest last, says that it is over, but no
-/// longer than until the deadline.
+/// longer than until the deadline. Returns what the pod did or became.
 pub(super) async fn until(
     client: &Client,
     screen: Screen,
     name: &PodName,
     deadline: Instant,
     mut check: impl FnMut(&[Pod]) -> Result<Step, Failure>,
-) -> Result<(), Failure> {
+) -> Result<&'static str, Failure> {
     let mut line = Line::new(screen, name);
     let watched = async {
         let mut watch = client.watch(&watch_path(name)).await?;
         let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut steady: Option<Steady> = None;
         loop {
             let pods: List<Pod> = client.get(&instances_path(name)).await?;
-            match check(&pods.items)? {
-                Step::Done => return Ok(()),
-                Step::Waits(missing) => line.missing = missing,
-            }
+            steady = match check(&pods.items)? {
+                Step::Done(became) => return Ok(became),
+                Step::Waits(missing) => {
+                    line.missing = missing;
+                    None
+                }
+                Step::Steady { runs, became } => {
+                    "ready, if it stays so".clone_into(&mut line.missing);
+                    let same = steady.filter(|known| known.runs == runs);
+                    let until = || Instant::now() + STEADY;
+                    Some(same.unwrap_or_else(|| Steady { runs, became, until: until() }))
+                }
+            };
             line.draw();
             loop {
+                let ends_at = steady.as_ref().map_or(deadline, |steady| steady.until);
                 tokio::select! {
+                    // What has come counts before what time has told.
+                    biased;
                     // Cancel-safe: what has been read of a change stays in the watch.
                     change = watch.next::<Value>() => { change?; break },
+                    // Cancel-safe: the moment is kept.
+                    () = tokio::time::sleep_until(ends_at), if steady.is_some() => {
+                        return Ok(steady.map_or(READY, |steady| steady.became));
+                    }
                     // Cancel-safe: ticks are not lost.
                     _ = tick.tick() => line.draw(),
                 }
@@ -71,24 +105,63 @@ pub(super) async fn until(
     }
 }
 
-/// Whether the youngest instance runs and is ready, or has ended well.
+/// Since when a pod has been as it should be.
+struct Steady {
+    runs: String,
+    became: &'static str,
+    until: Instant,
+}
+
+/// Whether the youngest instance is as it should be: one that runs for ever is ready and stays so,
+/// any other has ended well.
 pub(super) fn ready(name: &PodName, pods: &[Pod]) -> Result<Step, Failure> {
     let Some(pod) = pods.last() else {
         return Ok(Step::Waits("there is no such pod yet".to_owned()));
     };
     let is_ready = pod.status.conditions.iter().any(|it| it.kind == "Ready" && it.status == "True");
     let is_ending = pod.metadata.deletion_timestamp.is_some();
+    let runs_for_ever = pod.spec["restartPolicy"].as_str().is_none_or(|it| it == "Always");
     match pod.status.phase.as_str() {
         _ if is_ending => {}
-        "Succeeded" => return Ok(Step::Done),
-        "Failed" => {
-            let help = format!("`roost logs {name}` and `roost describe pod {name}` may say why");
-            return Err(Failure::wrong(format!("pod {name} has failed")).with_help(help));
+        "Succeeded" => return Ok(Step::Done(SUCCEEDED)),
+        "Failed" => return Err(failed(name, pod)),
+        _ if is_ready && runs_for_ever => {
+            return Ok(Step::Steady { runs: runs(pod), became: READY });
         }
-        _ if is_ready => return Ok(Step::Done),
         _ => {}
     }
     Ok(Step::Waits(missing(pod)))
+}
+
+/// A pod that will not run again, and why.
+pub(super) fn failed(name: &PodName, pod: &Pod) -> Failure {
+    let ends: Vec<String> =
+        pod.status.container_statuses.iter().filter_map(|it| bad_end(it, &it.state)).collect();
+    let why = if ends.is_empty() { String::new() } else { format!(": {}", ends.join(", ")) };
+    let help = format!("`roost logs {name}` and `roost describe pod {name}` may say more");
+    let line = output::clean_line(&format!("pod {name} has failed{why}"));
+    Failure::wrong(line).with_help(help)
+}
+
+/// How a container ended, if not well.
+fn bad_end(container: &ContainerStatus, state: &ContainerState) -> Option<String> {
+    let ended = state.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
+    let name = &container.name;
+    Some(match (&ended.message, ended.reason.as_str()) {
+        (Some(message), _) => format!("container {name}: {message}"),
+        (None, "Error" | "") => {
+            format!("container {name} ended with exit code {}", ended.exit_code)
+        }
+        (None, reason) => {
+            format!("container {name} ended with exit code {} ({reason})", ended.exit_code)
+        }
+    })
+}
+
+/// What tells the runs of a pod's containers from others.
+fn runs(pod: &Pod) -> String {
+    let ids = pod.status.container_statuses.iter().filter_map(|it| it.container_id.as_deref());
+    std::iter::once(pod.metadata.uid.as_str()).chain(ids).collect::<Vec<_>>().join(" ")
 }
 
 /// Where a pod stands that is not ready, in a few words.
@@ -99,6 +172,11 @@ pub(super) fn missing(pod: &Pod) -> String {
     if let Some(why) = pod.status.message.as_deref().and_then(|why| why.lines().next()) {
         text.push_str(", ");
         text.push_str(why);
+    }
+    let waiting = containers.iter().filter(|container| container.state.waiting.is_some());
+    for end in waiting.filter_map(|container| bad_end(container, &container.last_state)) {
+        text.push_str(", ");
+        text.push_str(&end);
     }
     output::clean_line(&text)
 }
@@ -151,6 +229,7 @@ mod tests {
 
     use super::*;
     use crate::api::kubernetes;
+    use crate::api::kubernetes::types::StateTerminated;
     use crate::api::samples::{context, fake, pod, snapshot};
 
     fn name() -> PodName {
@@ -192,13 +271,66 @@ mod tests {
     #[test]
     fn an_instance_that_ends_is_not_ready_whatever_it_says() {
         let mut shown = kubernetes::pod::of(&pod("web", 1), &context());
-        assert_eq!(ready(&name(), std::slice::from_ref(&shown)), Ok(Step::Done));
+        let steady = ready(&name(), std::slice::from_ref(&shown)).unwrap();
+        assert!(matches!(steady, Step::Steady { became: READY, .. }), "{steady:?}");
         shown.metadata.deletion_timestamp = Some("2023-11-14T22:13:20Z".to_owned());
         let waits = ready(&name(), std::slice::from_ref(&shown)).unwrap();
         assert_eq!(waits, Step::Waits("Terminating (2/2 ready)".to_owned()));
         shown.metadata.deletion_timestamp = None;
         shown.status.phase = "Failed".to_owned();
         ready(&name(), &[shown]).unwrap_err();
+    }
+
+    #[test]
+    fn a_run_once_pod_is_through_when_it_has_succeeded_and_not_while_it_runs() {
+        let mut shown = kubernetes::pod::of(&pod("web", 1), &context());
+        shown.spec["restartPolicy"] = "OnFailure".into();
+        let check = |pod: &Pod| ready(&name(), std::slice::from_ref(pod));
+        assert_eq!(check(&shown), Ok(Step::Waits("Running (2/2 ready)".to_owned())));
+        shown.status.phase = "Succeeded".to_owned();
+        assert_eq!(check(&shown), Ok(Step::Done(SUCCEEDED)));
+        shown.status.phase = "Failed".to_owned();
+        let ended = StateTerminated {
+            exit_code: 3,
+            reason: "Error".to_owned(),
+            ..StateTerminated::default()
+        };
+        shown.status.container_statuses[0].state =
+            ContainerState { terminated: Some(ended), ..ContainerState::default() };
+        let failure = check(&shown).unwrap_err();
+        assert!(
+            failure.to_string().starts_with(
+                "error: pod default/web has failed: container web ended with exit code 3\n"
+            ),
+            "{failure}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_crashes_again_at_once_was_not_ready() {
+        let root = tempfile::tempdir().unwrap();
+        let fake = fake(snapshot(1, vec![pod("web", 1)], root.path()));
+        let client = Client::serving(root.path(), fake.service);
+        let mut runs = 0;
+        let check = |_: &[Pod]| {
+            runs += 1;
+            let step = Step::Steady { runs: runs.to_string(), became: READY };
+            Ok(if runs < 3 { step } else { Step::Done(SUCCEEDED) })
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let snapshots = fake.snapshots;
+        let root = root.path().to_owned();
+        let changing = tokio::spawn(async move {
+            for version in 2..4_u32 {
+                tokio::time::sleep(STEADY / 8).await;
+                let next = snapshot(version.into(), vec![pod("web", version)], &root);
+                snapshots.send_replace(Arc::new(next));
+            }
+            snapshots
+        });
+        let became = until(&client, Screen::default(), &name(), deadline, check).await;
+        assert_eq!(became.unwrap(), SUCCEEDED);
+        changing.await.unwrap();
     }
 
     #[tokio::test]

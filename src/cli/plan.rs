@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::answers::{Items, PlanItem};
+use super::answers::{Fault, Plan, PlanItem};
 use super::args::PlanArgs;
 use super::client::Client;
+use super::diff;
 use super::failure::Failure;
 use super::get::{structured, understood};
 use super::output;
@@ -14,16 +15,17 @@ use super::table::{Cell, Table};
 /// Says what the agent would do.
 pub(super) async fn run(client: &Client, screen: Screen, args: &PlanArgs) -> Result<(), Failure> {
     let value: Value = client.get("/roost/v1/plan").await?;
-    if let Some(text) = structured(args.output, &value) {
-        return output::print(&text);
+    let plan: Plan = understood(&value)?;
+    match structured(args.output, &value) {
+        Some(text) => output::print(&text)?,
+        None => output::print(&text(screen, &plan))?,
     }
-    let plan: Items<PlanItem> = understood(&value)?;
-    output::print(&text(screen, &plan.items))
+    diff::tell(&[], &plan.faults)
 }
 
-fn text(screen: Screen, items: &[PlanItem]) -> String {
+fn text(screen: Screen, plan: &Plan) -> String {
     let mut rows: Vec<Vec<Cell>> = Vec::new();
-    for PlanItem { pod, actions, waits } in items {
+    for PlanItem { pod, actions, waits, held_at } in &plan.items {
         for action in actions {
             let verb = Cell::toned(tone(&action.action), &action.action);
             rows.push(vec![pod.as_str().into(), verb, action.reason.as_str().into()]);
@@ -32,9 +34,18 @@ fn text(screen: Screen, items: &[PlanItem]) -> String {
             let verb = Cell::toned(Tone::Dim, "wait");
             rows.push(vec![pod.as_str().into(), verb, why.as_str().into()]);
         }
+        if let Some(revision) = held_at {
+            let short = pod.strip_prefix("default/").unwrap_or(pod);
+            let why = format!(
+                "at revision {revision}, because it was rolled back from what its manifest asks \
+                 for; `roost rollback {short} --release` follows the manifest again"
+            );
+            rows.push(vec![pod.as_str().into(), Cell::toned(Tone::Dim, "hold"), why.into()]);
+        }
     }
     if rows.is_empty() {
-        return "Nothing to do.\n".to_owned();
+        let is_all = !plan.faults.iter().any(Fault::is_error);
+        return if is_all { "Nothing to do.\n" } else { "" }.to_owned();
     }
     Table::render(screen, &["POD", "ACTION", "WHY"], &rows).1
 }
@@ -53,8 +64,8 @@ mod tests {
     use super::*;
 
     fn shown(items: &Value) -> String {
-        let plan: Items<PlanItem> = understood(&json!({ "items": items })).unwrap();
-        text(Screen::default(), &plan.items)
+        let plan: Plan = understood(&json!({ "items": items })).unwrap();
+        text(Screen::default(), &plan)
     }
 
     #[test]
@@ -65,12 +76,14 @@ mod tests {
             { "pod": "shop/db", "actions": [
                 { "action": "stop", "reason": "its manifest\u{1b} is gone" },
             ], "waits": "its containers\nend" },
+            { "pod": "shop/old", "actions": [], "waits": null, "heldAt": 2 },
         ]));
         insta::assert_snapshot!(text, @r"
         POD           ACTION   WHY
         default/web   create   it is new
         shop/db       stop     its manifest\u{1b} is gone
         shop/db       wait     its containers end
+        shop/old      hold     at revision 2, because it was rolled back from what its manifest asks for; `roost rollback shop/old --release` follows the manifest again
         ");
     }
 
@@ -78,5 +91,8 @@ mod tests {
     fn an_empty_plan_says_so() {
         let text = shown(&json!([{ "pod": "default/idle", "actions": [], "waits": null }]));
         assert_eq!(text, "Nothing to do.\n");
+        // It can't be said of what can't be read.
+        let faults = vec![Fault { severity: "error".to_owned(), ..Fault::default() }];
+        assert_eq!(super::text(Screen::default(), &Plan { items: vec![], faults }), "");
     }
 }

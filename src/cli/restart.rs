@@ -28,7 +28,7 @@ pub(super) async fn restart(
     wait(client, screen, &name, &args.wait, |pod| before.is_all_anew(pod)).await
 }
 
-/// Takes a pod back to an earlier revision.
+/// Takes a pod back to an earlier revision, or ends that.
 pub(super) async fn rollback(
     client: &Client,
     screen: Screen,
@@ -36,6 +36,11 @@ pub(super) async fn rollback(
 ) -> Result<(), Failure> {
     let name = args.pod.namespace.pod(&args.pod.name)?;
     let before = instance(client, &name).await?;
+    if args.release {
+        let done = order(client, &name, "release", &json!({})).await?;
+        say(&done, &format!("pod {name} follows its manifest again"))?;
+        return wait(client, screen, &name, &args.wait, |pod| is_back(&before, None, pod)).await;
+    }
     let done = order(client, &name, "rollback", &json!({ "to": args.to })).await?;
     let number = done.number.map(|number| format!(" to revision {number}")).unwrap_or_default();
     say(&done, &format!("pod {name} is taken back{number}"))?;
@@ -71,8 +76,9 @@ async fn wait(
         Some(pod) if !has_begun(pod) => Ok(Step::Waits("not begun yet".to_owned())),
         Some(_) | None => live::ready(name, pods),
     };
-    live::until(client, screen, name, Instant::now() + args.timeout, check).await?;
-    output::print(&format!("pod {name} is ready\n"))
+    let deadline = Instant::now() + args.timeout;
+    let became = live::until(client, screen, name, deadline, check).await?;
+    output::print(&format!("pod {name} {became}\n"))
 }
 
 /// Whether the pod runs what it was taken back to.

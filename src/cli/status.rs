@@ -12,14 +12,15 @@ use super::screen::{Screen, Tone};
 use super::{output, time};
 use crate::api::overview::Overview;
 
-/// Says how the agent is.
+/// Says how the agent is; a failure if somebody must act.
 pub(super) async fn run(client: &Client, screen: Screen, args: &StatusArgs) -> Result<(), Failure> {
     let value: Value = client.get("/roost/v1/status").await?;
-    if let Some(text) = structured(args.output, &value) {
-        return output::print(&text);
-    }
     let overview: Overview = understood(&value)?;
-    output::print(&text(screen, &overview))
+    match structured(args.output, &value) {
+        Some(text) => output::print(&text)?,
+        None => output::print(&text(screen, &overview))?,
+    }
+    if overview.needs_somebody() { Err(Failure::told()) } else { Ok(()) }
 }
 
 fn text(screen: Screen, overview: &Overview) -> String {
@@ -46,7 +47,8 @@ fn text(screen: Screen, overview: &Overview) -> String {
     let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
     toned(Tone::Plain, "Pods", &format!("{}{parts}", counts.total));
     toned(Tone::Plain, "Manifests", &overview.directories.join(", "));
-    toned(Tone::Plain, "Store", &overview.store);
+    let tone = if overview.is_store_sound() { Tone::Plain } else { Tone::Bad };
+    toned(tone, "Store", &overview.store);
     if let Some(fault) = &overview.store_fault {
         toned(Tone::Bad, "Store fault", fault);
     }
@@ -70,6 +72,7 @@ fn text(screen: Screen, overview: &Overview) -> String {
         }
     };
     list(Tone::Bad, "Alarms", &mut overview.alarms.iter());
+    list(Tone::Bad, "Pods in several manifests", &mut overview.contested.iter());
     list(Tone::Bad, "Faults in manifests", &mut overview.faults.values().flatten());
     list(Tone::Warning, "Warnings in manifests", &mut overview.warnings.values().flatten());
     list(Tone::Plain, "For other nodes", &mut overview.passed_over.iter());
@@ -101,6 +104,7 @@ mod tests {
                 logs: "/l".to_owned(),
             },
             alarms: vec!["gone".to_owned()],
+            contested: vec!["pod default/a is also in pods.d/b.yaml".to_owned()],
             restart_for: vec!["pods".to_owned(), "cgroup".to_owned()],
             faults: [("pods.d/a.yaml".to_owned(), vec![fault])].into(),
             warnings: [("pods.d/c.yaml".to_owned(), vec!["odd".to_owned()])].into(),
@@ -120,6 +124,8 @@ mod tests {
         Logs:         /l
         Alarms:
           gone
+        Pods in several manifests:
+          pod default/a is also in pods.d/b.yaml
         Faults in manifests:
           pods.d/a.yaml:1:1: error: x
             help: y
@@ -128,5 +134,22 @@ mod tests {
         For other nodes:
           pods.d/b.yaml: pod default/b
         ");
+        assert!(overview.needs_somebody());
+        let calm = Overview {
+            store_fault: None,
+            alarms: vec![],
+            contested: vec![],
+            faults: [].into(),
+            ..overview
+        };
+        assert!(!calm.needs_somebody());
+        for wrong in [
+            Overview { store: "it was rebuilt".to_owned(), ..calm.clone() },
+            Overview { alarms: vec!["gone".to_owned()], ..calm.clone() },
+            Overview { contested: vec!["twice".to_owned()], ..calm.clone() },
+            Overview { store_fault: Some("full".to_owned()), ..calm.clone() },
+        ] {
+            assert!(wrong.needs_somebody(), "{wrong:?}");
+        }
     }
 }

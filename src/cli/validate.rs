@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::agent::Format;
 use super::args::ValidateArgs;
 use super::failure::Failure;
+use super::files;
 use super::output;
 use crate::ids::PodName;
 use crate::manifest;
@@ -25,7 +26,7 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), Failure> {
         return print_json(&manifest::json_schema());
     }
     let mut report = Report { options: ParseOptions { strict: args.strict }, ..Report::default() };
-    for path in &args.files {
+    for path in &files::listed(&args.files.paths())? {
         let name =
             if is_standard_input(path) { "<stdin>".to_owned() } else { path.display().to_string() };
         match read(path) {

@@ -15,10 +15,14 @@ use crate::ids::PodName;
 pub(super) async fn pod(client: &Client, screen: Screen, args: &WaitArgs) -> Result<(), Failure> {
     let name = args.pod.namespace.pod(&args.pod.name)?;
     let WaitArgs { pod: _, goal, timeout } = args;
+    let mut is_told = false;
     let check = |pods: &[Pod]| {
         let pod = pods.last();
         if holds(goal, &name, pod)? {
-            return Ok(Step::Done);
+            return Ok(Step::Done(""));
+        }
+        if pod.is_none() && !std::mem::replace(&mut is_told, true) {
+            output::note(&format!("There is no pod {name} yet; waiting for it."));
         }
         let missing = pod.map_or_else(|| "there is no such pod".to_owned(), live::missing);
         Ok(Step::Waits(missing))
@@ -27,6 +31,7 @@ pub(super) async fn pod(client: &Client, screen: Screen, args: &WaitArgs) -> Res
     let what = match goal {
         Goal::Condition { kind, status: true } => output::clean_line(kind),
         Goal::Condition { kind, status: false } => format!("not {}", output::clean_line(kind)),
+        Goal::Phase(phase) => output::clean_line(phase),
         Goal::Delete => "gone".to_owned(),
     };
     output::print(&format!("pod {name} is {what}\n"))
@@ -37,7 +42,19 @@ fn holds(goal: &Goal, name: &PodName, pod: Option<&Pod>) -> Result<bool, Failure
     let (kind, wanted, pod) = match (goal, pod) {
         (Goal::Delete, pod) => return Ok(pod.is_none()),
         // It may come yet.
-        (Goal::Condition { .. }, None) => return Ok(false),
+        (Goal::Condition { .. } | Goal::Phase(_), None) => return Ok(false),
+        (Goal::Phase(wanted), Some(pod)) => {
+            let phase = pod.status.phase.as_str();
+            return match phase {
+                _ if phase.eq_ignore_ascii_case(wanted) => Ok(true),
+                "Failed" => Err(live::failed(name, pod)),
+                "Succeeded" => {
+                    let line = format!("pod {name} has succeeded and will not be {wanted}");
+                    Err(Failure::wrong(output::clean_line(&line)))
+                }
+                _ => Ok(false),
+            };
+        }
         (Goal::Condition { kind, status }, Some(pod)) => (kind, *status, pod),
     };
     let condition =
@@ -46,11 +63,14 @@ fn holds(goal: &Goal, name: &PodName, pod: Option<&Pod>) -> Result<bool, Failure
         return Ok(true);
     }
     let phase = pod.status.phase.as_str();
-    if kind.eq_ignore_ascii_case("Ready") && matches!(phase, "Succeeded" | "Failed") {
-        let line = format!("pod {name} has ended and will not get ready: {phase}");
-        return Err(Failure::wrong(line));
+    match phase {
+        "Failed" if kind.eq_ignore_ascii_case("Ready") => Err(live::failed(name, pod)),
+        "Succeeded" if kind.eq_ignore_ascii_case("Ready") => {
+            let line = format!("pod {name} has succeeded and will not get ready");
+            Err(Failure::wrong(line).with_help("`--for=phase=Succeeded` waits for that"))
+        }
+        _ => Ok(false),
     }
-    Ok(false)
 }
 
 #[cfg(test)]
@@ -77,6 +97,13 @@ mod tests {
         assert_eq!(check(&ready(true), Some(&pod("Running", "True"))), Ok(true));
         assert_eq!(check(&ready(false), Some(&pod("Failed", "False"))), Ok(true));
         check(&ready(true), Some(&pod("Failed", "False"))).unwrap_err();
+        let phase = |name: &str| Goal::Phase(name.to_owned());
+        assert_eq!(check(&phase("Succeeded"), None), Ok(false));
+        assert_eq!(check(&phase("Succeeded"), Some(&pod("Running", "True"))), Ok(false));
+        assert_eq!(check(&phase("succeeded"), Some(&pod("Succeeded", "False"))), Ok(true));
+        assert_eq!(check(&phase("Failed"), Some(&pod("Failed", "False"))), Ok(true));
+        check(&phase("Succeeded"), Some(&pod("Failed", "False"))).unwrap_err();
+        check(&phase("Running"), Some(&pod("Succeeded", "False"))).unwrap_err();
         assert_eq!(check(&Goal::Delete, Some(&pod("Failed", "False"))), Ok(false));
         assert_eq!(check(&Goal::Delete, None), Ok(true));
     }

@@ -55,8 +55,14 @@ const WRAPPERS: [(&str, &str); 8] = [
 ];
 const ITS_TEMPLATE: &str = "write a Pod: `metadata` and `spec` of its `spec.template`";
 
-/// Kinds that will work one day.
-const LATER: [&str; 3] = ["ConfigMap", "Secret", "PersistentVolumeClaim"];
+/// Kinds that will work one day, and what to do until then.
+const LATER: [(&str, &str); 3] = [
+    ("ConfigMap", BY_HAND),
+    ("Secret", BY_HAND),
+    ("PersistentVolumeClaim", "mount a directory of the host: a volume with `hostPath`"),
+];
+const BY_HAND: &str = "write the values into `env` of the containers, or mount a file of the host: \
+                       a volume with `hostPath`";
 
 /// Kinds that often stand beside pods and ask for nothing that is done on this machine.
 const BESIDE: [&str; 22] = [
@@ -207,8 +213,8 @@ fn check_kind(at: At<'_>, faults: &mut Faults) -> bool {
         faults.push(at.warning(&message));
         return false;
     }
-    if LATER.contains(&kind) {
-        faults.push(at.error(&format!("{name} is not supported yet")));
+    if let Some((_, help)) = LATER.iter().find(|(later, _)| *later == kind) {
+        faults.push(at.error(&format!("{name} is not supported yet")).with_help(help));
         return false;
     }
     let fault = at.error(&format!("{name} is not supported"));
@@ -216,7 +222,7 @@ fn check_kind(at: At<'_>, faults: &mut Faults) -> bool {
         faults.push(fault.with_help(help));
         return false;
     }
-    let known = WRAPPERS.iter().map(|(wrapper, _)| *wrapper).chain(LATER).chain(BESIDE);
+    let known = WRAPPERS.iter().chain(&LATER).map(|(known, _)| *known).chain(BESIDE);
     faults.push(match closest(kind, known.chain(["Pod", "List"])) {
         Some(near) => fault.with_help(&format!("did you mean `{near}`?")),
         None => fault.with_help("a manifest holds documents of the kind `Pod`"),

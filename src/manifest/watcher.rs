@@ -16,8 +16,10 @@ mod listing;
 mod observation;
 mod settle;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -84,6 +86,12 @@ impl WatchOptions {
 pub struct Watcher {
     inbox: Arc<Inbox>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Whether a file of that name is taken for a manifest.
+#[must_use]
+pub fn is_manifest(name: &OsStr) -> bool {
+    listing::name_kind(name.as_bytes()) == listing::NameKind::Manifest
 }
 
 impl Watcher {

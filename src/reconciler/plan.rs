@@ -209,6 +209,8 @@ pub enum Reason {
     Successor,
     /// Somebody asked for an earlier revision.
     RolledBack(u64),
+    /// Somebody asked for what its manifest says again.
+    Released,
     /// The store had no record of it.
     FoundWithoutRecord,
     /// Its specification was found missing and is written again.
@@ -246,6 +248,7 @@ impl fmt::Display for Reason {
             Self::MovedManifest(source) => write!(f, "it is in {source} now"),
             Self::Successor => f.write_str("it takes the place of the instance before it"),
             Self::RolledBack(to) => write!(f, "it is rolled back to revision {to}"),
+            Self::Released => f.write_str("it follows its manifest again"),
             Self::FoundWithoutRecord => f.write_str("it was found without a record"),
             Self::SpecificationMissing => f.write_str("its stored specification was missing"),
             Self::AcceptanceInterrupted => {

@@ -185,7 +185,7 @@ impl<'a> Pod<'a> {
                 return instance.spec().filter(|_| is_through).map(|stored| again(&stored.spec));
             }
             (Some(Asked::RollBack { stored, .. }), _) => return Some(again(&stored.spec)),
-            (None, _) => {}
+            (Some(Asked::Release) | None, _) => {}
         }
         match wish {
             Wish::Run(claim) if instance.asks_for_more(claim) => of_claim(claim, Turn::Changed),
@@ -487,9 +487,8 @@ impl<'a> Instance<'a> {
             (Wish::Run(claim), Asked::RollBack { refused, .. }) => {
                 claim.revision.digest() == *refused
             }
-            (Wish::Keep, Asked::RollBack { .. }) | (Wish::Run(_) | Wish::Keep, Asked::Restart) => {
-                true
-            }
+            (Wish::Keep, Asked::RollBack { .. })
+            | (Wish::Run(_) | Wish::Keep, Asked::Restart | Asked::Release) => true,
         };
         counts.then_some(asked)
     }
@@ -502,10 +501,15 @@ impl<'a> Instance<'a> {
         actual: &ActualState,
         now: Now,
     ) -> Option<Vec<Step>> {
-        if refusal.is_some() {
+        if refusal.is_some() && *asked != Asked::Release {
             return None;
         }
         match asked {
+            Asked::Release => {
+                self.record.held?;
+                let record = PodRecord { held: None, ..self.record.clone() };
+                Some(step(Action::Record(Box::new(record)), Reason::Released))
+            }
             Asked::Restart => {
                 self.kept()?;
                 Some(self.retire(TerminationCause::Restarted, actual, now))

@@ -259,6 +259,28 @@ fn a_manifest_that_changed_after_a_roll_back_was_asked_for_is_followed() {
 }
 
 #[test]
+fn a_pod_that_was_rolled_back_follows_its_manifest_when_somebody_asks_for_that() {
+    let mut world = World::running();
+    let id = world.id();
+    world.actual.asked.insert(id, Asked::Release);
+    world.nothing();
+    world.claim("1", &labelled("bad"));
+    world.settle();
+    let refused = world.record().accepted.digest;
+    let asked = Asked::RollBack { to: 1, stored: stored(&pod("p", "p")), refused };
+    world.actual.asked.insert(id, asked);
+    world.settle();
+    assert_eq!(world.record().held.map(|held| held.to), Some(1));
+    world.actual.asked.clear();
+    world.nothing();
+    world.actual.asked.insert(id, Asked::Release);
+    assert_eq!(world.only().1, Reason::Released);
+    world.settle();
+    assert_eq!((world.id(), world.record().held), (id, None));
+    assert_eq!(world.one().spec.as_ref().unwrap().spec.labels["v"], "bad");
+}
+
+#[test]
 fn a_directory_spelt_in_another_way_restarts_nothing() {
     let mut world = World::running();
     let id = world.id();

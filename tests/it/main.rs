@@ -26,6 +26,7 @@
 
 mod crowd;
 mod disturbances;
+mod face;
 mod harness;
 mod lifecycle;
 mod manifests;

@@ -361,8 +361,8 @@ fn a_directory_that_is_gone_replaced_or_a_file_stops_nothing_and_raises_an_alarm
                 node.wait_ready();
             }
             until_status(&node, |status| status.contains(alarm));
-            let shown = node.said(&["status"]);
-            assert!(shown.contains(alarm), "{shown}");
+            let (code, shown, _) = node.cli(&["status"]);
+            assert!(code == 1 && shown.contains(alarm), "{shown}");
             for key in &keys {
                 assert_same(&before[key], &node.until_running(key));
             }

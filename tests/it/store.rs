@@ -78,7 +78,8 @@ impl Scene {
 
     /// What the agent says to whoever asks.
     fn said(&self) -> String {
-        let status = self.node.said(&["status"]);
+        // It ends with 1 if the store was rebuilt.
+        let (_, status, _) = self.node.cli(&["status"]);
         let events = self.node.said(&["get", "events"]);
         format!("{status}\n{events}")
     }

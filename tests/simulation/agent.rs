@@ -352,7 +352,7 @@ impl World {
         kept.spec.clone().map(StoredSpec::new)
     }
 
-    /// Somebody wants a pod restarted or rolled back.
+    /// Somebody wants a pod restarted, rolled back, or to follow its manifest again.
     pub(crate) fn somebody_asks(&mut self) {
         let stays = |record: &&PodRecord| {
             matches!(record.phase, RecordPhase::Active | RecordPhase::Finished { .. })
@@ -370,6 +370,7 @@ impl World {
                 let (to, stored) = (accepted.number, StoredSpec::new(spec));
                 Asked::RollBack { to, stored, refused: self.asks_for(&record) }
             }
+            Some(_) | None if record.held.is_some() && self.rng.chance(50) => Asked::Release,
             Some(_) | None => Asked::Restart,
         };
         self.say(|| format!("{} {}: {asked:?} is asked", record.name, record.id));
@@ -398,7 +399,9 @@ impl World {
                 steps.iter().any(|step| {
                     matches!(
                         step.reason,
-                        Reason::RolledBack(_) | Reason::Terminated(TerminationCause::Restarted)
+                        Reason::RolledBack(_)
+                            | Reason::Released
+                            | Reason::Terminated(TerminationCause::Restarted)
                     )
                 })
             })

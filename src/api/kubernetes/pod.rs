@@ -247,8 +247,9 @@ fn behind(view: &PodView) -> Option<Condition> {
         (_, Some(held)) => (
             "RolledBack".to_owned(),
             format!(
-                "rolled back to revision {}; waiting for a change of {}",
-                held.to, view.record.source
+                "rolled back to revision {}; waiting for a change of {}, or for `roost rollback {} \
+                 --release`",
+                held.to, view.record.source, view.record.name
             ),
         ),
         (Some(Waits { who: Waiting::Pod, .. }) | None, None) => return None,

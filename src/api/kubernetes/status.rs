@@ -38,7 +38,9 @@ fn image_id(image: &Image) -> String {
 
 /// Whether the instance may run although its executor has not reported to this agent yet.
 pub(super) fn may_run_unseen(view: &PodView, context: &Context) -> bool {
-    view.report.is_none() && view.record.created_at < context.agent_started_at
+    view.report.is_none()
+        && !matches!(view.waits, Some(Waits { who: Waiting::Pod, .. }))
+        && view.record.created_at < context.agent_started_at
 }
 
 fn names(view: &PodView) -> Vec<ContainerName> {
@@ -71,17 +73,20 @@ fn container(view: &PodView, name: &ContainerName, context: &Context) -> Shown {
             ),
             ..empty(name)
         },
-        (RecordPhase::Active, None) => match &view.waits {
-            Some(Waits { who: Waiting::Pod, reason: WaitReason::Trouble(trouble), why }) => {
-                Shown { state: waiting(&trouble.to_string(), Some(why)), ..empty(name) }
-            }
-            Some(Waits { who: Waiting::Pod, reason: WaitReason::Images { .. }, why }) => {
-                Shown { state: waiting("ContainerCreating", Some(why)), ..empty(name) }
-            }
-            Some(Waits { .. }) | None => {
-                Shown { state: waiting("ContainerCreating", None), ..empty(name) }
-            }
-        },
+        (RecordPhase::Active, None) => {
+            let state = match &view.waits {
+                Some(Waits { who: Waiting::Pod, reason, why }) => match reason {
+                    // Nothing is made as long as there is no room for it.
+                    WaitReason::Room => waiting("Pending", Some(why)),
+                    WaitReason::Images { .. } => waiting("ContainerCreating", Some(why)),
+                    WaitReason::Trouble(trouble) => waiting(&trouble.to_string(), Some(why)),
+                },
+                Some(Waits { who: Waiting::Revision, .. }) | None => {
+                    waiting("ContainerCreating", None)
+                }
+            };
+            Shown { state, ..empty(name) }
+        }
         (RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. }, None) => {
             through(view, name, None)
         }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::agent::service::{
     ContainerStatus, ExecutorView, Exit, Moment, Outcome, PodView, RecordPhase, TerminationCause,
+    WaitReason, Waiting, Waits,
 };
 use crate::api::samples::{BOOT, context, ended, event as sample_event, later};
 use crate::api::samples::{pod as sample, report, running, with_report};
@@ -205,4 +206,19 @@ fn the_quality_of_service_follows_requests_and_limits() {
     check(&[None, Some(1), None, Some(2)], "Guaranteed");
     check(&[Some(1), Some(2), Some(2), Some(2)], "Burstable");
     check(&[Some(1), None, None, None], "Burstable");
+}
+
+#[test]
+fn a_pod_that_waits_for_room_is_pending_and_nothing_of_it_is_created() {
+    let mut view = sample("hello", 1);
+    (view.report, view.executor) = (None, ExecutorView::Absent);
+    let reason = |view: &PodView| {
+        let waiting = pod::of(view, &context()).status.container_statuses[0].state.waiting.clone();
+        waiting.unwrap().reason
+    };
+    view.record.created_at = later(1);
+    assert_eq!(reason(&view), "ContainerCreating");
+    let why = "needs 3 cpu".to_owned();
+    view.waits = Some(Waits { who: Waiting::Pod, reason: WaitReason::Room, why });
+    assert_eq!(reason(&view), "Pending");
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{DIFF_LEN_MAX, body_of};
-use crate::agent::service::{Change, Difference, Differences, Draft, Fault, Planned};
+use crate::agent::service::{Change, Difference, Differences, Draft, Fault, Planned, Plans};
 use crate::api::failure::Failure;
 use crate::api::kubernetes::spec;
 use crate::api::routes::Shared;
@@ -21,14 +21,17 @@ const DRAFTS_MAX: usize = 1000;
 pub(super) async fn plan(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> {
     let planned = shared.service.plan().await;
     let planned = planned.map_err(|ending| Failure::unavailable(ending.to_string()))?;
-    let items: Vec<Value> = planned.into_iter().map(shown).collect();
-    Ok(Json(json!({ "items": items })).into_response())
+    let Plans { items, faults } = planned;
+    let items: Vec<Value> = items.into_iter().map(shown).collect();
+    let faults: Vec<Value> = faults.iter().map(fault).collect();
+    Ok(Json(json!({ "items": items, "faults": faults })).into_response())
 }
 
 fn shown(planned: Planned) -> Value {
-    let Planned { pod, actions, waits } = planned;
+    let Planned { pod, actions, waits, held } = planned;
     let actions = actions.into_iter().map(|it| json!({ "action": it.action, "reason": it.reason }));
-    json!({ "pod": pod, "actions": actions.collect::<Vec<_>>(), "waits": waits })
+    let actions: Vec<Value> = actions.collect();
+    json!({ "pod": pod, "actions": actions, "waits": waits, "heldAt": held })
 }
 
 /// The body of a `POST diff`.
@@ -73,7 +76,7 @@ pub(super) async fn diff(
 }
 
 fn difference(difference: &Difference) -> Value {
-    let Difference { pod, change, containers, before, after } = difference;
+    let Difference { pod, change, containers, before, after, held } = difference;
     let change = match change {
         Change::Create => "create",
         Change::Replace => "replace",
@@ -88,6 +91,7 @@ fn difference(difference: &Difference) -> Value {
         "containers": containers.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "before": before.as_deref().map(manifest),
         "after": after.as_deref().map(manifest),
+        "heldAt": held,
     })
 }
 

@@ -1,4 +1,4 @@
-//! `restart`, `rollback` and `revisions` of a pod.
+//! `restart`, `rollback`, `release` and `revisions` of a pod.
 
 use std::sync::Arc;
 
@@ -51,6 +51,15 @@ pub(super) async fn roll_back(
         })?
     };
     let answered = shared.service.roll_back(pod_name(&namespace, &name)?, to).await;
+    let answered = answered.map_err(|ending| Failure::unavailable(ending.to_string()))?;
+    let done = answered.map_err(|refused| refusal(&refused, &name))?;
+    Ok(Json(json!({ "message": done.message, "number": done.number })).into_response())
+}
+
+pub(super) async fn release(
+    (State(shared), Path((namespace, name))): Asked,
+) -> Result<Response, Failure> {
+    let answered = shared.service.release(pod_name(&namespace, &name)?).await;
     let answered = answered.map_err(|ending| Failure::unavailable(ending.to_string()))?;
     let done = answered.map_err(|refused| refusal(&refused, &name))?;
     Ok(Json(json!({ "message": done.message, "number": done.number })).into_response())

@@ -3,42 +3,52 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::PodArgs;
 use super::lists::{self, Output};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Without files: what the manifest directory as it is now would change.
+Ends with 1 if a manifest is faulty.")]
 pub(in crate::cli) struct DiffArgs {
-    /// Manifests; `-` is standard input [default: the manifest directory as it is now]
-    #[arg(value_name = "FILE")]
-    pub(in crate::cli) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) files: FilesArg,
     /// How it is shown
     #[arg(short, long, default_value = "table", value_name = "FORM", value_parser = lists::plain())]
     pub(in crate::cli) output: Output,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Ends with 1 if a manifest is faulty.")]
 pub(in crate::cli) struct PlanArgs {
     /// How it is shown
     #[arg(short, long, default_value = "table", value_name = "FORM", value_parser = lists::plain())]
     pub(in crate::cli) output: Output,
 }
 
+/// Which files. With and without `-f`: kubectl's users type it everywhere.
 #[derive(Debug, Args)]
+#[group(id = "which", multiple = true)]
 pub(in crate::cli) struct FilesArg {
-    /// Manifests; `-` is standard input
-    #[arg(
-        short = 'f',
-        long = "filename",
-        required = true,
-        num_args = 1..,
-        value_name = "FILE"
-    )]
-    pub(in crate::cli) files: Vec<PathBuf>,
+    /// Manifests, or directories of them; `-` is standard input
+    #[arg(value_name = "FILE")]
+    bare: Vec<PathBuf>,
+    /// The same
+    #[arg(short = 'f', long = "filename", num_args = 1.., value_name = "FILE")]
+    named: Vec<PathBuf>,
+}
+
+impl FilesArg {
+    /// All of them.
+    pub(in crate::cli) fn paths(&self) -> Vec<PathBuf> {
+        self.bare.iter().chain(&self.named).cloned().collect()
+    }
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("apply_which").args(["bare", "named"]).required(true).multiple(true))]
 pub(in crate::cli) struct ApplyArgs {
     #[command(flatten)]
     pub(in crate::cli) files: FilesArg,
@@ -52,7 +62,8 @@ pub(in crate::cli) struct ApplyArgs {
 /// Whether and how long a change is waited for.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct WaitArg {
-    /// Returns when it is done: pods run and are ready, or have ended well
+    /// Returns when it is done: pods are ready and stay so for 2 s; those whose restartPolicy is
+    /// Never or OnFailure have succeeded
     #[arg(long)]
     pub(in crate::cli) wait: bool,
     /// How long at most
@@ -74,12 +85,18 @@ pub(in crate::cli) struct RestartArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+The manifest is not touched. The pod is held at the earlier revision until its manifest changes, or \
+until `roost rollback POD --release`.")]
 pub(in crate::cli) struct RollbackArgs {
     #[command(flatten)]
     pub(in crate::cli) pod: PodArgs,
     /// The revision, as `roost revisions` numbers them [default: the one before]
     #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(1..))]
     pub(in crate::cli) to: Option<u64>,
+    /// Ends an earlier rollback: the pod follows its manifest again, as it is now
+    #[arg(long, conflicts_with = "to")]
+    pub(in crate::cli) release: bool,
     #[command(flatten)]
     pub(in crate::cli) wait: WaitArg,
 }

@@ -22,6 +22,9 @@ pub(in crate::cli) enum GetCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+RESTARTS counts every run of a container but its first, as Kubernetes does: also one that a change \
+of its manifest, and not a failure, was the cause of.")]
 pub(in crate::cli) struct PodsArgs {
     /// Only this pod: NAME or NAMESPACE/NAME
     #[arg(value_name = "NAME")]

@@ -206,7 +206,7 @@ impl<'a> Typed<'a> {
             Some("CONTAINER") => self.of_pod(What::Containers),
             Some("REVISION") => self.of_pod(What::Revisions),
             Some("WHAT") => {
-                let goals = ["condition=Ready", "delete"]
+                let goals = ["condition=Ready", "phase=Succeeded", "delete"]
                     .map(|value| Candidate { value: value.to_owned(), help: String::new() });
                 Wanted::These(goals.into())
             }
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(values("status --output "), ["table", "json", "yaml"]);
         assert_eq!(values("completion "), ["bash", "zsh", "fish"]);
         assert_eq!(values("top "), ["pods", "node"]);
-        assert_eq!(values("wait pod web --for "), ["condition=Ready", "delete"]);
+        assert_eq!(values("wait pod web --for "), ["condition=Ready", "phase=Succeeded", "delete"]);
         assert_eq!(wanted("apply -f "), Wanted::Files);
         assert_eq!(wanted("validate a.yaml b.y"), Wanted::Files);
         assert_eq!(wanted("--root "), Wanted::Directories);

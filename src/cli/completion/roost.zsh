@@ -5,8 +5,11 @@ _roost() {
     local -a lines described
     lines=("${(@f)$("${words[1]}" __complete zsh -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
     case "${lines[1]}" in
-        :files) _files ;;
-        :directories) _files -/ ;;
+        :files | :directories)
+            # Of `--option=value` only the value is a path.
+            [[ "$PREFIX" == --*=* ]] && compset -P '*='
+            if [[ "${lines[1]}" == :files ]]; then _files; else _files -/; fi
+            ;;
         *)
             for line in "${lines[@]}"; do
                 [[ -n "$line" ]] || continue

@@ -34,3 +34,39 @@ fn what_stands_in_a_manifest_cannot_drive_the_terminal() {
     assert!(!text.contains(evil), "{text}");
     assert!(text.contains("\n                    Status: fine\n"), "{text}");
 }
+
+#[test]
+fn a_pod_whose_manifest_was_refused_is_described_by_its_faults() {
+    let fault = |file: &str, pod: Option<&str>| Fault {
+        file: Some(file.to_owned()),
+        pod: pod.map(str::to_owned),
+        severity: "error".to_owned(),
+        message: "is wrong".to_owned(),
+        ..Fault::default()
+    };
+    let faults = [
+        fault("/m/a.yaml", Some("default/web")),
+        fault("/m/web.yaml", None),
+        fault("/m/db.yml", None),
+    ];
+    let check = |name: &str, expected: &[usize]| {
+        let expected: Vec<&Fault> = expected.iter().map(|at| &faults[*at]).collect();
+        assert_eq!(faults_of(&name.parse().unwrap(), &faults), expected, "{name}");
+    };
+    check("web", &[0]);
+    check("shop/web", &[1]);
+    check("db", &[2]);
+    check("other", &[]);
+    let name = "web".parse().unwrap();
+    let text = refused(Screen::default(), &name, &[&faults[0]], &[], context().wall);
+    insta::assert_snapshot!(text, @r"
+    Name:               web
+    Namespace:          default
+    Manifest:           /m/a.yaml
+    Status:             refused: there is no such pod, for its manifest is faulty
+    Problems:
+      /m/a.yaml:0:0: error: is wrong
+    Events:
+      <none>
+    ");
+}

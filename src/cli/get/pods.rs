@@ -39,7 +39,7 @@ pub(in crate::cli) async fn run(
     let columns = Columns::of(*output, &pods.items, asked.is_everywhere());
     let has_table = matches!(output, Output::Table | Output::Wide);
     if *watch && has_table && screen.is_live {
-        return live(client, screen, &asked, columns).await;
+        return live(client, screen, &asked, columns, pods.items.len()).await;
     }
     let mut view = View { output: *output, screen, columns, table: None };
     view.first(&list["items"], &pods.items, asked.name.is_some())?;
@@ -163,23 +163,32 @@ impl View {
     }
 }
 
-/// Shows a table that is always up to date, until it is interrupted.
+/// Shows a table that is always up to date, until it is interrupted; for the first time when it has
+/// as many pods as there were.
 async fn live(
     client: &Client,
     screen: Screen,
     asked: &Asked,
     columns: Columns,
+    expected: usize,
 ) -> Result<(), Failure> {
     let mut watch = client.watch(&asked.watch_path()).await?;
     let mut shown = Live { screen, columns, pods: BTreeMap::new(), lines: 0 };
     let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_whole = false;
     loop {
         tokio::select! {
             // Cancel-safe: what has been read of a change stays in the watch.
-            change = watch.next::<Pod>() => shown.take(change?),
-            // Cancel-safe: ticks are not lost.
-            _ = tick.tick() => {}
+            change = watch.next::<Pod>() => {
+                shown.take(change?);
+                is_whole |= shown.pods.len() >= expected;
+            }
+            // Cancel-safe: ticks are not lost. One that has gone meanwhile is not waited for.
+            _ = tick.tick() => is_whole = true,
+        }
+        if !is_whole {
+            continue;
         }
         output::print(&shown.draw(Size::of(io::stdout()), WallTime::now()))?;
     }

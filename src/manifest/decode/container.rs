@@ -155,14 +155,27 @@ pub(super) fn bytes(at: &At<'_>, min: u64, faults: &mut Faults) -> Option<u64> {
     if found < min {
         let message = format!("{} is too little: at least {min} bytes are needed", quote(text));
         let fault = at.error(&message);
-        faults.push(if text.ends_with('m') {
-            fault.with_help("`m` is a thousandth; write `M` or `Mi` for megabytes")
-        } else {
-            fault.with_help("write `M` or `Mi` for megabytes, or leave it out for no limit")
+        faults.push(match thousandths(text) {
+            Some(help) => fault.with_help(&help),
+            None => {
+                fault.with_help("write `M` or `Mi` for megabytes, or leave it out for no limit")
+            }
         });
         return None;
     }
+    // What tools write in thousandths of a byte is more than that.
+    if let Some(help) = thousandths(text).filter(|_| found > 0 && found < MEMORY_LIMIT_MIN) {
+        let bytes = if found == 1 { "a byte or less".to_owned() } else { format!("{found} bytes") };
+        let message = format!("{} is {bytes}", quote(text));
+        faults.push(at.warning(&message).with_help(&help));
+    }
     Some(found)
+}
+
+/// What was probably meant by thousandths of a byte.
+fn thousandths(text: &str) -> Option<String> {
+    let number = text.strip_suffix('m')?;
+    Some(format!("`m` means thousandths; did you mean `{number}Mi`?"))
 }
 
 /// A quantity, written as text or number, and its text.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use super::schema::{self, Object, Shape, Support, Unknown};
+use super::schema::{self, Field, Object, Shape, Support, Unknown};
 use super::suggest::closest;
 use crate::manifest::diagnostic::{
     Diagnostic, Faults, Position, Severity, push_field, push_index, quote,
@@ -342,14 +342,14 @@ fn inspect_field(object: &Object, key: &Key, at: At<'_>, inside: bool, faults: &
         _known if inside => {}
         Support::Works => return,
         Support::AsParent => {}
-        Support::Ignored { why } => {
+        Support::Ignored { why, usual } => {
             let is_empty = matches!(&at.node.kind, Kind::Mapping(entries) if entries.is_empty());
-            if !is_empty {
+            if !is_empty && !is_one_of(at.node, usual) {
                 faults.push(fault(Severity::Warning, &format!("has no effect: {why}")));
             }
         }
         Support::Later { but, help } => {
-            if at.node.as_text().is_some_and(|text| but.contains(&text)) {
+            if is_one_of(at.node, but) {
                 return;
             }
             let message = if but.is_empty() {
@@ -366,6 +366,19 @@ fn inspect_field(object: &Object, key: &Key, at: At<'_>, inside: bool, faults: &
         }
     }
     inspect(at, field.shape, faults);
+}
+
+/// Whether it is one of these values, or an object of such fields: `field: value`.
+fn is_one_of(node: &Node, values: &[&str]) -> bool {
+    let Kind::Mapping(entries) = &node.kind else {
+        return node.as_text().is_some_and(|text| values.contains(&text));
+    };
+    let is_known = |(key, value): &(Key, Node)| {
+        value
+            .as_text()
+            .is_some_and(|text| values.contains(&format!("{}: {text}", key.text).as_str()))
+    };
+    !entries.is_empty() && entries.iter().all(is_known)
 }
 
 /// Says what is wrong with a value that is not used, so that slips in it are found all the same.
@@ -431,8 +444,8 @@ fn advise(fault: Diagnostic, object: &Object, key: &Key) -> Diagnostic {
         return fault.with_help(help);
     }
     let near = closest(&key.text, object.all_fields().map(|field| field.name));
-    if let Some(near) = near {
-        return fault.with_help(&format!("did you mean `{near}`?"));
+    if let Some(near) = near.and_then(|name| object.field(name)) {
+        return fault.with_help(&format!("did you mean `{}`?{}", near.name, but_refused(near)));
     }
     let elsewhere = schema::OBJECTS.iter().find(|other| other.field(&key.text).is_some());
     match elsewhere {
@@ -442,6 +455,17 @@ fn advise(fault: Diagnostic, object: &Object, key: &Key) -> Diagnostic {
         }
         Some(_) => fault.with_help(&format!("{} belongs to the top level", quote(&key.text))),
         None => fault,
+    }
+}
+
+/// That the field which was probably meant would be refused.
+fn but_refused(field: &Field) -> String {
+    match field.support {
+        Support::Works | Support::AsParent | Support::Ignored { .. } => String::new(),
+        Support::Later { but: [], help: "" } => " It is not supported yet".to_owned(),
+        Support::Later { but: [], help } => format!(" It is not supported yet: {help}"),
+        Support::Later { .. } => String::new(),
+        Support::Never { why } => format!(" It is not supported: {why}"),
     }
 }
 

@@ -87,10 +87,14 @@ pub(super) enum Support {
     Ignored {
         /// Why that is right.
         why: &'static str,
+        /// Kubernetes' own default values: what `kubectl get -o yaml` prints of every pod, and
+        /// nobody asked for. They are passed over without a word.
+        usual: &'static [&'static str],
     },
     /// It is refused so far.
     Later {
-        /// The values that ask for what is done anyway, and are accepted.
+        /// The values that ask for what is done anyway, or are Kubernetes' own defaults, and are
+        /// accepted. Of an object, what stands in it: `field: value`.
         but: &'static [&'static str],
         /// What to do meanwhile; may be empty.
         help: &'static str,
@@ -140,7 +144,17 @@ const fn works(name: &'static str, shape: Shape) -> Field {
 }
 
 const fn ignored(name: &'static str, shape: Shape, why: &'static str) -> Field {
-    Field { name, shape, support: Support::Ignored { why } }
+    usual(name, shape, &[], why)
+}
+
+/// Ignored, and without a word if it is what Kubernetes writes by itself.
+const fn usual(
+    name: &'static str,
+    shape: Shape,
+    usual: &'static [&'static str],
+    why: &'static str,
+) -> Field {
+    Field { name, shape, support: Support::Ignored { why, usual } }
 }
 
 const fn later(name: &'static str, shape: Shape) -> Field {

@@ -696,3 +696,51 @@ proptest! {
         prop_assert_eq!(&plain.pods[0].spec, &other.pods[0].spec);
     }
 }
+
+#[test]
+fn what_kubernetes_writes_by_itself_is_passed_over_without_a_word() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  \
+                - name: web\n    command: [/bin/true]\n    resources: {}\n    \
+                terminationMessagePath: /dev/termination-log\n    \
+                terminationMessagePolicy: File\n    \
+                securityContext: {seccompProfile: {type: RuntimeDefault}}\n  \
+                dnsPolicy: ClusterFirst\n  enableServiceLinks: true\n  \
+                preemptionPolicy: PreemptLowerPriority\n  priority: 0\n  \
+                restartPolicy: Always\n  schedulerName: default-scheduler\n  \
+                securityContext: {seccompProfile: {type: RuntimeDefault}}\n  \
+                serviceAccount: default\n  serviceAccountName: default\n  \
+                terminationGracePeriodSeconds: 30\n";
+    let parsed = parse(text.as_bytes());
+    assert_eq!((parsed.diagnostics, parsed.pods.len()), (vec![], 1));
+    let other = |from: &str, to: &str| {
+        let parsed = parse(text.replacen(from, to, 1).as_bytes());
+        (parsed.diagnostics.len(), parsed.pods.len())
+    };
+    // What says something else is told of: as without effect, or as what can't be done.
+    assert_eq!(other("default-scheduler", "mine"), (1, 1));
+    assert_eq!(other("serviceAccountName: default", "serviceAccountName: mine"), (1, 1));
+    assert_eq!(other("File", "FallbackToLogsOnError"), (1, 0));
+    assert_eq!(other("type: RuntimeDefault", "type: Unconfined"), (1, 0));
+    assert_eq!(other("type: RuntimeDefault", "type: Localhost, localhostProfile: a"), (1, 0));
+}
+
+#[test]
+fn thousandths_of_a_byte_are_told_from_millions() {
+    let check = |side: &str, value: &str, expected: Option<(bool, &str)>| {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  containers:\n  - \
+             {{name: web, command: [/bin/true], resources: {{{side}: {{memory: {value}}}}}}}\n"
+        );
+        let parsed = parse(text.as_bytes());
+        let found = parsed.diagnostics.first();
+        let found = found.map(|it| (it.is_error(), it.help.as_deref().unwrap_or_default()));
+        assert_eq!(found, expected, "{side} {value}");
+    };
+    let meant = "`m` means thousandths; did you mean `128Mi`?";
+    check("limits", "128m", Some((true, meant)));
+    check("requests", "128m", Some((false, meant)));
+    check("requests", "128Mi", None);
+    // As tools write 128 MiB that have computed with it.
+    check("requests", "134217728000m", None);
+    check("requests", "0m", None);
+}

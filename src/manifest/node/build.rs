@@ -39,6 +39,11 @@ pub(crate) fn parse(text: &str, first_line: u32, faults: &mut Faults) -> Tree {
     Tree { root, whole: read.is_some() }
 }
 
+/// Whether whoever wrote the text meant JSON, right or wrong.
+fn looks_like_json(text: &str) -> bool {
+    text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('"'))
+}
+
 /// JSON in a form that the YAML parser reads, if the text is JSON: it knows no `\ud83d\ude00` and
 /// no tab after a colon.
 fn json_as_yaml(text: &str) -> Option<String> {
@@ -328,7 +333,13 @@ impl Builder<'_, '_> {
             position = Position { line: self.first_line.saturating_add(to_u32(line)), column: 1 };
             help = Some("a conflict that a merge of git left: mend it and remove its marks");
         }
-        let message = format!("not valid YAML: {}", error.info());
+        let message = if looks_like_json(self.text) {
+            // The parser speaks of what YAML calls them.
+            let info = error.info().replace("a flow mapping", "an object");
+            format!("not valid JSON: {}", info.replace("a flow sequence", "an array"))
+        } else {
+            format!("not valid YAML: {}", error.info())
+        };
         let fault = Diagnostic::error(position, &self.path(), &message);
         self.faults.push(match help {
             Some(help) => fault.with_help(help),
@@ -442,9 +453,13 @@ fn as_key(
     let found = node.describe();
     let Kind::Scalar(Scalar { text, quoted }) = node.kind else {
         let message = format!("a key must be text, but this is {found}");
-        let help = "a template's `{{ … }}` must be filled in before";
-        let fault = Diagnostic::error(position, path, &message).with_help(help);
-        return (Pending::Refused, Some(fault));
+        let fault = Diagnostic::error(position, path, &message);
+        // `{{ name }}` is a mapping whose key is a mapping.
+        let help = match node.kind {
+            Kind::Mapping(_) => "a template's `{{ … }}` must be filled in before",
+            Kind::Sequence(_) | Kind::Scalar(_) => "put it in quotes if it is meant as text",
+        };
+        return (Pending::Refused, Some(fault.with_help(help)));
     };
     if let Some(first) = lines.get(&text) {
         let mut path = path.to_owned();

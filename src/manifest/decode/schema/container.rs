@@ -7,6 +7,8 @@ use super::*;
 /// The number of a port.
 const PORT_NUMBER: Shape = Shape::Integer(1, u16::MAX as i64);
 
+const READY_AT_ONCE: &str = "leave it out: a container counts as ready while it runs";
+
 pub(in super::super) static CONTAINER: Object = object(
     "spec.containers[]",
     &[
@@ -23,8 +25,12 @@ pub(in super::super) static CONTAINER: Object = object(
         works("ports", Shape::List(&Shape::Object(&PORT))),
         later("envFrom", Shape::List(&Shape::Object(&ENV_FROM))),
         later("lifecycle", Shape::Object(&LIFECYCLE)),
-        later("livenessProbe", Shape::Object(&PROBE)),
-        later("readinessProbe", Shape::Object(&PROBE)),
+        later_but(
+            "livenessProbe",
+            Shape::Object(&PROBE),
+            "leave it out: a program that ends is restarted by `spec.restartPolicy`",
+        ),
+        later_but("readinessProbe", Shape::Object(&PROBE), READY_AT_ONCE),
         later("resizePolicy", Shape::List(&Shape::Object(&RESIZE_POLICY))),
         later_but(
             "restartPolicy",
@@ -32,11 +38,16 @@ pub(in super::super) static CONTAINER: Object = object(
             "`spec.restartPolicy` counts for all containers",
         ),
         later("restartPolicyRules", Shape::List(&Shape::Object(&RESTART_RULE))),
-        later("startupProbe", Shape::Object(&PROBE)),
+        later_but("startupProbe", Shape::Object(&PROBE), READY_AT_ONCE),
         only("stdin", BOOLEAN, &["false"], ""),
         only("stdinOnce", BOOLEAN, &["false"], ""),
-        later("terminationMessagePath", TEXT),
-        later("terminationMessagePolicy", Shape::Words(&["File", "FallbackToLogsOnError"])),
+        only("terminationMessagePath", TEXT, &["/dev/termination-log"], ""),
+        only(
+            "terminationMessagePolicy",
+            Shape::Words(&["File", "FallbackToLogsOnError"]),
+            &["File"],
+            "",
+        ),
         only("tty", BOOLEAN, &["false"], ""),
         never(
             "volumeDevices",

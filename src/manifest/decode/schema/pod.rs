@@ -81,10 +81,11 @@ pub(in super::super) static POD_SPEC: Object = object(
         only(
             "dnsPolicy",
             Shape::Words(&["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]),
-            &["Default"],
+            // Without a DNS service of the cluster it is what the kubelet makes of `ClusterFirst`.
+            &["Default", "ClusterFirst"],
             "leave it out: the container sees the host's /etc/resolv.conf",
         ),
-        ignored("enableServiceLinks", BOOLEAN, "there are no Services"),
+        usual("enableServiceLinks", BOOLEAN, &["true"], "there are no Services"),
         never(
             "ephemeralContainers",
             Shape::List(&Shape::Object(&EPHEMERAL_CONTAINER)),
@@ -97,7 +98,7 @@ pub(in super::super) static POD_SPEC: Object = object(
         later("initContainers", Shape::List(&Shape::Object(&CONTAINER))),
         ignored("nodeName", TEXT, NO_SCHEDULER),
         ignored("overhead", QUANTITY_MAP, "there are no runtime classes"),
-        ignored("preemptionPolicy", TEXT, NO_SCHEDULER),
+        usual("preemptionPolicy", TEXT, &["PreemptLowerPriority"], NO_SCHEDULER),
         only("priority", INT32, &["0"], ""),
         ignored("priorityClassName", TEXT, "there are no priority classes"),
         ignored(
@@ -112,11 +113,11 @@ pub(in super::super) static POD_SPEC: Object = object(
             "set the resources of each container",
         ),
         never("runtimeClassName", TEXT, "there are no runtime classes"),
-        ignored("schedulerName", TEXT, NO_SCHEDULER),
+        usual("schedulerName", TEXT, &["default-scheduler"], NO_SCHEDULER),
         ignored("schedulingGates", Shape::List(&Shape::Object(&SCHEDULING_GATE)), NO_SCHEDULER),
         ignored("schedulingGroup", Shape::Any, NO_SCHEDULER),
-        ignored("serviceAccount", TEXT, NO_ACCOUNTS),
-        ignored("serviceAccountName", TEXT, NO_ACCOUNTS),
+        usual("serviceAccount", TEXT, &["default"], NO_ACCOUNTS),
+        usual("serviceAccountName", TEXT, &["default"], NO_ACCOUNTS),
         only("setHostnameAsFQDN", BOOLEAN, &["false"], ""),
         later("subdomain", TEXT),
         ignored("tolerations", Shape::List(&Shape::Object(&TOLERATION)), NO_SCHEDULER),

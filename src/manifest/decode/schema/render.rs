@@ -102,7 +102,7 @@ fn or_null(schema: &mut Value) {
 fn property(field: &Field) -> Option<Value> {
     match field.support {
         Support::Works | Support::AsParent => Some(schema_of(field.shape)),
-        Support::Ignored { why } => {
+        Support::Ignored { why, usual: _ } => {
             let mut schema = schema_of(field.shape);
             schema["description"] = format!("Has no effect: {why}.").into();
             schema["deprecated"] = true.into();
@@ -114,11 +114,19 @@ fn property(field: &Field) -> Option<Value> {
                 let values = but.iter().map(|text| text.parse::<Value>().unwrap_or(Value::Null));
                 json!({ "enum": values.collect::<Vec<_>>() })
             }
+            Shape::Object(_) => {
+                let pairs = but.iter().filter_map(|text| text.split_once(": "));
+                let constants = pairs.map(|(name, value)| (name, json!({ "const": value })));
+                let properties: Map<String, Value> =
+                    constants.map(|(name, value)| (name.to_owned(), value)).collect();
+                json!({
+                    "type": "object", "properties": properties, "additionalProperties": false,
+                })
+            }
             Shape::Text
             | Shape::Words(_)
             | Shape::Quantity
             | Shape::Port
-            | Shape::Object(_)
             | Shape::List(_)
             | Shape::Map(_)
             | Shape::Any => json!({ "enum": but }),
@@ -139,7 +147,13 @@ pub(super) fn field_table(all: &[&'static Object]) -> String {
         for field in object.fields {
             let here = match field.support {
                 Support::Works => "**works**".to_owned(),
-                Support::Ignored { why } => format!("accepted, no effect: {why}"),
+                Support::Ignored { why, usual: [] } => format!("accepted, no effect: {why}"),
+                Support::Ignored { why, usual } => {
+                    format!(
+                        "accepted, no effect (`{}` without a warning): {why}",
+                        usual.join("`, `")
+                    )
+                }
                 Support::Later { but: [], help: "" } => "not yet".to_owned(),
                 Support::Later { but: [], help } => format!("not yet: {help}"),
                 Support::Later { but, .. } => format!("only `{}` so far", but.join("`, `")),

@@ -15,7 +15,7 @@ pub(in super::super) static POD_SECURITY: Object = object(
         only("runAsNonRoot", BOOLEAN, &["false"], "set `runAsUser`"),
         later("seLinuxChangePolicy", TEXT),
         later("seLinuxOptions", Shape::Object(&SELINUX)),
-        later_but("seccompProfile", Shape::Object(&PROFILE), FILTER_ON),
+        only("seccompProfile", Shape::Object(&PROFILE), &["type: RuntimeDefault"], FILTER_ON),
         later("supplementalGroups", Shape::List(&ID)),
         later("supplementalGroupsPolicy", Shape::Words(&["Merge", "Strict"])),
         later("sysctls", Shape::List(&Shape::Object(&SYSCTL))),
@@ -41,7 +41,7 @@ pub(in super::super) static CONTAINER_SECURITY: Object = object(
         only("procMount", Shape::Words(&["Default", "Unmasked"]), &["Default"], ""),
         only("runAsNonRoot", BOOLEAN, &["false"], "set `runAsUser`"),
         later("seLinuxOptions", Shape::Object(&SELINUX)),
-        later_but("seccompProfile", Shape::Object(&PROFILE), FILTER_ON),
+        only("seccompProfile", Shape::Object(&PROFILE), &["type: RuntimeDefault"], FILTER_ON),
         never("windowsOptions", Shape::Object(&WINDOWS), ONLY_WINDOWS),
     ],
 );
