@@ -116,6 +116,7 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
         config_fault,
         restart_for,
         log_node_bytes: _,
+        image_gc: _,
         cgroups,
         cgroup,
         directories,
