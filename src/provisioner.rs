@@ -18,6 +18,7 @@ pub mod platform;
 pub mod reference;
 // From a registry or a file.
 pub mod auth;
+pub mod hosts;
 pub mod pull;
 // On the disk.
 pub mod copy;

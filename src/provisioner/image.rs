@@ -201,7 +201,10 @@ impl ImageParts {
         for layer in &layers {
             let kind = layer.media_type().to_string();
             if kind.contains("encrypted") {
-                return wrong(format!("layer {} is encrypted, which is not supported", layer.digest()));
+                return wrong(format!(
+                    "layer {} is encrypted, which is not supported",
+                    layer.digest()
+                ));
             }
             if layer.size() > LAYER_BLOB_LEN_MAX {
                 let (digest, size) = (layer.digest(), layer.size());
@@ -275,9 +278,9 @@ impl Configuration {
         }
         let healthcheck = docker.config.and_then(|config| config.healthcheck);
         // `["NONE"]` takes the check of the image below away.
-        let healthcheck = healthcheck.and_then(|check| check.test).is_some_and(|test| {
-            test.first().is_some_and(|kind| kind != "NONE")
-        });
+        let healthcheck = healthcheck
+            .and_then(|check| check.test)
+            .is_some_and(|test| test.first().is_some_and(|kind| kind != "NONE"));
         let run = parsed.config().clone().unwrap_or_default();
         let sorted = |list: &Option<Vec<String>>| {
             let mut list = list.clone().unwrap_or_default();
@@ -333,7 +336,10 @@ impl ImageConfig {
     }
 }
 
-fn json<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, InvalidImageData> {
+fn json<'a, T: Deserialize<'a>>(
+    what: &'static str,
+    bytes: &'a [u8],
+) -> Result<T, InvalidImageData> {
     serde_json::from_slice(bytes).map_err(|fault| {
         let start = bytes.trim_ascii_start().first();
         let fault = match start {

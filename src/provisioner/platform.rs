@@ -105,7 +105,6 @@ impl Platform {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
