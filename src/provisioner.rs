@@ -20,6 +20,7 @@ pub mod reference;
 pub mod auth;
 pub mod hosts;
 pub mod pull;
+pub mod registry;
 // On the disk.
 pub mod copy;
 pub mod store;
