@@ -23,6 +23,7 @@ pub mod pull;
 pub mod registry;
 // On the disk.
 pub mod copy;
+mod hash;
 pub mod store;
 mod tree;
 pub mod unpack;

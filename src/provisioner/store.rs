@@ -31,10 +31,12 @@ mod ingest;
 mod layers;
 mod partial;
 
-use std::collections::BTreeSet;
-use std::io;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::Digest;
 
@@ -47,14 +49,19 @@ pub use images::{Image, ImageLayer, NameEntry, NewImage, NewName};
 pub use ingest::{Ingest, UnpackedLayer};
 pub use partial::{FetchedBlob, Partial};
 
+use images::Index;
+
+use crate::clock::BootId;
+use crate::provisioner::hash::Hasher;
 use crate::provisioner::unpack::UnpackError;
-use crate::state::checkpoint::CheckpointError;
+use crate::state::checkpoint::{self, CheckpointError};
 
 /// Longest manifest, index or configuration in bytes: registries refuse manifests of more than
 /// 4 MiB (OCI distribution specification, "Pushing Manifests"), and containerd reads no more.
 pub const BLOB_LEN_MAX: u64 = 8 << 20;
-/// Most layers of an image. Overlay takes 500 (`OVL_MAX_STACK`), one page of options 127.
-pub const LAYERS_MAX: usize = 500;
+/// Most layers of an image: as many as fit into the one page that mount(2) takes for options.
+/// Docker and containerd make 125 at most.
+pub const LAYERS_MAX: usize = 127;
 
 /// What to do when another process has the store open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +86,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// One of the small files could not be written or read.
-    #[error("the image store has a problem with one of its files")]
+    #[error(transparent)]
     File {
         /// Which, and what is wrong with it.
         source: CheckpointError,
@@ -182,6 +189,18 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     directory: PathBuf,
+    /// What is known of the small files, and what must not be collected now. Held while a layer
+    /// is moved away, so that nobody finds one that is about to go.
+    index: Mutex<Index>,
+    /// Told when a layer is no longer being unpacked.
+    unpacked: Condvar,
+    /// One collection at a time.
+    collecting: Mutex<()>,
+    /// Numbers of directories in `trash` and of those being unpacked.
+    count: AtomicU64,
+    boot: BootId,
+    /// Locked as long as it is open (flock(2)).
+    _lock: File,
 }
 
 impl Store {
@@ -193,8 +212,29 @@ impl Store {
     /// an image or a name is no error: it is moved away, told in the log, and the image is not
     /// there.
     pub fn open(directory: &Path, contention: Contention) -> Result<Self, StoreError> {
-        let _ = (directory, contention);
-        todo!()
+        create_dir(directory)?;
+        // Setuid programs and secrets of images are nobody's business on the host.
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(directory, private).map_err(failed("protect", directory))?;
+        let lock = lock(directory, contention)?;
+        for name in [BLOBS, PARTIAL, LAYERS, IMAGES, NAMES, USED, TRASH] {
+            create_dir(&directory.join(name))?;
+        }
+        let boot = BootId::current().map_err(failed("read the boot id for", directory))?;
+        let inner = Inner {
+            directory: directory.to_owned(),
+            index: Mutex::default(),
+            unpacked: Condvar::new(),
+            collecting: Mutex::new(()),
+            count: AtomicU64::new(1),
+            boot,
+            _lock: lock,
+        };
+        let store = Self { inner: Arc::new(inner) };
+        store.sweep_halves()?;
+        let index = images::read_index(&store)?;
+        *store.index() = index;
+        Ok(store)
     }
 
     /// Where the store is.
@@ -207,20 +247,20 @@ impl Store {
     /// many fit into the options of one mount.
     #[must_use]
     pub fn layers_directory(&self) -> PathBuf {
-        self.inner.directory.join("layers")
+        self.path(LAYERS)
     }
 
     /// The root of an unpacked layer.
     #[must_use]
     pub fn layer_fs(&self, layer: &LayerId) -> PathBuf {
-        self.layers_directory().join(layer.as_str()).join("fs")
+        self.layers_directory().join(layer.as_str()).join(layers::FS)
     }
 
     /// Begins to bring an image in. Whatever is put in or found through it is not collected while
     /// it lives.
     #[must_use]
     pub fn ingest(&self) -> Ingest {
-        todo!()
+        Ingest::new(self.clone())
     }
 
     /// A manifest, index or configuration; none if it is not there. It is verified: a damaged one
@@ -229,34 +269,49 @@ impl Store {
     /// # Errors
     /// When it can't be read; [`StoreError::UnknownAlgorithm`].
     pub fn blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let _ = digest;
-        todo!()
+        let path = self.blob_path(digest);
+        let mut hasher = hasher(digest)?;
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("open", &path)(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(BLOB_LEN_MAX + 1).read_to_end(&mut bytes).map_err(failed("read", &path))?;
+        hasher.update(&bytes);
+        if hasher.finish() == *digest {
+            return Ok(Some(bytes));
+        }
+        tracing::warn!(%digest, "a blob of the image store was damaged; removed it");
+        fs::remove_file(&path).map_err(failed("remove", &path))?;
+        Ok(None)
     }
 
     /// All images, by id.
     #[must_use]
     pub fn images(&self) -> Vec<Arc<Image>> {
-        todo!()
+        self.index().images.values().cloned().collect()
     }
 
     /// One image.
     #[must_use]
     pub fn image(&self, id: &ImageId) -> Option<Arc<Image>> {
-        let _ = id;
-        todo!()
+        self.index().images.get(id).cloned()
     }
 
     /// All names, in their order.
     #[must_use]
     pub fn names(&self) -> Vec<NameEntry> {
-        todo!()
+        let index = self.index();
+        index.names.values().map(|file| index.entry(file)).collect()
     }
 
     /// What a name stands for. Costs no system call.
     #[must_use]
     pub fn by_name(&self, name: &ImageName) -> Option<(NameEntry, Arc<Image>)> {
-        let _ = name;
-        todo!()
+        let index = self.index();
+        let file = index.names.get(name)?;
+        Some((index.entry(file), Arc::clone(index.images.get(&file.image)?)))
     }
 
     /// Looks whether everything of an image is there, as far as that is cheap: its configuration
@@ -265,75 +320,92 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`]; when something can't be read.
     pub fn verify(&self, id: &ImageId) -> Result<(), StoreError> {
-        let _ = id;
-        todo!()
+        let damaged = |what: String| Err(StoreError::Damaged { image: id.clone(), what });
+        let Some(image) = self.image(id) else {
+            return damaged("it is not there".into());
+        };
+        if self.blob(id.digest())?.is_none() {
+            return damaged("its configuration is gone".into());
+        }
+        for layer in &image.layers {
+            if self.read_layer(&layer.chain)?.is_none() {
+                return damaged(format!("its layer {} is gone", layer.diff));
+            }
+        }
+        Ok(())
     }
 
-    /// Notes that an image is used now. Not durable at once, and not on the way of anything.
-    pub fn touch(&self, id: &ImageId) {
-        let _ = id;
-        todo!()
+    fn index(&self) -> MutexGuard<'_, Index> {
+        // Whoever panicked with it had changed it as a whole or not at all.
+        self.inner.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives an image that is there one more name, or moves a name to it; durable on return.
-    ///
-    /// # Errors
-    /// [`StoreError::Refused`] if there is no such image; when it can't be written.
-    pub fn set_name(&self, id: &ImageId, name: &NewName) -> Result<(), StoreError> {
-        let _ = (id, name);
-        todo!()
+    fn path(&self, name: &str) -> PathBuf {
+        self.inner.directory.join(name)
     }
 
-    /// Takes a name away; whether there was one. An image that loses its last name goes with it,
-    /// and with the next [`Store::collect`] its layers.
-    ///
-    /// # Errors
-    /// When it can't be removed.
-    pub fn remove_name(&self, name: &ImageName) -> Result<bool, StoreError> {
-        let _ = name;
-        todo!()
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.path(BLOBS).join(digest.algorithm().as_ref()).join(digest.digest())
     }
 
-    /// Takes an image away with all its names; whether there was one.
-    ///
-    /// # Errors
-    /// When it can't be removed.
-    pub fn remove_image(&self, id: &ImageId) -> Result<bool, StoreError> {
-        let _ = id;
-        todo!()
-    }
-
-    /// Gives disk back, see [`Collection`]: images by least recent use, then every layer and blob
-    /// that no image needs any more.
-    ///
-    /// # Errors
-    /// When something can't be removed; what was removed before is gone.
-    pub fn collect(&self, collection: &Collection<'_>) -> Result<Collected, StoreError> {
-        let _ = collection;
-        todo!()
-    }
-
-    /// Deletes what was moved to the trash, which may take long; the bytes of it.
-    ///
-    /// # Errors
-    /// When something can't be removed.
-    pub fn empty_trash(&self) -> Result<u64, StoreError> {
-        todo!()
-    }
-
-    /// How much of the disk the store takes, from what is known about each layer: nothing is
-    /// walked through.
-    ///
-    /// # Errors
-    /// When a directory can't be listed.
-    pub fn usage(&self) -> Result<Usage, StoreError> {
-        todo!()
-    }
-
-    /// What lies in images that nobody in `keep` needs: what a prune would give back.
-    #[must_use]
-    pub fn unused(&self, keep: &BTreeSet<ImageId>) -> Vec<Arc<Image>> {
-        let _ = keep;
-        todo!()
+    fn next_count(&self) -> u64 {
+        self.inner.count.fetch_add(1, Ordering::Relaxed)
     }
 }
+
+const LOCK: &str = "lock";
+const BLOBS: &str = "blobs";
+const PARTIAL: &str = "partial";
+const LAYERS: &str = "layers";
+const IMAGES: &str = "images";
+const NAMES: &str = "names";
+const USED: &str = "used";
+const TRASH: &str = "trash";
+
+fn lock(directory: &Path, contention: Contention) -> Result<File, StoreError> {
+    let path = directory.join(LOCK);
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(failed("open", &path))?;
+    let locked = match contention {
+        Contention::Refuse => file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => StoreError::Locked { path: directory.to_owned() },
+            TryLockError::Error(source) => failed("lock", &path)(source),
+        }),
+        Contention::Wait => file.lock().map_err(failed("lock", &path)),
+    };
+    locked.map(|()| file)
+}
+
+fn create_dir(path: &Path) -> Result<(), StoreError> {
+    checkpoint::create_dir_durable(path).map_err(failed("make the directory", path))
+}
+
+fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    checkpoint::sync_dir(path).map_err(failed("sync", path))
+}
+
+fn hasher(digest: &Digest) -> Result<Hasher, StoreError> {
+    Hasher::of(digest).ok_or_else(|| StoreError::UnknownAlgorithm { digest: digest.clone() })
+}
+
+fn failed<E: Into<io::Error>>(
+    attempted: &'static str,
+    path: &Path,
+) -> impl FnOnce(E) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { attempted, path, source: source.into() }
+}
+
+fn in_file(source: CheckpointError) -> StoreError {
+    StoreError::File { source }
+}
+
+/// A place where a crash may come, between two changes on the disk.
+fn step() {
+    #[cfg(test)]
+    tests::step();
+}
+
+#[cfg(test)]
+mod tests;

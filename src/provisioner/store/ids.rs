@@ -8,6 +8,8 @@ use oci_spec::image::Digest;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::provisioner::hash::hex;
+
 /// Why a name or an id of the store was refused; the text names the rule that was broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} `{found}` {rule}")]
@@ -103,15 +105,6 @@ impl ChainId {
 pub fn sha256(bytes: &[u8]) -> Digest {
     let text = format!("sha256:{}", hex(&Sha256::digest(bytes)));
     Digest::from_str(&text).expect("64 hexadecimal digits are a digest")
-}
-
-/// Lower-case hexadecimal digits.
-pub(in crate::provisioner) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes whatever is written to it");
-        text
-    })
 }
 
 /// Characters of a [`LayerId`]: 100 bits. A collision is noticed, because the whole chain id stands
