@@ -17,7 +17,9 @@ pub mod image;
 pub mod platform;
 pub mod reference;
 // From a registry or a file.
+pub mod archive;
 pub mod auth;
+mod flight;
 pub mod hosts;
 pub mod pull;
 pub mod registry;

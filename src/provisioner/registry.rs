@@ -7,6 +7,7 @@
 mod challenge;
 mod http;
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -270,7 +271,13 @@ impl Repository {
                 partial = back.ok_or_else(|| ProvisionError::passing("the download was ended"))?;
                 match result {
                     Ok(()) => return Ok(partial),
-                    Err(Broken::Disk(e)) => return Err(e),
+                    Err(Broken::Disk(e)) => {
+                        if is_full(&e) {
+                            // Given back at once: whoever needs it more may be waiting.
+                            partial.discard().unwrap_or_default();
+                        }
+                        return Err(storage(&e));
+                    }
                     Err(Broken::Server(e)) => failures.add(e),
                 }
             }
@@ -310,7 +317,7 @@ impl Repository {
         let useless = answer.status() != StatusCode::OK && !resumed;
         if (at > 0 && !resumed) || useless {
             if let Err(e) = partial.restart() {
-                return (Some(partial), Err(Broken::Disk(storage(&e))));
+                return (Some(partial), Err(Broken::Disk(e)));
             }
         }
         if useless {
@@ -362,7 +369,7 @@ impl Repository {
                 let Some(back) = back else { return (None, Ok(())) };
                 partial = back;
                 if let Err(e) = written {
-                    return (Some(partial), Err(Broken::of(&e, server)));
+                    return (Some(partial), Err(Broken::of(e, server)));
                 }
                 seen(count);
             }
@@ -395,38 +402,62 @@ enum Broken {
     /// Another server, or another try, may help.
     Server(ProvisionError),
     /// Neither would.
-    Disk(ProvisionError),
+    Disk(StoreError),
 }
 
 impl Broken {
-    fn of(error: &StoreError, server: &Server) -> Self {
+    fn of(error: StoreError, server: &Server) -> Self {
         match error {
             StoreError::TooLong { .. } => {
                 Self::Server(ProvisionError::lasting(format!("{}: {error}", server.name())))
             }
-            other => Self::Disk(storage(other)),
+            other => Self::Disk(other),
         }
     }
+}
+
+/// Whether the disk is full.
+#[must_use]
+pub fn is_full(error: &StoreError) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        let io = next.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if matches!(io, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded)) {
+            return true;
+        }
+        cause = next.source();
+    }
+    matches!(error, StoreError::Unpack { source, .. } if source.is_disk_full())
 }
 
 /// A failure of the store, with its cause: on a disk that is full, what to do.
 #[must_use]
 pub fn storage(error: &StoreError) -> ProvisionError {
     let mut text = error.to_string();
-    let mut full = false;
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
-        if let Some(io) = next.downcast_ref::<std::io::Error>() {
-            full |= [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded]
-                .contains(&io.kind());
-        }
         text = format!("{text}: {next}");
         cause = next.source();
     }
-    if full {
-        text = format!("{text}; give some of the disk back: `roost image prune`");
+    match error {
+        error if is_full(error) => ProvisionError::passing(format!(
+            "{text}; make room on the disk, as with `roost image prune`"
+        )),
+        StoreError::Unpack { source, .. } if source.is_content() => ProvisionError::lasting(text),
+        StoreError::TooLong { .. }
+        | StoreError::UnknownAlgorithm { .. }
+        | StoreError::Collision { .. }
+        | StoreError::Refused { .. } => ProvisionError::lasting(text),
+        StoreError::Io { .. }
+        | StoreError::File { .. }
+        | StoreError::Locked { .. }
+        | StoreError::WrongDigest { .. }
+        | StoreError::Truncated { .. }
+        | StoreError::Fetching { .. }
+        | StoreError::Unpack { .. }
+        | StoreError::NoLayer { .. }
+        | StoreError::Damaged { .. } => ProvisionError::passing(text),
     }
-    ProvisionError::passing(text)
 }
 
 /// What several servers said.

@@ -11,7 +11,6 @@ use reqwest::header::{
 };
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha384, Sha512};
 use tokio::sync::Mutex;
 
 use super::Patience;
@@ -19,6 +18,7 @@ use super::challenge::Challenge;
 use crate::clock::Millis;
 use crate::provisioner::auth::{Login, Secret};
 use crate::provisioner::failure::{ProvisionError, Retry, one_line};
+use crate::provisioner::hash::Hasher;
 use crate::provisioner::hosts::{Endpoint, is_loopback};
 use crate::provisioner::reference::Reference;
 use crate::provisioner::store::sha256;
@@ -574,14 +574,10 @@ pub(super) fn content_digest(headers: &HeaderMap) -> Option<Digest> {
         .then_some(digest)
 }
 
-/// The digest of some bytes, of the same kind as another.
+/// The digest of some bytes, of the same kind as another; SHA-256 if that kind is not known, which
+/// then is no other's.
 pub(super) fn digest_like(other: &Digest, bytes: &[u8]) -> Digest {
-    let hex = |hash: &[u8]| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let text = match other.algorithm() {
-        DigestAlgorithm::Sha384 => format!("sha384:{}", hex(&Sha384::digest(bytes))),
-        DigestAlgorithm::Sha512 => format!("sha512:{}", hex(&Sha512::digest(bytes))),
-        // Nothing has the digest of a kind that is not known.
-        _ => return sha256(bytes),
-    };
-    text.parse().unwrap_or_else(|_| sha256(bytes))
+    let Some(mut hasher) = Hasher::of(other) else { return sha256(bytes) };
+    hasher.update(bytes);
+    hasher.finish()
 }
