@@ -480,6 +480,3 @@ fn names_of(listed: &[Listed]) -> String {
 fn blob_entry(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.digest())
 }
-
-#[cfg(test)]
-mod tests;

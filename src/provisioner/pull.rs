@@ -11,9 +11,9 @@
 mod bring;
 mod progress;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use oci_spec::image::Digest;
 use tokio::sync::Semaphore;
@@ -90,6 +90,8 @@ struct Inner {
     platform: Platform,
     pulls: Flights<(ImageSource, Credentials, bool), Outcome>,
     blobs: Flights<Digest, Fetched>,
+    /// Blobs that are here until they are unpacked.
+    ready: Mutex<HashMap<Digest, Weak<FetchedBlob>>>,
     downloads: Semaphore,
     progress: progress::Board,
     warned: Mutex<BTreeSet<String>>,
@@ -117,6 +119,7 @@ impl Provisioner {
             platform: Platform::current(),
             pulls: Flights::default(),
             blobs: Flights::default(),
+            ready: Mutex::default(),
             downloads: Semaphore::new(DOWNLOADS_MAX),
             progress: progress::Board::default(),
             warned: Mutex::default(),

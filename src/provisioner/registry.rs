@@ -485,6 +485,3 @@ impl Failures {
         ProvisionError::failed(texts.join("; "), passing.unwrap_or(Retry::Unlikely))
     }
 }
-
-#[cfg(test)]
-mod tests;

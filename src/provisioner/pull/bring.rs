@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use oci_spec::image::{Descriptor, Digest};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -16,6 +17,16 @@ use crate::provisioner::image::{Configuration, ImageParts, Manifest};
 use crate::provisioner::reference::ImageSource;
 use crate::provisioner::registry::{RawManifest, Repository, is_full, storage};
 use crate::provisioner::store::{self, DiffId, FetchedBlob, Ingest, NewImage, NewName, StoreError};
+
+/// How often a blob that somebody has just let go of is asked for, and how often at most.
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
+const CLAIM_TRIES_MAX: u32 = 500;
+
+/// A blob to fetch, or one that is here.
+enum Claim {
+    Partial(Box<store::Partial>),
+    Blob(Arc<FetchedBlob>),
+}
 
 /// Sets its flag when it is dropped.
 pub(super) struct Cancel(Arc<AtomicBool>);
@@ -241,18 +252,56 @@ impl Provisioner {
         // What an earlier try left may be damaged, which only its end shows.
         let mut again = true;
         loop {
-            let wanted = digest.clone();
-            let partial = blocking(ingest, move |ingest| ingest.partial(&wanted, size)).await?;
+            let partial = match self.claim(ingest, &digest, size).await? {
+                Claim::Partial(partial) => *partial,
+                Claim::Blob(blob) => return Ok(blob),
+            };
             let resumed = partial.len();
             tracker.here(resumed);
             let partial = repository.blob(&digest, partial, &|bytes| tracker.came(bytes)).await?;
             let finished = spawn_blocking(move || partial.finish()).await;
             match finished.map_err(|_| torn_down())? {
-                Ok(blob) => return Ok(Arc::new(blob)),
+                Ok(blob) => {
+                    let blob = Arc::new(blob);
+                    let mut ready = self.ready();
+                    ready.retain(|_, blob| blob.strong_count() > 0);
+                    ready.insert(digest, Arc::downgrade(&blob));
+                    return Ok(blob);
+                }
                 Err(StoreError::WrongDigest { .. }) if resumed > 0 && again => again = false,
                 Err(e) => return Err(storage(&e)),
             }
         }
+    }
+
+    /// The right to fetch a blob, or the blob, if another pull is unpacking it just now. Who was
+    /// cancelled may be writing its last bytes, which is waited for.
+    async fn claim(
+        &self,
+        ingest: &Arc<Ingest>,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Claim, ProvisionError> {
+        let mut tries = 0;
+        loop {
+            if let Some(blob) = self.ready().get(digest).and_then(Weak::upgrade) {
+                return Ok(Claim::Blob(blob));
+            }
+            let (ingest, wanted) = (Arc::clone(ingest), digest.clone());
+            let partial = spawn_blocking(move || ingest.partial(&wanted, size)).await;
+            match partial.map_err(|_| torn_down())? {
+                Ok(partial) => return Ok(Claim::Partial(Box::new(partial))),
+                Err(StoreError::Fetching { .. }) if tries < CLAIM_TRIES_MAX => {
+                    tries += 1;
+                    tokio::time::sleep(CLAIM_PAUSE).await;
+                }
+                Err(e) => return Err(storage(&e)),
+            }
+        }
+    }
+
+    fn ready(&self) -> MutexGuard<'_, HashMap<Digest, Weak<FetchedBlob>>> {
+        self.inner.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn unpack(
