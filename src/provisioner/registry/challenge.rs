@@ -97,6 +97,6 @@ mod tests {
         assert!(read(&["Negotiate"]).unwrap_err().contains("`Negotiate`"));
         assert!(read(&["Bearer realm=\"x\""]).unwrap_err().contains("(`x`)"));
         assert!(read(&["Bearer realm=\"file:///etc\""]).unwrap_err().contains("no web address"));
-        assert!(read(&["Bearer realm=\"\u{7f}"]).is_err());
+        assert!(read(&["Bearer realm=\""]).is_err());
     }
 }
