@@ -175,7 +175,7 @@ fn a_download_is_resumed_verified_and_bounded() {
     // What a power cut left may be anything.
     fs::write(store.path(PARTIAL).join(id.digest()), b"garbage").unwrap();
     let mut partial = store.ingest().partial(&id, 10).unwrap();
-    partial.append(&data[partial.len() as usize..]).unwrap();
+    partial.append(&data[7..]).unwrap();
     let wrong = partial.finish().unwrap_err();
     assert!(matches!(wrong, StoreError::WrongDigest { .. }), "{wrong}");
     assert_eq!(count(&store, PARTIAL), 0);
@@ -266,9 +266,9 @@ fn what_is_used_least_recently_goes_first_and_what_is_kept_never() {
     assert_eq!(store.collect(&by_age).unwrap(), Collected::default());
     store.touch(&old.id);
     let collected = collect(&store, &[&kept], 1);
-    assert_eq!(collected.images, [young.id.clone()]);
+    assert_eq!(collected.images, std::slice::from_ref(&young.id));
     assert!(collected.freed >= 100_000);
-    assert_eq!(collect(&store, &[&kept], u64::MAX).images, [old.id.clone()]);
+    assert_eq!(collect(&store, &[&kept], u64::MAX).images, std::slice::from_ref(&old.id));
     for image in [&pinned, &kept] {
         store.verify(&image.id).unwrap();
     }
@@ -287,7 +287,7 @@ fn an_image_that_lost_its_name_goes_unless_it_runs() {
     let (entry, image) = store.by_name(&"a:latest".parse().unwrap()).unwrap();
     assert!(image == second && !entry.pinned, "who pinned the old one did not pin this one");
     assert!(collect(&store, &[&first], 0).images.is_empty());
-    assert_eq!(collect(&store, &[], 0).images, [first.id.clone()]);
+    assert_eq!(collect(&store, &[], 0).images, std::slice::from_ref(&first.id));
     // Its layer is also one of the other image.
     store.verify(&second.id).unwrap();
     assert!(store.remove_name(&"a:latest".parse().unwrap()).unwrap());
