@@ -52,6 +52,8 @@ mod tests {
             &["cgroup", "clock", "containerizer", "ids", "manifest", "state", "sys"],
             &["manifest::watcher", "state::store"],
         ),
+        // Images can be loaded without an agent: of `state` only how one fact is kept in a file.
+        arrow("provisioner", &["clock", "ids", "state::checkpoint", "sys"], &[]),
         // How a container is made, and what a pod does next, is the executor's to know.
         arrow(
             "agent",
