@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::place::{Layer, Place, failed, io_error, refused};
@@ -55,6 +55,10 @@ impl<'a> Extractor<'a> {
         if self.layer.below.layers.is_empty() {
             rustix::fs::fchmod(root, Mode::from_raw_mode(0o755))
                 .map_err(|e| failed("set the mode of", b"", e))?;
+            // The same wherever and whenever it is unpacked.
+            let time = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let times = Timestamps { last_access: time, last_modification: time };
+            self.layer.times.insert(Vec::new(), times);
             return Ok(());
         }
         let stat = self.layer.below.copy_metadata_to(root);

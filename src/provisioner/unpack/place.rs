@@ -174,20 +174,20 @@ impl Layer {
         let Some(stat) = tree::stat(&here.fd, part).map_err(look)? else {
             return self.step_below(here, part, &path, modified);
         };
-        match tree::kind_of(&stat) {
-            FileType::Directory => self.open(here, part, &path).map(Step::Directory),
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&here.fd, part, Vec::new()).map_err(look)?;
-                Ok(Step::Link(target.into_bytes()))
-            }
-            _ if tree::is_whiteout(&stat) => {
-                self.vacate(here, part)?;
-                let place = self.make(here, part, &path, Some(modified))?;
-                self.make_opaque(&place)?;
-                Ok(Step::Directory(place))
-            }
-            _ => Err(refused(&path, "what stands above it in the layer is not a directory")),
+        if tree::is_directory(&stat) {
+            return self.open(here, part, &path).map(Step::Directory);
         }
+        if tree::kind_of(&stat) == FileType::Symlink {
+            let target = rustix::fs::readlinkat(&here.fd, part, Vec::new()).map_err(look)?;
+            return Ok(Step::Link(target.into_bytes()));
+        }
+        if tree::is_whiteout(&stat) {
+            self.vacate(here, part)?;
+            let place = self.make(here, part, &path, Some(modified))?;
+            self.make_opaque(&place)?;
+            return Ok(Step::Directory(place));
+        }
+        Err(refused(&path, "what stands above it in the layer is not a directory"))
     }
 
     /// The layer itself has nothing of this name yet.
