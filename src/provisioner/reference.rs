@@ -539,10 +539,11 @@ fn parse_host(text: &str) -> Result<String, String> {
 
 fn parse_digest(text: &str) -> Result<Digest, String> {
     let digest: Digest = text.parse().map_err(|_| format!("after `@`: {DIGEST_RULE}"))?;
-    match digest.algorithm() {
-        DigestAlgorithm::Sha256 | DigestAlgorithm::Sha384 | DigestAlgorithm::Sha512 => Ok(digest),
-        other => Err(format!("digests of the kind {other} can't be verified: {DIGEST_RULE}")),
+    let kind = digest.algorithm();
+    if [DigestAlgorithm::Sha256, DigestAlgorithm::Sha384, DigestAlgorithm::Sha512].contains(kind) {
+        return Ok(digest);
     }
+    Err(format!("digests of the kind {kind} can't be verified: {DIGEST_RULE}"))
 }
 
 fn check_tag(tag: &str) -> Result<(), String> {

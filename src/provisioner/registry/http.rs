@@ -122,12 +122,11 @@ impl Server {
                 continue;
             }
             let after = retry_after(answer.headers());
-            if let Some(pause) = after.filter(|pause| *pause <= self.patience.pause) {
-                if is_busy(status) && pauses < PAUSES_MAX {
-                    pauses += 1;
-                    tokio::time::sleep(pause).await;
-                    continue;
-                }
+            let may_wait = is_busy(status) && pauses < PAUSES_MAX;
+            if let Some(pause) = after.filter(|pause| may_wait && *pause <= self.patience.pause) {
+                pauses += 1;
+                tokio::time::sleep(pause).await;
+                continue;
             }
             return Err(self.refused(answer, after).await);
         }
