@@ -247,4 +247,69 @@ mod tests {
         );
         assert!(memory < MEMORY_KIB_MAX, "{memory} KiB");
     }
+
+    /// What images are called and say of themselves, before it is mutated.
+    const IMAGE_SAMPLES: &[&str] = &[
+        "nginx",
+        "localhost:5000/team/web:1.2",
+        "[fd00::1]:5000/web@sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b",
+        "oci:/srv/images/web:1",
+        "docker-archive:/srv/web.tar:web:1",
+        r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b","size":7},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b","size":9}]}"#,
+        r#"{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b","size":7,"platform":{"os":"linux","architecture":"arm64","variant":"v8"}}]}"#,
+        r#"{"architecture":"amd64","os":"linux","created":"2020-01-01T00:00:00Z","config":{"Entrypoint":["/e"],"Cmd":null,"Env":["A=1"],"User":"a:b","Volumes":{"/v":{}},"ExposedPorts":{"80/tcp":{}},"Healthcheck":{"Test":["NONE"]}},"rootfs":{"type":"layers","diff_ids":["sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b"]}}"#,
+        r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"*.a.com/b":{"identitytoken":"t"}},"credHelpers":{"c.com":"d"}}"#,
+    ];
+
+    /// What must hold whatever an image says.
+    fn check_image(text: &[u8]) {
+        use roost::provisioner::auth::Credentials;
+        use roost::provisioner::image::{Configuration, Manifest};
+        use roost::provisioner::platform::Platform;
+        use roost::provisioner::reference::ImageSource;
+        if let Ok(Manifest::Index(entries)) = Manifest::parse(text, None) {
+            drop(Platform::current().choose(&entries));
+        }
+        drop(Configuration::parse(text));
+        let Ok(text) = std::str::from_utf8(text) else { return };
+        match text.parse::<ImageSource>() {
+            Ok(source) => {
+                assert_eq!(source.to_string().parse::<ImageSource>().as_ref(), Ok(&source));
+                assert_eq!(source.familiar().parse::<ImageSource>(), Ok(source));
+            }
+            Err(wrong) => {
+                let shown = wrong.to_string();
+                assert!(shown.len() < 20_000, "{} bytes", shown.len());
+                assert!(!shown.contains(char::is_control), "{shown:?}");
+            }
+        }
+        let mut credentials = Credentials::default();
+        if credentials.add("a", text).is_ok() {
+            drop(credentials.logins("docker.io", "library/nginx"));
+        }
+    }
+
+    #[test]
+    #[expect(clippy::print_stdout, reason = "the summary of a long run")]
+    fn nothing_that_an_image_says_is_too_much() {
+        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+        let seconds = number("ROOST_FUZZ_SECS");
+        let fixed = if seconds.is_some() { RandomState::new().hash_one(1) } else { 1 };
+        let seed = number("ROOST_FUZZ_SEED").unwrap_or(fixed);
+        let samples: Vec<Vec<u8>> =
+            IMAGE_SAMPLES.iter().map(|text| text.as_bytes().to_vec()).collect();
+        let (start, mut count) = (Instant::now(), 0_u64);
+        while seconds.map_or(count < 20_000, |most| start.elapsed().as_secs() < most) {
+            let mut random = Random(seed.wrapping_add(count));
+            let mut text = samples[random.below(samples.len())].clone();
+            for _ in 0..=random.below(4) {
+                mutate(&mut text, &samples, &mut random);
+            }
+            let found = catch_unwind(|| check_image(&text));
+            let input = || String::from_utf8_lossy(&text).into_owned();
+            assert!(found.is_ok(), "ROOST_FUZZ_SEED={} finds\n{:?}", seed + count, input());
+            count += 1;
+        }
+        println!("{count} inputs in {:?}; seed {seed}", start.elapsed());
+    }
 }

@@ -68,12 +68,20 @@ impl Registry {
             place.display()
         );
         if kind == Kind::Certificate {
-            let (key, certificate) = (place.join("key.pem"), place.join("ca.crt"));
-            let (key, certificate) = (key.to_str().unwrap(), certificate.to_str().unwrap());
-            let name = "subjectAltName=IP:127.0.0.1";
-            let arguments = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"];
-            let rest = ["-subj", "/CN=test", "-addext", name, "-keyout", key, "-out", certificate];
-            tool("openssl", "openssl", &[&arguments[..], &rest[..]].concat());
+            let path = |name: &str| place.join(name).to_str().unwrap().to_owned();
+            let (ca, ca_key) = (path("ca.crt"), path("ca.key"));
+            let (certificate, key) = (path("server.crt"), path("server.key"));
+            let new = "req -x509 -newkey rsa:2048 -nodes -days 2";
+            let server = "-addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=CA:FALSE";
+            for arguments in [
+                format!("{new} -subj /CN=authority -keyout {ca_key} -out {ca}"),
+                format!(
+                    "{new} -subj /CN=server {server} -CA {ca} -CAkey {ca_key} -keyout {key} -out \
+                     {certificate}"
+                ),
+            ] {
+                tool("openssl", "openssl", &arguments.split(' ').collect::<Vec<_>>());
+            }
             text.push_str(&format!("  tls:\n    certificate: {certificate}\n    key: {key}\n"));
         }
         if kind == Kind::Password {

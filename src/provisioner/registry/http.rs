@@ -446,7 +446,13 @@ impl Server {
             format!("{}, where {} sends us,", url.origin().ascii_serialization(), self.name())
         };
         let host = self.for_host.clone().unwrap_or_else(|| self.endpoint.host());
-        let text = if causes.contains("certificate") || causes.contains("UnknownIssuer") {
+        let text = if causes.contains("CaUsedAsEndEntity") {
+            format!(
+                "{place} shows the certificate of an authority as its own, which is not accepted: \
+                 give it one with basicConstraints=CA:FALSE, and put the one that has signed it as \
+                 `ca` into the hosts.toml of {host}"
+            )
+        } else if causes.contains("certificate") || causes.contains("UnknownIssuer") {
             format!(
                 "{place} has a certificate that can't be trusted ({root}): if it is of a private \
                  authority, put that one's certificate as `ca` into the hosts.toml of {host}; or \
