@@ -454,6 +454,10 @@ fn a_tar_file_that_is_not_sound_is_refused() {
     is_refused(&Tar::new().entry(b'x', b"", b"", b"nonsense").file("a", b"").end(), "malformed");
     is_refused(&Tar::new().pax(&[("uid", b"4294967295")]).file("a", b"").end(), "owner");
     is_refused(&Tar::new().pax(&[("size", b"99999999999")]).file("a", b"").end(), "middle of");
+    is_refused(
+        &Tar::new().pax(&[("size", b"18446744073709551615")]).file("a", b"").end(),
+        "longer",
+    );
     let many = (0..40).fold(Tar::new(), |tar, _| tar.pax(&[("comment", b"x")]));
     is_refused(&many.file("a", b"").end(), "too many extended headers");
     let huge = Tar::new();
