@@ -1,8 +1,13 @@
-//! Mutated manifests against the parser: it must end soon, in bounded memory, without a panic, and
+//! What comes from outside, mutated: layers of images against the store (`fuzz/layers.rs`), and
+//! manifests against the parser: it must end soon, in bounded memory, without a panic, and
 //! what comes out must hang together.
 //!
 //! A bounded number of inputs, the same ones every time; for `ROOST_FUZZ_SECS` seconds with a seed of
 //! its own if that is set (`-- --nocapture` shows the summary). A finding names its seed (`ROOST_FUZZ_SEED`) and shows its input.
+
+#[cfg(test)]
+#[path = "fuzz/layers.rs"]
+mod layers;
 
 #[cfg(test)]
 mod tests {
@@ -91,7 +96,7 @@ mod tests {
     ];
 
     /// splitmix64: good enough, and the same everywhere.
-    struct Random(u64);
+    pub(super) struct Random(pub(super) u64);
 
     impl Random {
         fn next(&mut self) -> u64 {
@@ -102,7 +107,7 @@ mod tests {
             z ^ (z >> 31)
         }
 
-        fn below(&mut self, most: usize) -> usize {
+        pub(super) fn below(&mut self, most: usize) -> usize {
             let most = u64::try_from(most.max(1)).unwrap();
             usize::try_from(self.next() % most).unwrap()
         }
@@ -199,6 +204,33 @@ mod tests {
         }
     }
 
+    /// How long, and from where on.
+    #[derive(Debug)]
+    pub(super) struct Plan {
+        pub(super) seed: u64,
+        seconds: Option<u64>,
+        start: Instant,
+    }
+
+    impl Plan {
+        /// Whether there is one more after `count`; `inputs` of them if no time is set.
+        pub(super) fn goes_on(&self, count: u64, inputs: u64) -> bool {
+            match self.seconds {
+                Some(seconds) => self.start.elapsed() < Duration::from_secs(seconds),
+                None => count < inputs,
+            }
+        }
+    }
+
+    /// What the environment says.
+    pub(super) fn plan() -> Plan {
+        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+        let seconds = number("ROOST_FUZZ_SECS");
+        let fixed = if seconds.is_some() { RandomState::new().hash_one(0) } else { 1 };
+        let seed = number("ROOST_FUZZ_SEED").unwrap_or(fixed);
+        Plan { seed, seconds, start: Instant::now() }
+    }
+
     /// The most memory that the program has had, proc_pid_status(5).
     fn memory_kib() -> u64 {
         let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -209,21 +241,13 @@ mod tests {
     #[test]
     #[expect(clippy::print_stdout, reason = "the summary of a long run")]
     fn no_mutated_manifest_is_too_much() {
-        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-        let seconds = number("ROOST_FUZZ_SECS");
-        let fixed = if seconds.is_some() { RandomState::new().hash_one(0) } else { 1 };
-        let seed = number("ROOST_FUZZ_SEED").unwrap_or(fixed);
-        let start = Instant::now();
-        let goes_on = |count: u64| match seconds {
-            Some(seconds) => start.elapsed() < Duration::from_secs(seconds),
-            None => count < INPUTS,
-        };
+        let plan = plan();
         let mut samples = Vec::new();
         corpus(&Path::new(env!("CARGO_MANIFEST_DIR")).join("specs"), &mut samples);
         assert!(samples.len() > 40);
         let (mut count, mut slowest, mut good) = (0_u64, Duration::ZERO, 0_u64);
-        while goes_on(count) {
-            let mut random = Random(seed.wrapping_add(count));
+        while plan.goes_on(count, INPUTS) {
+            let mut random = Random(plan.seed.wrapping_add(count));
             let mut text = samples[random.below(samples.len())].clone();
             for _ in 0..=random.below(3) * random.below(4) {
                 mutate(&mut text, &samples, &mut random);
@@ -232,8 +256,18 @@ mod tests {
             let found = catch_unwind(|| check(&text));
             let took = began.elapsed();
             let input = || String::from_utf8_lossy(&text).into_owned();
-            assert!(found.is_ok(), "ROOST_FUZZ_SEED={} finds\n{:?}", seed + count, input());
-            assert!(took < INPUT_TIME_MAX, "seed {}: {took:?}\n{:?}", seed + count, input());
+            assert!(
+                found.is_ok(),
+                "ROOST_FUZZ_SEED={} finds\n{:?}",
+                plan.seed.wrapping_add(count),
+                input()
+            );
+            assert!(
+                took < INPUT_TIME_MAX,
+                "seed {}: {took:?}\n{:?}",
+                plan.seed.wrapping_add(count),
+                input()
+            );
             slowest = slowest.max(took);
             good += u64::from(parse(&text).complete);
             count += 1;
@@ -241,9 +275,10 @@ mod tests {
         let memory = memory_kib();
         println!(
             "{count} inputs from {} samples in {:?}, {good} of them good; slowest {slowest:?}; \
-             at most {memory} KiB; seed {seed}",
+             at most {memory} KiB; seed {}",
             samples.len(),
-            start.elapsed(),
+            plan.start.elapsed(),
+            plan.seed,
         );
         assert!(memory < MEMORY_KIB_MAX, "{memory} KiB");
     }
