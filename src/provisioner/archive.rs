@@ -290,7 +290,8 @@ impl Archive {
         if claimed.len() == hex.len() && claimed != hex {
             return Err(self.invalid(format!("{} is damaged: its digest is {hex}", image.config)));
         }
-        let configuration = Configuration::parse(&config).map_err(|e| self.invalid(e))?;
+        let configuration =
+            Configuration::parse(&config).map_err(|e| self.invalid(e.to_string()))?;
         let mut layers = Vec::new();
         for (entry, diff) in image.layers.iter().zip(&configuration.diff_ids) {
             let section = self.content.section(entry).map_err(|e| self.io(entry, e))?;
@@ -339,27 +340,31 @@ impl Archive {
     ) -> Result<ArchiveImage, ArchiveError> {
         let target = match entries {
             [one] => one.digest().clone(),
-            _ => platform.choose(entries).map_err(|e| self.invalid(e))?.digest().clone(),
+            _ => {
+                platform.choose(entries).map_err(|e| self.invalid(e.to_string()))?.digest().clone()
+            }
         };
         let (mut digest, mut depth) = (target.clone(), 0);
         let (manifest, parts): (Vec<u8>, ImageParts) = loop {
             let bytes = self.blob(&digest, MANIFEST_LEN_MAX)?;
-            match Manifest::parse(&bytes, None).map_err(|e| self.invalid(e))? {
-                Manifest::Image(parts) => break (bytes, parts),
+            match Manifest::parse(&bytes, None).map_err(|e| self.invalid(e.to_string()))? {
+                Manifest::Image(parts) => break (bytes, *parts),
                 Manifest::Index(_) if depth == INDEX_DEPTH_MAX => {
                     return Err(
                         self.invalid(format!("indexes are nested deeper than {INDEX_DEPTH_MAX}"))
                     );
                 }
                 Manifest::Index(entries) => {
-                    let chosen = platform.choose(&entries).map_err(|e| self.invalid(e))?;
+                    let chosen =
+                        platform.choose(&entries).map_err(|e| self.invalid(e.to_string()))?;
                     (digest, depth) = (chosen.digest().clone(), depth + 1);
                 }
             }
         };
         let config_digest = parts.config.digest().clone();
         let config = self.blob(&config_digest, CONFIG_LEN_MAX)?;
-        let configuration = Configuration::parse(&config).map_err(|e| self.invalid(e))?;
+        let configuration =
+            Configuration::parse(&config).map_err(|e| self.invalid(e.to_string()))?;
         let mut layers = Vec::new();
         for layer in &parts.layers {
             let entry = blob_entry(layer.digest());
@@ -447,8 +452,8 @@ impl Archive {
         ArchiveError::Io { path: self.path.clone(), what, source }
     }
 
-    fn invalid(&self, fault: impl ToString) -> ArchiveError {
-        ArchiveError::Invalid { path: self.path.clone(), fault: fault.to_string() }
+    fn invalid(&self, fault: impl Into<String>) -> ArchiveError {
+        ArchiveError::Invalid { path: self.path.clone(), fault: fault.into() }
     }
 }
 

@@ -136,7 +136,7 @@ mod tests {
         let told = Told(Some(told));
         let mut first = Box::pin(flights.join(1, || async move {
             let _told = told;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }));
         let mut second = Box::pin(flights.join(1, || async {}));
         tokio::select! { biased; _ = &mut first => {}, _ = &mut second => {}, () = async {} => {} }

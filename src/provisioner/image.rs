@@ -114,7 +114,7 @@ pub enum InvalidImageData {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Manifest {
     /// One image.
-    Image(ImageParts),
+    Image(Box<ImageParts>),
     /// Images, one a platform.
     Index(Vec<Descriptor>),
 }
@@ -167,7 +167,7 @@ impl Manifest {
                 }
                 Ok(Self::Index(index.manifests().clone()))
             }
-            (false, true) => ImageParts::parse(bytes).map(Self::Image),
+            (false, true) => ImageParts::parse(bytes).map(|parts| Self::Image(Box::new(parts))),
             (false, false) => Err(InvalidImageData::Wrong {
                 what: "manifest",
                 fault: "it has neither `layers` nor `manifests`".into(),

@@ -326,10 +326,9 @@ impl Provisioner {
         let opened = spawn_blocking(move || Repository::open(&wanted, &options, &credentials));
         let repository = Arc::new(opened.await.map_err(|_| torn_down())??);
         self.warn(&repository.warnings);
-        if let Some(here) = here {
-            if repository.digest().await? == *here {
-                return Ok(None);
-            }
+        let now = if here.is_some() { Some(repository.digest().await?) } else { None };
+        if now.is_some() && now.as_ref() == here {
+            return Ok(None);
         }
         let found = self.find(&repository).await?;
         let source = ImageSource::Registry(reference.clone());

@@ -315,10 +315,10 @@ impl Repository {
             && http::range_start(answer.headers()) == Some(at);
         // What it does not resume it sends from the beginning, or it knows no ranges at all.
         let useless = answer.status() != StatusCode::OK && !resumed;
-        if (at > 0 && !resumed) || useless {
-            if let Err(e) = partial.restart() {
-                return (Some(partial), Err(Broken::Disk(e)));
-            }
+        let anew = (at > 0 && !resumed) || useless;
+        let cut = if anew { partial.restart() } else { Ok(()) };
+        if let Err(e) = cut {
+            return (Some(partial), Err(Broken::Disk(e)));
         }
         if useless {
             let text = format!("{} does not resume the download of {digest}", server.name());
@@ -407,12 +407,10 @@ enum Broken {
 
 impl Broken {
     fn of(error: StoreError, server: &Server) -> Self {
-        match error {
-            StoreError::TooLong { .. } => {
-                Self::Server(ProvisionError::lasting(format!("{}: {error}", server.name())))
-            }
-            other => Self::Disk(other),
+        if matches!(error, StoreError::TooLong { .. }) {
+            return Self::Server(ProvisionError::lasting(format!("{}: {error}", server.name())));
         }
+        Self::Disk(error)
     }
 }
 

@@ -66,11 +66,12 @@ impl Content {
             }
             _ => file,
         };
-        let entries = entries(&file).map_err(|e| match e.kind() {
-            ErrorKind::InvalidData | ErrorKind::Other | ErrorKind::UnexpectedEof => {
-                invalid(format!("it is no tar archive, or a damaged one: {e}"))
+        let format = [ErrorKind::InvalidData, ErrorKind::Other, ErrorKind::UnexpectedEof];
+        let entries = entries(&file).map_err(|e| {
+            if format.contains(&e.kind()) {
+                return invalid(format!("it is no tar archive, or a damaged one: {e}"));
             }
-            _ => failed(e),
+            failed(e)
         })?;
         Ok(Self::Tar { file: Arc::new(file), entries })
     }

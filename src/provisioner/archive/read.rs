@@ -78,14 +78,12 @@ impl Read for LayerReader {
         if let Some((_, hasher)) = &mut self.expected {
             hasher.update(&buffer[..read]);
         }
-        if self.section.len() == 0 {
-            if let Some((expected, hasher)) = self.expected.take() {
-                let found = hasher.finish();
-                if found != expected {
-                    let text =
-                        format!("the layer is damaged: its digest is {found}, not {expected}");
-                    return Err(Error::new(ErrorKind::InvalidData, text));
-                }
+        let ended = (self.section.len() == 0).then(|| self.expected.take()).flatten();
+        if let Some((expected, hasher)) = ended {
+            let found = hasher.finish();
+            if found != expected {
+                let text = format!("the layer is damaged: its digest is {found}, not {expected}");
+                return Err(Error::new(ErrorKind::InvalidData, text));
             }
         }
         Ok(read)

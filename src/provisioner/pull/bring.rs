@@ -79,7 +79,7 @@ impl Provisioner {
             let Some(last) = manifests.last() else { return Err(torn_down()) };
             let read = Manifest::parse(&last.bytes, last.media_type.as_deref());
             match read.map_err(|e| lasting(&e))? {
-                Manifest::Image(parts) => break parts,
+                Manifest::Image(parts) => break *parts,
                 Manifest::Index(_) if manifests.len() > INDEX_DEPTH_MAX => {
                     let text = format!("its indexes are nested deeper than {INDEX_DEPTH_MAX}");
                     return Err(ProvisionError::lasting(text));

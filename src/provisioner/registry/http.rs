@@ -122,12 +122,11 @@ impl Server {
                 continue;
             }
             let after = retry_after(answer.headers());
-            if let Some(pause) = after.filter(|pause| *pause <= self.patience.pause) {
-                if is_busy(status) && pauses < PAUSES_MAX {
-                    pauses += 1;
-                    tokio::time::sleep(pause).await;
-                    continue;
-                }
+            let may_wait = is_busy(status) && pauses < PAUSES_MAX;
+            if let Some(pause) = after.filter(|pause| may_wait && *pause <= self.patience.pause) {
+                pauses += 1;
+                tokio::time::sleep(pause).await;
+                continue;
             }
             return Err(self.refused(answer, after).await);
         }
@@ -447,7 +446,13 @@ impl Server {
             format!("{}, where {} sends us,", url.origin().ascii_serialization(), self.name())
         };
         let host = self.for_host.clone().unwrap_or_else(|| self.endpoint.host());
-        let text = if causes.contains("certificate") || causes.contains("UnknownIssuer") {
+        let text = if causes.contains("CaUsedAsEndEntity") {
+            format!(
+                "{place} shows the certificate of an authority as its own, which is not accepted: \
+                 give it one with basicConstraints=CA:FALSE, and put the one that has signed it as \
+                 `ca` into the hosts.toml of {host}"
+            )
+        } else if causes.contains("certificate") || causes.contains("UnknownIssuer") {
             format!(
                 "{place} has a certificate that can't be trusted ({root}): if it is of a private \
                  authority, put that one's certificate as `ca` into the hosts.toml of {host}; or \

@@ -1,3 +1,5 @@
+mod peers;
+
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -309,6 +311,14 @@ fn a_hard_link_to_a_file_below_is_one_with_it() {
     assert!(line(&stack, "./g").contains("content"));
     assert!(line(&stack, "./g").ends_with("3:4, 1000000000.000000000, one with ./d/f"));
     assert!(line(&stack, "./t").starts_with("symlink to x"));
+    // What is only there to be linked to is hidden as what is below, be it before or after.
+    let below = [Tar::new().file("d/f", b"content").end()];
+    for hidden in ["d/.wh.f", "d/.wh..wh..opq", ".wh.d"] {
+        let tar = Tar::new().link("g", "d/f").file(hidden, b"").end();
+        let stack = Stack::of(&[below[0].clone(), tar]);
+        assert!(line(&stack, "./g").contains("content"), "{hidden}");
+        assert!(!stack.merged().contains_key("./d/f"), "{hidden}");
+    }
     let hidden = Tar::new().entry(b'0', b"d/.wh.f", b"", b"").link("g", "d/f").end();
     let below = Tar::new().file("d/f", b"").end();
     assert!(refusal(&[below], &hidden).contains("is not there"));
@@ -444,6 +454,10 @@ fn a_tar_file_that_is_not_sound_is_refused() {
     is_refused(&Tar::new().entry(b'x', b"", b"", b"nonsense").file("a", b"").end(), "malformed");
     is_refused(&Tar::new().pax(&[("uid", b"4294967295")]).file("a", b"").end(), "owner");
     is_refused(&Tar::new().pax(&[("size", b"99999999999")]).file("a", b"").end(), "middle of");
+    is_refused(
+        &Tar::new().pax(&[("size", b"18446744073709551615")]).file("a", b"").end(),
+        "longer",
+    );
     let many = (0..40).fold(Tar::new(), |tar, _| tar.pax(&[("comment", b"x")]));
     is_refused(&many.file("a", b"").end(), "too many extended headers");
     let huge = Tar::new();
@@ -477,6 +491,10 @@ fn too_much_of_anything_is_refused() {
     };
     check(Tar::new().file("a", &vec![0; 2 << 20]).end(), "1048576 bytes");
     check(["a", "b", "c", "d"].iter().fold(Tar::new(), |t, n| t.file(n, b"")).end(), "3 entries");
+    let mut stack = Stack::of(&[Tar::new().file("big", &vec![1; 2 << 20]).end()]);
+    let tar = Tar::new().link("a", "big").end();
+    let error = stack.push_as(&tar, &sha256(&tar), &options).unwrap_err();
+    assert!(error.to_string().contains("files below"), "{error}");
     let names: Vec<_> = (0..200).map(|n| format!("SCHILY.xattr.user.a{n}")).collect();
     let records: Vec<_> = names.iter().map(|name| (name.as_str(), &b"x"[..])).collect();
     is_refused(&Tar::new().pax(&records).file("a", b"").end(), "128 extended attributes");
