@@ -17,8 +17,12 @@ pub mod image;
 pub mod platform;
 pub mod reference;
 // From a registry or a file.
+pub mod archive;
 pub mod auth;
+mod flight;
+pub mod hosts;
 pub mod pull;
+pub mod registry;
 // On the disk.
 pub mod copy;
 mod hash;

@@ -1,8 +1,13 @@
-//! Mutated manifests against the parser: it must end soon, in bounded memory, without a panic, and
+//! What comes from outside, mutated: layers of images against the store (`fuzz/layers.rs`), and
+//! manifests against the parser: it must end soon, in bounded memory, without a panic, and
 //! what comes out must hang together.
 //!
 //! A bounded number of inputs, the same ones every time; for `ROOST_FUZZ_SECS` seconds with a seed of
 //! its own if that is set (`-- --nocapture` shows the summary). A finding names its seed (`ROOST_FUZZ_SEED`) and shows its input.
+
+#[cfg(test)]
+#[path = "fuzz/layers.rs"]
+mod layers;
 
 #[cfg(test)]
 mod tests {
@@ -91,7 +96,7 @@ mod tests {
     ];
 
     /// splitmix64: good enough, and the same everywhere.
-    struct Random(u64);
+    pub(super) struct Random(pub(super) u64);
 
     impl Random {
         fn next(&mut self) -> u64 {
@@ -102,7 +107,7 @@ mod tests {
             z ^ (z >> 31)
         }
 
-        fn below(&mut self, most: usize) -> usize {
+        pub(super) fn below(&mut self, most: usize) -> usize {
             let most = u64::try_from(most.max(1)).unwrap();
             usize::try_from(self.next() % most).unwrap()
         }
@@ -199,6 +204,33 @@ mod tests {
         }
     }
 
+    /// How long, and from where on.
+    #[derive(Debug)]
+    pub(super) struct Plan {
+        pub(super) seed: u64,
+        seconds: Option<u64>,
+        start: Instant,
+    }
+
+    impl Plan {
+        /// Whether there is one more after `count`; `inputs` of them if no time is set.
+        pub(super) fn goes_on(&self, count: u64, inputs: u64) -> bool {
+            match self.seconds {
+                Some(seconds) => self.start.elapsed() < Duration::from_secs(seconds),
+                None => count < inputs,
+            }
+        }
+    }
+
+    /// What the environment says.
+    pub(super) fn plan() -> Plan {
+        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+        let seconds = number("ROOST_FUZZ_SECS");
+        let fixed = if seconds.is_some() { RandomState::new().hash_one(0) } else { 1 };
+        let seed = number("ROOST_FUZZ_SEED").unwrap_or(fixed);
+        Plan { seed, seconds, start: Instant::now() }
+    }
+
     /// The most memory that the program has had, proc_pid_status(5).
     fn memory_kib() -> u64 {
         let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -209,21 +241,13 @@ mod tests {
     #[test]
     #[expect(clippy::print_stdout, reason = "the summary of a long run")]
     fn no_mutated_manifest_is_too_much() {
-        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-        let seconds = number("ROOST_FUZZ_SECS");
-        let fixed = if seconds.is_some() { RandomState::new().hash_one(0) } else { 1 };
-        let seed = number("ROOST_FUZZ_SEED").unwrap_or(fixed);
-        let start = Instant::now();
-        let goes_on = |count: u64| match seconds {
-            Some(seconds) => start.elapsed() < Duration::from_secs(seconds),
-            None => count < INPUTS,
-        };
+        let plan = plan();
         let mut samples = Vec::new();
         corpus(&Path::new(env!("CARGO_MANIFEST_DIR")).join("specs"), &mut samples);
         assert!(samples.len() > 40);
         let (mut count, mut slowest, mut good) = (0_u64, Duration::ZERO, 0_u64);
-        while goes_on(count) {
-            let mut random = Random(seed.wrapping_add(count));
+        while plan.goes_on(count, INPUTS) {
+            let mut random = Random(plan.seed.wrapping_add(count));
             let mut text = samples[random.below(samples.len())].clone();
             for _ in 0..=random.below(3) * random.below(4) {
                 mutate(&mut text, &samples, &mut random);
@@ -232,8 +256,18 @@ mod tests {
             let found = catch_unwind(|| check(&text));
             let took = began.elapsed();
             let input = || String::from_utf8_lossy(&text).into_owned();
-            assert!(found.is_ok(), "ROOST_FUZZ_SEED={} finds\n{:?}", seed + count, input());
-            assert!(took < INPUT_TIME_MAX, "seed {}: {took:?}\n{:?}", seed + count, input());
+            assert!(
+                found.is_ok(),
+                "ROOST_FUZZ_SEED={} finds\n{:?}",
+                plan.seed.wrapping_add(count),
+                input()
+            );
+            assert!(
+                took < INPUT_TIME_MAX,
+                "seed {}: {took:?}\n{:?}",
+                plan.seed.wrapping_add(count),
+                input()
+            );
             slowest = slowest.max(took);
             good += u64::from(parse(&text).complete);
             count += 1;
@@ -241,10 +275,76 @@ mod tests {
         let memory = memory_kib();
         println!(
             "{count} inputs from {} samples in {:?}, {good} of them good; slowest {slowest:?}; \
-             at most {memory} KiB; seed {seed}",
+             at most {memory} KiB; seed {}",
             samples.len(),
-            start.elapsed(),
+            plan.start.elapsed(),
+            plan.seed,
         );
         assert!(memory < MEMORY_KIB_MAX, "{memory} KiB");
+    }
+
+    /// What images are called and say of themselves, before it is mutated.
+    const IMAGE_SAMPLES: &[&str] = &[
+        "nginx",
+        "localhost:5000/team/web:1.2",
+        "[fd00::1]:5000/web@sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b",
+        "oci:/srv/images/web:1",
+        "docker-archive:/srv/web.tar:web:1",
+        r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b","size":7},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b","size":9}]}"#,
+        r#"{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b","size":7,"platform":{"os":"linux","architecture":"arm64","variant":"v8"}}]}"#,
+        r#"{"architecture":"amd64","os":"linux","created":"2020-01-01T00:00:00Z","config":{"Entrypoint":["/e"],"Cmd":null,"Env":["A=1"],"User":"a:b","Volumes":{"/v":{}},"ExposedPorts":{"80/tcp":{}},"Healthcheck":{"Test":["NONE"]}},"rootfs":{"type":"layers","diff_ids":["sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b"]}}"#,
+        r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"*.a.com/b":{"identitytoken":"t"}},"credHelpers":{"c.com":"d"}}"#,
+    ];
+
+    /// What must hold whatever an image says.
+    fn check_image(text: &[u8]) {
+        use roost::provisioner::auth::Credentials;
+        use roost::provisioner::image::{Configuration, Manifest};
+        use roost::provisioner::platform::Platform;
+        use roost::provisioner::reference::ImageSource;
+        if let Ok(Manifest::Index(entries)) = Manifest::parse(text, None) {
+            drop(Platform::current().choose(&entries));
+        }
+        drop(Configuration::parse(text));
+        let Ok(text) = std::str::from_utf8(text) else { return };
+        match text.parse::<ImageSource>() {
+            Ok(source) => {
+                assert_eq!(source.to_string().parse::<ImageSource>().as_ref(), Ok(&source));
+                assert_eq!(source.familiar().parse::<ImageSource>(), Ok(source));
+            }
+            Err(wrong) => {
+                let shown = wrong.to_string();
+                assert!(shown.len() < 20_000, "{} bytes", shown.len());
+                assert!(!shown.contains(char::is_control), "{shown:?}");
+            }
+        }
+        let mut credentials = Credentials::default();
+        if credentials.add("a", text).is_ok() {
+            drop(credentials.logins("docker.io", "library/nginx"));
+        }
+    }
+
+    #[test]
+    #[expect(clippy::print_stdout, reason = "the summary of a long run")]
+    fn nothing_that_an_image_says_is_too_much() {
+        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+        let seconds = number("ROOST_FUZZ_SECS");
+        let fixed = if seconds.is_some() { RandomState::new().hash_one(1) } else { 1 };
+        let seed = number("ROOST_FUZZ_SEED").unwrap_or(fixed);
+        let samples: Vec<Vec<u8>> =
+            IMAGE_SAMPLES.iter().map(|text| text.as_bytes().to_vec()).collect();
+        let (start, mut count) = (Instant::now(), 0_u64);
+        while seconds.map_or(count < 20_000, |most| start.elapsed().as_secs() < most) {
+            let mut random = Random(seed.wrapping_add(count));
+            let mut text = samples[random.below(samples.len())].clone();
+            for _ in 0..=random.below(4) {
+                mutate(&mut text, &samples, &mut random);
+            }
+            let found = catch_unwind(|| check_image(&text));
+            let input = || String::from_utf8_lossy(&text).into_owned();
+            assert!(found.is_ok(), "ROOST_FUZZ_SEED={} finds\n{:?}", seed + count, input());
+            count += 1;
+        }
+        println!("{count} inputs in {:?}; seed {seed}", start.elapsed());
     }
 }

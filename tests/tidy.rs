@@ -32,26 +32,48 @@ mod tests {
             ],
             &[],
         ),
-        arrow("manifest", &["clock", "ids", "metrics", "state::record", "sys"], &[]),
+        arrow(
+            "manifest",
+            &[
+                "clock",
+                "ids",
+                "metrics",
+                // How images are called, and which one it was.
+                "provisioner::reference",
+                "provisioner::store",
+                "state::record",
+                "sys",
+            ],
+            &["provisioner::store::Store"],
+        ),
         arrow("state", &["clock", "ids", "manifest", "metrics", "sys"], &["manifest::watcher"]),
         // What executors say is part of what it decides on; how it is said is not.
         arrow(
             "reconciler",
-            &["clock", "ids", "manifest", "state::record", "executor::protocol"],
+            &[
+                "clock",
+                "ids",
+                "manifest",
+                "provisioner::reference",
+                "provisioner::store::ImageId",
+                "state::record",
+                "executor::protocol",
+            ],
             &["manifest::watcher"],
         ),
         arrow("cgroup", &["clock", "ids", "manifest::pod", "state::paths", "sys"], &[]),
         arrow(
             "containerizer",
-            &["cgroup", "clock", "ids", "manifest", "state", "sys"],
+            &["cgroup", "clock", "ids", "manifest", "provisioner::store::LayerId", "state", "sys"],
             &["manifest::watcher", "state::store"],
         ),
-        arrow("provisioner", &["clock", "ids", "sys"], &[]),
         arrow(
             "executor",
             &["cgroup", "clock", "containerizer", "ids", "manifest", "state", "sys"],
             &["manifest::watcher", "state::store"],
         ),
+        // Images can be loaded without an agent: of `state` only how one fact is kept in a file.
+        arrow("provisioner", &["clock", "ids", "state::checkpoint", "sys"], &[]),
         // How a container is made, and what a pod does next, is the executor's to know.
         arrow(
             "agent",

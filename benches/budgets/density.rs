@@ -41,7 +41,11 @@ pub(crate) fn with(
         let measured = if who == Who::Roost {
             let mut node = crate::node::Node::start(scene, &format!("node-{count}"));
             one(&mut node, count, options, begun, table).and_then(|()| {
-                if options.wants(14) { exits::measure(&mut node, count, table) } else { Ok(()) }
+                if options.wants(14) {
+                    exits::measure(&mut node, begun, count, table)
+                } else {
+                    Ok(())
+                }
             })
         } else {
             peers::start(who, scene)

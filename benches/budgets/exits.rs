@@ -17,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::measure::{LIMIT, Outcome, Samples, durable_write, nanos, read, rest};
 use crate::node::{Node, connect};
-use crate::scene::BUSYBOX;
+use crate::scene::{BUSYBOX, Fifo};
 use crate::table::{Goal, Key, Table, Who};
 
 /// How many containers are killed, at most: enough for a percentile of 99.
@@ -26,7 +26,13 @@ const EXITS: usize = 100;
 const BETWEEN: Duration = Duration::from_millis(50);
 
 /// Kills the containers of pods that [`crate::starts::serial`] started.
-pub(crate) fn measure(node: &mut Node, count: usize, table: &mut Table) -> Outcome<()> {
+/// `begun` is where programs say that they run.
+pub(crate) fn measure(
+    node: &mut Node,
+    begun: &mut Fifo,
+    count: usize,
+    table: &mut Table,
+) -> Outcome<()> {
     let mut watch = Watch::open(node)?;
     let programs = node.processes(&format!("{BUSYBOX} sh -c"));
     let (mut noticed, mut reported, mut writes) =
@@ -40,9 +46,12 @@ pub(crate) fn measure(node: &mut Node, count: usize, table: &mut Table) -> Outco
             .ok_or(format!("{pod} has no process"))?;
         let container = node.pod_directory(&id).join("containers/c0");
         rest(BETWEEN);
+        begun.drain();
         let exit = one(&mut watch, &pod, *program, &container)?;
         noticed.push(exit.noticed.saturating_sub(exit.ended));
         reported.push(exit.reported.saturating_sub(exit.ended));
+        // It is started again after its back-off, which takes the disk and a processor, too.
+        begun.wait(1)?;
         rest(BETWEEN);
         writes.push(durable_write(&node.dir).map_err(|error| error.to_string())?);
     }

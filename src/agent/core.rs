@@ -146,6 +146,8 @@ impl Core {
     pub(super) fn turn(&mut self) -> Option<Duration> {
         let now = Now { boot: BootTime::now(), wall: WallTime::now() };
         self.seek_silent(now.boot);
+        // First, because a decision on hundreds of pods takes longer than to tell of one.
+        self.publish_heard();
         let begun = Instant::now();
         let mut plan = reconcile(&self.desired, &self.actual, now);
         self.context.metrics.reconciles.observe(begun.elapsed());
@@ -613,6 +615,13 @@ impl Core {
                 }
             });
         }
+    }
+
+    /// Shows what is known of pods, as it was decided on last.
+    fn publish_heard(&mut self) {
+        let links = &self.links;
+        let pid_of = |id: &PodId| links.get(id).map(|link| link.pid);
+        self.publisher.publish_heard(&self.actual, &self.desired, &pid_of);
     }
 
     fn publish(&mut self, plan: &Plan) {

@@ -292,17 +292,31 @@ impl Publisher {
             self.stale = true;
         }
         self.take_admission(plan, actual);
+        self.publish_heard(actual, desired, pid_of);
+    }
+
+    /// The same without a new decision: pods are shown as they are, and everything else as it was.
+    pub(super) fn publish_heard(
+        &mut self,
+        actual: &ActualState,
+        desired: &DesiredState,
+        pid_of: &dyn Fn(&PodId) -> Option<u32>,
+    ) {
         for id in std::mem::take(&mut self.touched) {
             let view = actual.pods.get(&id).and_then(|pod| self.view(pod, desired, pid_of(&id)));
             self.refresh(id, view);
         }
-        if !self.stale {
+        if !std::mem::take(&mut self.stale) {
             return;
         }
-        self.stale = false;
         self.version += 1;
-        let mut pods: Vec<Arc<PodView>> =
-            self.views.values().chain(self.waiting.values()).cloned().collect();
+        let mut pods: Vec<Arc<PodView>> = self.views.values().cloned().collect();
+        // One that has just been accepted waits until the next decision says that it does not.
+        let waiting = self
+            .waiting
+            .iter()
+            .filter(|(name, _)| self.views.values().all(|view| view.record.name != **name));
+        pods.extend(waiting.map(|(_, view)| view.clone()));
         pods.sort_by(|a, b| {
             (&a.record.name, a.record.created_at, a.record.id).cmp(&(
                 &b.record.name,

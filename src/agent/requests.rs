@@ -19,7 +19,7 @@ use crate::clock::{BootTime, WallTime};
 use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DirectoryView;
 use crate::manifest::revision::{Hash, Revision};
-use crate::reconciler::{Asked, Key, Now, Plan, Reason, StoredSpec, reconcile};
+use crate::reconciler::{Asked, Key, Now, Plan, Reason, StoredSpec, Wait, WaitReason, reconcile};
 use crate::state::record::{
     Held, KeptRevision, ManifestFile, PodRecord, RecordPhase, TerminationCause,
 };
@@ -257,6 +257,8 @@ impl Core {
             }
             let Key::Pod(name) = key else { continue };
             let why = match plan.waits.get(&name) {
+                // It is being looked for, and then it can be.
+                Some(Wait { reason: WaitReason::Images { .. }, .. }) => continue,
                 Some(wait) => format!("pod {name} can't be started again: it {}", wait.why),
                 None => format!(
                     "pod {name} is ending, its specification is lost, or its manifest has changed"

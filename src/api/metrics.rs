@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::exposition::{self, Exposition, Kind};
+use super::kubernetes::types::ContainerStatus;
 use super::kubernetes::{Context, pod};
 use super::process::Process;
 use super::routes::Shared;
@@ -71,10 +72,12 @@ fn text(
 ) -> String {
     let mut out = Exposition::default();
     let pods = youngest(snapshot);
+    let outlines: Vec<Outline> =
+        pods.iter().map(|view| (view.as_ref(), pod::outline(view, context))).collect();
     agent(&mut out, snapshot, context);
     own_process(&mut out, snapshot, process);
-    counts(&mut out, snapshot, &pods, context);
-    containers(&mut out, &pods, context);
+    counts(&mut out, snapshot, &outlines);
+    containers(&mut out, &outlines);
     used(&mut out, readings, &pods);
     ended_by_memory(&mut out, metrics, &pods);
     decisions(&mut out, metrics);
@@ -82,6 +85,9 @@ fn text(
     requests(&mut out, metrics);
     out.into_text()
 }
+
+/// A pod, its phase, and where its containers stand.
+type Outline<'a> = (&'a PodView, (&'static str, Vec<ContainerStatus>));
 
 /// The youngest instance of each pod: they are ordered by name, then age.
 fn youngest(snapshot: &Snapshot) -> Vec<&Arc<PodView>> {
@@ -132,11 +138,10 @@ fn own_process(out: &mut Exposition, snapshot: &Snapshot, process: &Process) {
     }
 }
 
-fn counts(out: &mut Exposition, snapshot: &Snapshot, pods: &[&Arc<PodView>], context: &Context) {
-    let phases: Vec<&str> = pods.iter().map(|view| pod::outline(view, context).0).collect();
+fn counts(out: &mut Exposition, snapshot: &Snapshot, outlines: &[Outline<'_>]) {
     out.family("roost_pods", Kind::Gauge, "Pods by phase.");
     for phase in PHASES {
-        let count = phases.iter().filter(|found| **found == phase).count();
+        let count = outlines.iter().filter(|(_, (found, _))| *found == phase).count();
         out.sample(&[("phase", phase)], count);
     }
     let answers = |view: &&Arc<PodView>| matches!(view.executor, ExecutorView::Connected { .. });
@@ -155,18 +160,17 @@ fn counts(out: &mut Exposition, snapshot: &Snapshot, pods: &[&Arc<PodView>], con
     out.single("roost_manifest_faults", Kind::Gauge, help, faults);
 }
 
-fn containers(out: &mut Exposition, pods: &[&Arc<PodView>], context: &Context) {
-    let shown: Vec<_> = pods.iter().map(|view| (view, pod::outline(view, context).1)).collect();
+fn containers(out: &mut Exposition, outlines: &[Outline<'_>]) {
     let help = "Runs of the container after its first.";
     out.family("roost_container_restarts_total", Kind::Counter, help);
-    for (view, containers) in &shown {
+    for (view, (_, containers)) in outlines {
         for container in containers {
             let labels = labels(view, &container.name);
             out.sample(&labels, container.restart_count);
         }
     }
     out.family("roost_container_state", Kind::Gauge, "1 for the state the container is in.");
-    for (view, containers) in &shown {
+    for (view, (_, containers)) in outlines {
         for container in containers {
             let [namespace, pod, name] = labels(view, &container.name);
             let found = &container.state;
@@ -178,7 +182,7 @@ fn containers(out: &mut Exposition, pods: &[&Arc<PodView>], context: &Context) {
     }
     let help = "Most memory that the container may use.";
     out.family("roost_container_memory_limit_bytes", Kind::Gauge, help);
-    for view in pods {
+    for (view, _) in outlines {
         for container in view.spec.iter().flat_map(|spec| &spec.containers) {
             if let Some(limit) = container.resources.memory_limit_bytes {
                 out.sample(&labels(view, container.name.as_str()), limit);

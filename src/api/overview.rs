@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::kubernetes::types::Pod;
-use crate::agent::service::{AgentView, ExecutorView, SOUND, Snapshot};
-use crate::clock::BootTime;
+use super::kubernetes::{Context, pod};
+use crate::agent::service::{AgentView, ExecutorView, RecordPhase, SOUND, Snapshot};
 
 /// How the agent is. New fields may come; none changes its meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +105,7 @@ pub struct Counts {
 
 /// What the service shows of the agent.
 #[must_use]
-pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
+pub fn of(snapshot: &Snapshot, context: &Context) -> Overview {
     let AgentView {
         version,
         started_at,
@@ -136,7 +135,7 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
     Overview {
         version: version.clone(),
         started_at: started_at.rfc3339(),
-        uptime_seconds: now.since(*started).0 / 1000,
+        uptime_seconds: context.now.since(*started).0 / 1000,
         recovered: snapshot.recovered,
         resource_version: snapshot.version.to_string(),
         store: store.clone(),
@@ -155,15 +154,19 @@ pub fn of(snapshot: &Snapshot, pods: &[Pod], now: BootTime) -> Overview {
         faults: notices(true),
         warnings: notices(false),
         passed_over: snapshot.passed_over.clone(),
-        pods: counts(snapshot, pods),
+        pods: counts(snapshot, context),
     }
 }
 
-fn counts(snapshot: &Snapshot, pods: &[Pod]) -> Counts {
-    let mut counts = Counts { total: pods.len(), ..Counts::default() };
-    for pod in pods {
-        let count = match pod.status.phase.as_str() {
-            _ if pod.metadata.deletion_timestamp.is_some() => &mut counts.terminating,
+fn counts(snapshot: &Snapshot, context: &Context) -> Counts {
+    let mut counts = Counts { total: snapshot.pods.len(), ..Counts::default() };
+    for view in &snapshot.pods {
+        let ends = match view.record.phase {
+            RecordPhase::Active | RecordPhase::Finished { .. } => false,
+            RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => true,
+        };
+        let count = match pod::outline(view, context).0 {
+            _ if ends => &mut counts.terminating,
             "Pending" => &mut counts.pending,
             "Running" => &mut counts.running,
             "Succeeded" => &mut counts.succeeded,

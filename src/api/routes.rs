@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::failure::Failure;
-use super::kubernetes::types::{List, ListMeta, Pod, Status, StatusDetails};
+use super::kubernetes::types::{List, ListMeta, Status, StatusDetails};
 use super::kubernetes::{Context, event, pod};
 use super::query::{Query, RawQuery, Selector};
 use super::rendered::Rendered;
@@ -250,8 +250,7 @@ fn delete_options(query: &Query, body: &[u8]) -> Result<DeleteOptions, Failure> 
 async fn status(State(shared): Asked) -> Response {
     let snapshot = shared.service.snapshot();
     let context = shared.context(&snapshot);
-    let pods: Vec<Pod> = snapshot.pods.iter().map(|view| pod::of(view, &context)).collect();
-    Json(overview::of(&snapshot, &pods, context.now)).into_response()
+    Json(overview::of(&snapshot, &context)).into_response()
 }
 
 /// One JSON object a line, as watches have it.

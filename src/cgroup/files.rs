@@ -3,7 +3,7 @@
 //! Not here: which of them, and why (`cgroup::tree`).
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 
 use super::CgroupError;
+
+/// Bytes of the longest file that is read often: `memory.stat` of cgroup v1 has some 1,100.
+const COMMON_LEN_MAX: usize = 4096;
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> CgroupError {
     CgroupError::Io { action, path: path.to_owned(), source }
@@ -82,7 +85,14 @@ fn remove_empty(path: &Path) -> Result<(), CgroupError> {
 
 /// The content of a small file.
 pub(super) fn read(path: &Path) -> Result<String, CgroupError> {
-    fs::read_to_string(path).map_err(|error| failed("read", path, error))
+    let read = || -> io::Result<String> {
+        let mut file = File::open(path)?;
+        // The kernel does not say how long it is; this holds any that is read often, in one call.
+        let mut text = String::with_capacity(COMMON_LEN_MAX);
+        file.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    read().map_err(|error| failed("read", path, error))
 }
 
 /// The number after a key in a file of lines `key number`; 0 if it has none.

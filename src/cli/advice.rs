@@ -23,7 +23,7 @@ pub(super) async fn on(client: &Client, failure: Failure) -> Failure {
 }
 
 /// The name under which a pod is asked for.
-pub(super) fn name_of(pod: &Pod) -> Option<PodName> {
+pub(super) fn name_of<S>(pod: &Pod<S>) -> Option<PodName> {
     format!("{}/{}", pod.metadata.namespace, pod.metadata.name).parse().ok()
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -201,7 +201,9 @@ impl Client {
     }
 
     async fn collect(&self, mut body: Incoming) -> Result<Vec<u8>, Failure> {
-        let mut bytes = Vec::new();
+        // What the answer says of its length; a watch and a log say nothing.
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+        let mut bytes = Vec::with_capacity(announced.min(ANSWER_LEN_MAX));
         while let Some(piece) = self.piece(&mut body).await? {
             if bytes.len() + piece.len() > ANSWER_LEN_MAX {
                 let line = format!("the agent's answer is longer than {ANSWER_LEN_MAX} bytes");

@@ -209,12 +209,25 @@ fn wanted(page: &mut Page, spec: &Value) {
         let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
         items.iter().filter_map(Value::as_str).map(|text| format!("{text:?}")).collect()
     };
-    page.line(2, "Command", &texts(&spec["command"]).join(" "));
+    // As it is run where there is no image.
+    let command = texts(&spec["command"]);
+    match (spec["image"].as_str(), texts(&spec["args"])) {
+        (None, args) => page.line(2, "Command", &[command, args].concat().join(" ")),
+        (Some(image), args) => {
+            page.line(2, "Image", image);
+            for (name, words) in [("Command", command), ("Args", args)] {
+                if !words.is_empty() {
+                    page.line(2, name, &words.join(" "));
+                }
+            }
+        }
+    }
     if let Some(directory) = spec["workingDir"].as_str() {
         page.line(2, "Working Directory", directory);
     }
     let security = &spec["securityContext"];
-    if security["runAsUser"] != 0 || security["runAsGroup"] != 0 {
+    let is_root = |id: &Value| id.is_null() || *id == 0;
+    if !is_root(&security["runAsUser"]) || !is_root(&security["runAsGroup"]) {
         page.line(2, "User", &format!("{}:{}", security["runAsUser"], security["runAsGroup"]));
     }
     for (name, key) in [("Requests", "requests"), ("Limits", "limits")] {

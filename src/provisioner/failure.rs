@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::reference::InvalidImage;
 use crate::clock::Millis;
 
 /// Longest text of a failure; what servers say in theirs is cut.
@@ -85,6 +86,13 @@ impl ProvisionError {
     #[must_use]
     pub fn when(self, attempt: &str) -> Self {
         Self { text: one_line(&format!("{attempt}: {}", self.text)), ..self }
+    }
+}
+
+impl From<InvalidImage> for ProvisionError {
+    fn from(invalid: InvalidImage) -> Self {
+        let reason = PullReason::InvalidImageName;
+        Self { reason, ..Self::lasting(invalid.to_string()) }
     }
 }
 

@@ -21,7 +21,7 @@ impl Hasher {
             DigestAlgorithm::Sha256 => Some(Self::Sha256(Sha256::new())),
             DigestAlgorithm::Sha384 => Some(Self::Sha384(Sha384::new())),
             DigestAlgorithm::Sha512 => Some(Self::Sha512(Sha512::new())),
-            _ => None,
+            DigestAlgorithm::Other(_) | _ => None,
         }
     }
 

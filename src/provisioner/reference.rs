@@ -38,6 +38,8 @@ pub const FILE_LEN_MAX: usize = 4095;
 pub const TEXT_LEN_MAX: usize = 4096 + 256;
 /// Most of a wrong name that is repeated in a message.
 const SHOWN_LEN_MAX: usize = 128;
+/// Longest explanation.
+const FAULT_LEN_MAX: usize = 1024;
 
 const TAG_RULE: &str = "a tag has at most 128 letters, digits, `_`, `.` and `-`, and does not \
      begin with `.` or `-`";
@@ -53,11 +55,15 @@ pub struct InvalidImage {
 
 impl InvalidImage {
     fn new(image: &str, fault: impl Into<String>) -> Self {
-        let mut shown: String = image.chars().take(SHOWN_LEN_MAX).collect();
-        if shown.len() < image.len() {
+        // What people mistyped is shown to them again, but does nothing to their terminal.
+        let clean = |text: &str, most: usize| -> String {
+            text.chars().take(most).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+        };
+        let mut shown = clean(image, SHOWN_LEN_MAX);
+        if image.chars().nth(SHOWN_LEN_MAX).is_some() {
             shown.push('…');
         }
-        Self { image: shown.escape_debug().to_string(), fault: fault.into() }
+        Self { image: shown, fault: clean(&fault.into(), FAULT_LEN_MAX) }
     }
 
     /// What is wrong, without the name.
@@ -539,10 +545,11 @@ fn parse_host(text: &str) -> Result<String, String> {
 
 fn parse_digest(text: &str) -> Result<Digest, String> {
     let digest: Digest = text.parse().map_err(|_| format!("after `@`: {DIGEST_RULE}"))?;
-    match digest.algorithm() {
-        DigestAlgorithm::Sha256 | DigestAlgorithm::Sha384 | DigestAlgorithm::Sha512 => Ok(digest),
-        other => Err(format!("digests of the kind {other} can't be verified: {DIGEST_RULE}")),
+    let kind = digest.algorithm();
+    if [DigestAlgorithm::Sha256, DigestAlgorithm::Sha384, DigestAlgorithm::Sha512].contains(kind) {
+        return Ok(digest);
     }
+    Err(format!("digests of the kind {kind} can't be verified: {DIGEST_RULE}"))
 }
 
 fn check_tag(tag: &str) -> Result<(), String> {

@@ -31,7 +31,7 @@ mod ingest;
 mod layers;
 mod partial;
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -39,6 +39,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::Digest;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 pub use collect::{Collected, Collection, Usage};
 pub use ids::{
@@ -143,7 +145,7 @@ pub enum StoreError {
         /// The layer's diff id.
         layer: DiffId,
         /// Why.
-        source: UnpackError,
+        source: Box<UnpackError>,
     },
     /// Layers are unpacked from the lowest up, and one below is not there.
     #[error("layer {missing} is not unpacked")]
@@ -367,14 +369,20 @@ fn lock(directory: &Path, contention: Contention) -> Result<File, StoreError> {
     let mut options = File::options();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(failed("open", &path))?;
-    let locked = match contention {
-        Contention::Refuse => file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => StoreError::Locked { path: directory.to_owned() },
-            TryLockError::Error(source) => failed("lock", &path)(source),
-        }),
-        Contention::Wait => file.lock().map_err(failed("lock", &path)),
+    let operation = match contention {
+        Contention::Refuse => FlockOperation::NonBlockingLockExclusive,
+        Contention::Wait => FlockOperation::LockExclusive,
     };
-    locked.map(|()| file)
+    loop {
+        match rustix::fs::flock(&file, operation) {
+            Ok(()) => return Ok(file),
+            Err(Errno::INTR) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(StoreError::Locked { path: directory.to_owned() });
+            }
+            Err(errno) => return Err(failed("lock", &path)(errno)),
+        }
+    }
 }
 
 fn create_dir(path: &Path) -> Result<(), StoreError> {

@@ -335,7 +335,7 @@ pub(super) fn beside(directory: impl AsFd, name: &[u8]) -> Vec<u8> {
 /// The extended attributes of a file, which is not followed if it is a link.
 pub(super) fn xattrs_of(path: &[u8]) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut all = BTreeMap::new();
-    match rustix::fs::llistxattr(path, &mut [0_u8; 0]) {
+    match rustix::fs::llistxattr_query(path) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(all),
         Ok(_) => {}
         Err(errno) => return Err(errno.into()),

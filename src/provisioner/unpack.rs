@@ -268,4 +268,7 @@ fn normalise(path: &[u8]) -> Result<Vec<&[u8]>, UnpackError> {
 }
 
 #[cfg(test)]
+pub(in crate::provisioner) mod testing;
+
+#[cfg(test)]
 mod tests;

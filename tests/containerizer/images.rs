@@ -141,12 +141,12 @@ fn an_image_says_what_is_run_how_and_by_whom(scene: &Scene) {
     image.cmd = vec![script.into()];
     image.env = vec!["A=image".into(), "B=image".into()];
     image.user = "app".into();
-    image.working_dir = Some("/work/here".parse().unwrap());
+    image.working_dir = Some("/srv/here".parse().unwrap());
     let mut pod = of_image(image.clone(), "");
     pod.containers[0].env.push(EnvVar { name: "B".into(), value: "manifest".into() });
     let ids = "uid=1000 gid=1001 groups=1001,44";
     let expected =
-        |ids: &str, owner: &str| format!("image manifest /srv\n/work/here\n{ids}\n{owner}\n");
+        |ids: &str, owner: &str| format!("image manifest /srv\n/srv/here\n{ids}\n{owner}\n");
     let outcome = scene.run(&pod);
     // By the image's names or by the host's: `id` shows what it finds.
     let plain = |text: &str| {

@@ -532,8 +532,10 @@ impl World {
 
     fn check_kill(&mut self, pid: u64, id: u64) {
         let run = self.runs[&id].clone();
-        let Stage::Executed { .. } = run.stage else { return };
-        if run.killed {
+        // A set-up may be given up at any time. If it was through meanwhile, the kill is meant for
+        // what it became, and is repeated.
+        if run.killed || !matches!(run.stage, Stage::Executed { .. }) {
+            self.runs.get_mut(&id).expect("just seen").killed = true;
             return;
         }
         let what = format!("{}/{}", run.pod, run.container);

@@ -19,21 +19,23 @@ macro_rules! object {
     };
 }
 
-object! {
-    /// A pod.
-    Pod {
-        /// `Pod`.
-        kind: String,
-        /// `v1`.
-        api_version: String,
-        /// What every object has.
-        metadata: ObjectMeta,
-        /// What it shall be.
-        #[serde(skip_serializing_if = "Value::is_null")]
-        spec: Value,
-        /// What it is.
-        status: PodStatus,
-    }
+/// A pod. Whoever does not look at what it shall be reads it with [`serde::de::IgnoredAny`] there:
+/// of hundreds of pods that is most of the work.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[serde(bound(serialize = "S: Serialize + Default + PartialEq"))]
+pub struct Pod<S = Value> {
+    /// `Pod`.
+    pub kind: String,
+    /// `v1`.
+    pub api_version: String,
+    /// What every object has.
+    pub metadata: ObjectMeta,
+    /// What it shall be.
+    #[serde(skip_serializing_if = "is_default")]
+    pub spec: S,
+    /// What it is.
+    pub status: PodStatus,
 }
 
 object! {
@@ -364,4 +366,8 @@ pub struct WatchEvent<T> {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+fn is_default<S: Default + PartialEq>(value: &S) -> bool {
+    *value == S::default()
 }

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::pods::{Asked, restarts_text, tone};
-use super::{as_list, structured, understood};
-use crate::api::kubernetes::types::{ContainerStatus, List, Pod};
+use super::pods::{Asked, Listed, restarts_text, tone};
+use super::{as_list, structured};
+use crate::api::kubernetes::types::{ContainerStatus, Pod};
 use crate::cli::args::{ContainersArgs, Output};
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
@@ -21,26 +21,26 @@ pub(in crate::cli) async fn run(
 ) -> Result<(), Failure> {
     let ContainersArgs { name, which, output } = args;
     let asked = Asked::of(name.as_deref(), which)?;
-    let list = asked.list(client).await?;
-    if let Some(text) = structured(*output, &objects(&list)) {
-        return output::print(&text);
+    if matches!(output, Output::Json | Output::Yaml) {
+        let pods = asked.list::<Value>(client).await?.items;
+        return output::print(&structured(*output, &objects(&pods)).unwrap_or_default());
     }
-    let pods: List<Pod> = understood(&list)?;
+    let pods = asked.list::<Listed>(client).await?.items;
     if *output == Output::Name {
-        return output::print(&names(&pods.items));
+        return output::print(&names(&pods));
     }
-    if pods.items.iter().all(|pod| pod.status.container_statuses.is_empty()) {
+    if pods.iter().all(|pod| pod.status.container_statuses.is_empty()) {
         output::note("No containers found.");
         return Ok(());
     }
     let everywhere = asked.is_everywhere();
-    output::print(&text(screen, *output, &pods.items, everywhere, WallTime::now()))
+    output::print(&text(screen, *output, &pods, everywhere, WallTime::now()))
 }
 
 /// Each container's status, with the pod that it belongs to.
-pub(super) fn objects(list: &Value) -> Value {
+pub(super) fn objects(pods: &[Value]) -> Value {
     let mut items = Vec::new();
-    for pod in list["items"].as_array().into_iter().flatten() {
+    for pod in pods {
         for status in pod["status"]["containerStatuses"].as_array().into_iter().flatten() {
             let mut item = status.clone();
             item["kind"] = "Container".into();
@@ -53,7 +53,7 @@ pub(super) fn objects(list: &Value) -> Value {
     as_list(&items.into())
 }
 
-fn names(pods: &[Pod]) -> String {
+fn names(pods: &[Listed]) -> String {
     let mut text = String::new();
     for pod in pods {
         for container in &pod.status.container_statuses {
@@ -66,10 +66,10 @@ fn names(pods: &[Pod]) -> String {
     text
 }
 
-pub(super) fn text(
+pub(super) fn text<S>(
     screen: Screen,
     output: Output,
-    pods: &[Pod],
+    pods: &[Pod<S>],
     everywhere: bool,
     now: WallTime,
 ) -> String {
@@ -97,7 +97,7 @@ pub(super) fn text(
     Table::render(screen, &head, &rows).1
 }
 
-fn row(pod: &Pod, container: &ContainerStatus, now: WallTime) -> Vec<Cell> {
+fn row<S>(pod: &Pod<S>, container: &ContainerStatus, now: WallTime) -> Vec<Cell> {
     let state = &container.state;
     let (status, since) = match (&state.waiting, &state.running, &state.terminated) {
         (Some(waiting), _, _) => (waiting.reason.as_str(), None),

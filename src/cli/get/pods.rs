@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -34,17 +35,30 @@ pub(in crate::cli) async fn run(
 ) -> Result<(), Failure> {
     let PodsArgs { name, which, output, watch } = args;
     let asked = Asked::of(name.as_deref(), which)?;
-    let list = asked.list(client).await?;
-    let pods: List<Pod> = understood(&list)?;
-    let columns = Columns::of(*output, &pods.items, asked.is_everywhere());
+    let mut overview = Ok(None);
+    let (objects, pods) = match output {
+        Output::Json | Output::Yaml => {
+            let list = asked.list::<Value>(client).await?;
+            let pods = list.items.iter().map(understood).collect::<Result<Vec<Listed>, _>>()?;
+            (Value::Array(list.items), pods)
+        }
+        Output::Name => (Value::Null, asked.list::<Listed>(client).await?.items),
+        // Both are asked for at once: half of the time is the agent's.
+        Output::Table | Output::Wide => {
+            let (list, more) = tokio::join!(asked.list::<Listed>(client), asked.overview(client));
+            overview = more;
+            (Value::Null, list?.items)
+        }
+    };
+    let columns = Columns::of(*output, &pods, asked.is_everywhere());
     let has_table = matches!(output, Output::Table | Output::Wide);
     if *watch && has_table && screen.is_live {
-        return live(client, screen, &asked, columns, pods.items.len()).await;
+        return live(client, screen, &asked, columns, pods.len()).await;
     }
     let mut view = View { output: *output, screen, columns, table: None };
-    view.first(&list["items"], &pods.items, asked.name.is_some())?;
+    view.first(&objects, &pods, asked.name.is_some())?;
     if has_table {
-        remark(client, screen, &asked, &pods.items).await?;
+        remark(screen, &asked, &pods, overview?);
     }
     if !*watch {
         return Ok(());
@@ -52,8 +66,8 @@ pub(in crate::cli) async fn run(
     let mut watch = client.watch(&asked.watch_path()).await?;
     loop {
         let WatchEvent { kind, object } = watch.next::<Value>().await?;
-        let pod: Pod = understood(&object)?;
-        let is_listed = pods.items.iter().any(|listed| {
+        let pod: Listed = understood(&object)?;
+        let is_listed = pods.iter().any(|listed| {
             let (known, new) = (&listed.metadata, &pod.metadata);
             known.uid == new.uid && known.resource_version == new.resource_version
         });
@@ -63,6 +77,10 @@ pub(in crate::cli) async fn run(
         view.next(&object, &pod)?;
     }
 }
+
+/// A pod as a table shows it. Whole objects of hundreds of pods would be most of the time that a
+/// list takes.
+pub(super) type Listed = Pod<IgnoredAny>;
 
 /// Which pods are asked for.
 pub(super) struct Asked {
@@ -84,17 +102,21 @@ impl Asked {
 
     /// The pods; of several instances of one that is named the youngest counts, as when it is asked
     /// for by its name.
-    pub(super) async fn list(&self, client: &Client) -> Result<Value, Failure> {
-        let mut list: Value = client.get(&self.path(None)).await?;
+    pub(super) async fn list<T: DeserializeOwned>(
+        &self,
+        client: &Client,
+    ) -> Result<List<T>, Failure> {
+        let mut list: List<T> = client.get(&self.path(None)).await?;
         if let Some(name) = &self.name {
-            let items = list.get_mut("items").and_then(Value::as_array_mut);
-            let youngest = items.as_ref().and_then(|items| items.last().cloned());
-            let (Some(items), Some(youngest)) = (items, youngest) else {
-                return Err(Failure::not_found(name));
-            };
-            *items = vec![youngest];
+            let youngest = list.items.pop().ok_or_else(|| Failure::not_found(name))?;
+            list.items = vec![youngest];
         }
         Ok(list)
+    }
+
+    /// How the agent is, which says what a list can't show; only if nothing was left out of it.
+    async fn overview(&self, client: &Client) -> Result<Option<Overview>, Failure> {
+        if self.is_all() { client.get("/roost/v1/status").await.map(Some) } else { Ok(None) }
     }
 
     fn watch_path(&self) -> String {
@@ -125,9 +147,12 @@ struct View {
 }
 
 impl View {
-    fn first(&mut self, items: &Value, pods: &[Pod], is_one: bool) -> Result<(), Failure> {
-        let object = if is_one { items[0].clone() } else { as_list(items) };
-        if let Some(text) = structured(self.output, &object) {
+    /// `objects` are there if objects are wanted.
+    fn first(&mut self, objects: &Value, pods: &[Listed], is_one: bool) -> Result<(), Failure> {
+        let all = || if is_one { objects[0].clone() } else { as_list(objects) };
+        if !objects.is_null()
+            && let Some(text) = structured(self.output, &all())
+        {
             return output::print(&text);
         }
         if self.output == Output::Name {
@@ -143,7 +168,7 @@ impl View {
         output::print(&text)
     }
 
-    fn next(&mut self, object: &Value, pod: &Pod) -> Result<(), Failure> {
+    fn next(&mut self, object: &Value, pod: &Listed) -> Result<(), Failure> {
         if let Some(text) = structured_next(self.output, object) {
             return output::print(&text);
         }
@@ -180,7 +205,7 @@ async fn live(
     loop {
         tokio::select! {
             // Cancel-safe: what has been read of a change stays in the watch.
-            change = watch.next::<Pod>() => {
+            change = watch.next::<Listed>() => {
                 shown.take(change?);
                 is_whole |= shown.pods.len() >= expected;
             }
@@ -199,13 +224,13 @@ pub(super) struct Live {
     pub(super) screen: Screen,
     pub(super) columns: Columns,
     /// By namespace, name, and since when there is the instance.
-    pub(super) pods: BTreeMap<(String, String, Option<String>, String), Pod>,
+    pub(super) pods: BTreeMap<(String, String, Option<String>, String), Listed>,
     /// Lines of it on the screen.
     pub(super) lines: usize,
 }
 
 impl Live {
-    pub(super) fn take(&mut self, change: WatchEvent<Pod>) {
+    pub(super) fn take(&mut self, change: WatchEvent<Listed>) {
         let WatchEvent { kind, object } = change;
         let meta = object.metadata.clone();
         let key = (meta.namespace, meta.name, meta.creation_timestamp, meta.uid);
@@ -240,7 +265,7 @@ impl Live {
     }
 }
 
-fn full_name(pod: &Pod) -> String {
+fn full_name(pod: &Listed) -> String {
     let name = match pod.metadata.namespace.as_str() {
         "default" => format!("pod/{}", pod.metadata.name),
         // As names are given to this program.
@@ -250,12 +275,7 @@ fn full_name(pod: &Pod) -> String {
 }
 
 /// Says what a table can't show.
-async fn remark(
-    client: &Client,
-    screen: Screen,
-    asked: &Asked,
-    pods: &[Pod],
-) -> Result<(), Failure> {
+fn remark(screen: Screen, asked: &Asked, pods: &[Listed], overview: Option<Overview>) {
     let warning = Tone::Warning.paint("warning:", screen.error_colors);
     let troubled = pods.iter().filter(|pod| pod.status.message.is_some());
     for name in troubled.filter_map(name_of) {
@@ -269,8 +289,7 @@ async fn remark(
             None => output::note("No pods found."),
         }
     }
-    if asked.is_all() {
-        let overview: Overview = client.get("/roost/v1/status").await?;
+    if let Some(overview) = overview {
         for alarm in &overview.alarms {
             output::note(&format!("{warning} {}", output::clean_line(alarm)));
         }
@@ -280,7 +299,6 @@ async fn remark(
             n => output::note(&format!("{warning} {n} manifests have faults: `roost status`")),
         }
     }
-    Ok(())
 }
 
 /// Which columns a table of pods has.
@@ -293,7 +311,7 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    pub(super) fn of(output: Output, pods: &[Pod], everywhere: bool) -> Self {
+    pub(super) fn of<S>(output: Output, pods: &[Pod<S>], everywhere: bool) -> Self {
         let namespace = everywhere || pods.iter().any(|pod| pod.metadata.namespace != "default");
         let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Self { namespace, wide: output == Output::Wide, node }
@@ -310,7 +328,7 @@ impl Columns {
             .collect()
     }
 
-    pub(super) fn row(&self, pod: &Pod, now: WallTime) -> Vec<Cell> {
+    pub(super) fn row<S>(&self, pod: &Pod<S>, now: WallTime) -> Vec<Cell> {
         let containers = &pod.status.container_statuses;
         let ready = containers.iter().filter(|container| container.ready).count();
         let mut row: Vec<Cell> = Vec::new();
@@ -368,7 +386,7 @@ pub(in crate::cli) fn tone(status: &str, is_ready: bool) -> Tone {
 }
 
 /// The rules are those of kubectl's table of pods.
-pub(in crate::cli) fn status(pod: &Pod) -> String {
+pub(in crate::cli) fn status<S>(pod: &Pod<S>) -> String {
     if pod.metadata.deletion_timestamp.is_some() {
         return "Terminating".to_owned();
     }
@@ -387,7 +405,7 @@ pub(in crate::cli) fn status(pod: &Pod) -> String {
     if status == "Completed" && any_runs { "Running" } else { status }.to_owned()
 }
 
-fn restarts(pod: &Pod, now: WallTime) -> String {
+fn restarts<S>(pod: &Pod<S>, now: WallTime) -> String {
     let containers = &pod.status.container_statuses;
     let count: u64 = containers.iter().map(|container| u64::from(container.restart_count)).sum();
     let ends = containers.iter().filter(|container| container.restart_count > 0);

@@ -116,18 +116,16 @@ async fn of_the_instances_of_a_pod_the_youngest_counts() {
     let client = Client::serving(root.path(), fake.service);
     let space = Space { namespace: NamespaceArg { namespace: None }, all_namespaces: false };
     let mut which = Which { space, selector: Some("app in (a)".to_owned()) };
-    let failure = pods::Asked::of(None, &which).unwrap().list(&client).await.unwrap_err();
+    fn asked(name: Option<&str>, which: &Which) -> pods::Asked {
+        pods::Asked::of(name, which).unwrap()
+    }
+    let failure = asked(None, &which).list::<pods::Listed>(&client).await.unwrap_err();
     assert!(failure.to_string().contains("selectors with sets"), "{failure}");
     which.selector = Some("app=hello,!tier".to_owned());
-    let list = pods::Asked::of(Some("web"), &which).unwrap().list(&client).await.unwrap();
-    let uids: Vec<&str> = list["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(|it| it["metadata"]["uid"].as_str())
-        .collect();
+    let list = asked(Some("web"), &which).list::<pods::Listed>(&client).await.unwrap();
+    let uids: Vec<&str> = list.items.iter().map(|it| it.metadata.uid.as_str()).collect();
     assert_eq!(uids, ["00000000-0000-4000-8000-000000000002"]);
-    let failure = pods::Asked::of(Some("other"), &which).unwrap().list(&client).await.unwrap_err();
+    let failure = asked(Some("other"), &which).list::<pods::Listed>(&client).await.unwrap_err();
     assert!(failure.missing().is_some());
 }
 
@@ -150,8 +148,7 @@ fn containers_are_listed_with_where_they_stand() {
     shop        other   web       yes     Running     0             70s   4000     <none>   <none>   roost://00000000-0000-4000-8000-000000000002/web/0
     shop        other   sidecar   yes     Running     0             70s   4000     <none>   <none>   roost://00000000-0000-4000-8000-000000000002/sidecar/0
     ");
-    let list = json!({ "items": serde_json::to_value(&pods[..1]).unwrap() });
-    let objects = containers::objects(&list);
+    let objects = containers::objects(&[serde_json::to_value(&pods[0]).unwrap()]);
     assert_eq!(objects["items"][0]["name"], "web");
     assert_eq!(objects["items"][0]["pod"], "fine");
     assert_eq!(objects["items"][1]["state"]["running"]["startedAt"], "2023-11-14T22:13:50Z");
@@ -178,10 +175,11 @@ fn revisions_are_listed_with_the_one_that_counts() {
 
 #[test]
 fn a_live_table_is_drawn_over_itself_and_stays_within_the_terminal() {
-    let columns = Columns::of(Output::Table, &[], false);
+    let columns = Columns::of::<()>(Output::Table, &[], false);
     let mut live = Live { screen: Screen::default(), columns, pods: Default::default(), lines: 0 };
     let take = |live: &mut Live, kind: &str, number: u32| {
-        let object = pod::of(&sample(&format!("p{number}"), number), &context());
+        let pod = pod::of(&sample(&format!("p{number}"), number), &context());
+        let object = serde_json::from_value(serde_json::to_value(&pod).unwrap()).unwrap();
         live.take(WatchEvent { kind: kind.to_owned(), object });
     };
     for number in 1..=5 {

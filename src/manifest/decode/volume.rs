@@ -26,9 +26,8 @@ fn source(fields: &Fields<'_>, faults: &mut Faults) -> Option<VolumeSource> {
         }
         Kind::Scalar(_) | Kind::Sequence(_) => 0,
     };
-    let mut found = ["emptyDir", "hostPath", "image"]
-        .into_iter()
-        .filter_map(|name| Some((name, fields.get(name)?)));
+    let found = ["emptyDir", "hostPath", "image"].map(|name| Some((name, fields.get(name)?)));
+    let mut found = found.into_iter().flatten();
     let Some((first, at)) = found.next() else {
         if named == 0 {
             let help = "add `emptyDir: {}`, `hostPath` or `image`";

@@ -102,7 +102,7 @@ impl Store {
             .map(|chain| self.layer_fs(&LayerId::from(&chain)))
             .collect();
         let report = unpack(&tree, &below, input, diff.digest(), options)
-            .map_err(|source| StoreError::Unpack { layer: diff.clone(), source })?;
+            .map_err(|error| StoreError::Unpack { layer: diff.clone(), source: error.into() })?;
         step();
         let mark = LayerFile {
             format: Format,

@@ -4,14 +4,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::place::{Layer, Place, failed, io_error, refused};
 use super::sparse::Segment;
 use super::stream::Chunks;
 use super::tar::{Entry, Kind, TarReader};
-use super::{Devices, ENTRIES_MAX, UnpackError, UnpackOptions, UnpackReport, normalise, xattr};
+use super::{
+    Devices, ENTRIES_MAX, LAYER_LEN_MAX, UnpackError, UnpackOptions, UnpackReport, normalise, xattr,
+};
 use crate::provisioner::tree::{self, Found, Merged};
 
 /// Whiteouts (OCI image specification, layer.md, "Whiteouts").
@@ -26,11 +28,18 @@ pub(super) struct Extractor<'a> {
     layer: Layer,
     options: &'a UnpackOptions,
     report: UnpackReport,
+    /// Bytes copied from the layers below: a few bytes of a layer may ask for many.
+    taken_len: u64,
 }
 
 impl<'a> Extractor<'a> {
     pub(super) fn new(root: Rc<OwnedFd>, below: Merged, options: &'a UnpackOptions) -> Self {
-        Self { layer: Layer::new(root, below), options, report: UnpackReport::default() }
+        Self {
+            layer: Layer::new(root, below),
+            options,
+            report: UnpackReport::default(),
+            taken_len: 0,
+        }
     }
 
     /// Reads all of it.
@@ -55,6 +64,10 @@ impl<'a> Extractor<'a> {
         if self.layer.below.layers.is_empty() {
             rustix::fs::fchmod(root, Mode::from_raw_mode(0o755))
                 .map_err(|e| failed("set the mode of", b"", e))?;
+            // The same wherever and whenever it is unpacked.
+            let time = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let times = Timestamps { last_access: time, last_modification: time };
+            self.layer.times.insert(Vec::new(), times);
             return Ok(());
         }
         let stat = self.layer.below.copy_metadata_to(root);
@@ -115,6 +128,7 @@ impl<'a> Extractor<'a> {
                 let inside = self.layer.open(place, name, &path)?;
                 return self.layer.make_opaque(&inside);
             }
+            Some(_) if self.layer.taken.contains(&path) => self.layer.vacate(place, name)?,
             Some(_) => return Ok(()),
             None => {}
         }
@@ -259,11 +273,19 @@ impl<'a> Extractor<'a> {
                 Err(refused(&entry.path, "a hard link can't lead to a directory"))
             }
             Found::Other(node) => {
-                let len = u64::try_from(node.stat.st_size).unwrap_or(0);
-                self.report.size += len.next_multiple_of(DISK_BLOCK);
+                let len = u64::try_from(node.stat.st_blocks).unwrap_or(0).saturating_mul(512);
+                self.taken_len = self.taken_len.saturating_add(len);
+                let limit = self.options.bytes_max.min(LAYER_LEN_MAX);
+                if self.taken_len > limit {
+                    let what = "bytes of files below that it links to";
+                    return Err(UnpackError::TooMuch { what, limit });
+                }
+                self.report.size += len;
                 tree::copy_node(&node, &at.fd, name).map_err(|source| {
                     io_error("copy from below the target of", &entry.path, source)
-                })
+                })?;
+                self.layer.taken.insert(tree::join(&at.path, name));
+                Ok(())
             }
         }
     }

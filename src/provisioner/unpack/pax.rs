@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_value_may_contain_anything_because_its_length_is_known() {
         let mut extensions = Extensions::default();
-        extensions.add(b"30 SCHILY.xattr.user.a=x\n=y\n\0z\n").unwrap();
+        extensions.add(b"31 SCHILY.xattr.user.a=x\n=y\n\0z\n").unwrap();
         assert_eq!(extensions.xattrs, [(b"user.a".to_vec(), b"x\n=y\n\0z".to_vec())]);
     }
 

@@ -1,6 +1,6 @@
 //! Where an entry goes: directories of the layer being unpacked, found or made.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -31,6 +31,9 @@ pub(super) struct Layer {
     last: Option<(Vec<u8>, Place)>,
     /// Times of directories, set at the end because every entry changes them.
     pub(super) times: BTreeMap<Vec<u8>, Timestamps>,
+    /// Files of the layers below that were copied to be linked to. They are not this layer's own:
+    /// its whiteouts are about them as well.
+    pub(super) taken: BTreeSet<Vec<u8>>,
     /// Whether nothing below is to be seen at all. Overlayfs does not ask that of a root.
     pub(super) root_is_opaque: bool,
 }
@@ -38,7 +41,14 @@ pub(super) struct Layer {
 impl Layer {
     pub(super) fn new(root: Rc<OwnedFd>, below: Merged) -> Self {
         let root = Place { fd: root, path: Rc::from([]) };
-        Self { root, below, last: None, times: BTreeMap::new(), root_is_opaque: false }
+        Self {
+            root,
+            below,
+            last: None,
+            times: BTreeMap::new(),
+            taken: BTreeSet::new(),
+            root_is_opaque: false,
+        }
     }
 
     /// The directory that these parts of a name lead to. Links in them are followed within the
@@ -99,16 +109,13 @@ impl Layer {
         let path = tree::join(&place.path, name);
         tree::remove(&place.fd, name).map_err(|e| failed("replace", &path, e))?;
         self.forget();
-        // Only what is below it: beside it may stand names that begin with the same bytes.
-        let inside = [path.as_slice(), b"/"].concat();
-        let gone: Vec<_> = self
-            .times
-            .range(inside.clone()..)
-            .take_while(|(path, _)| path.starts_with(&inside))
-            .map(|(path, _)| path.clone())
-            .collect();
-        for path in gone.iter().chain([&path]) {
-            self.times.remove(path);
+        self.times.remove(&path);
+        self.taken.remove(&path);
+        for gone in inside(&path, self.times.range(first_inside(&path)..).map(|(path, _)| path)) {
+            self.times.remove(&gone);
+        }
+        for gone in inside(&path, self.taken.range(first_inside(&path)..)) {
+            self.taken.remove(&gone);
         }
         Ok(())
     }
@@ -116,6 +123,12 @@ impl Layer {
     /// Hides what the layers below have in a directory of this one.
     pub(super) fn make_opaque(&mut self, place: &Place) -> Result<(), UnpackError> {
         tree::remove_whiteouts(&place.fd).map_err(|e| failed("clear", &place.path, e))?;
+        for taken in inside(&place.path, self.taken.range(first_inside(&place.path)..)) {
+            let root = &self.root.fd;
+            rustix::fs::unlinkat(root, taken.as_slice(), AtFlags::empty())
+                .map_err(|e| failed("hide", &taken, e))?;
+            self.taken.remove(&taken);
+        }
         if place.path.is_empty() {
             self.root_is_opaque = true;
             return Ok(());
@@ -174,20 +187,20 @@ impl Layer {
         let Some(stat) = tree::stat(&here.fd, part).map_err(look)? else {
             return self.step_below(here, part, &path, modified);
         };
-        match tree::kind_of(&stat) {
-            FileType::Directory => self.open(here, part, &path).map(Step::Directory),
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&here.fd, part, Vec::new()).map_err(look)?;
-                Ok(Step::Link(target.into_bytes()))
-            }
-            _ if tree::is_whiteout(&stat) => {
-                self.vacate(here, part)?;
-                let place = self.make(here, part, &path, Some(modified))?;
-                self.make_opaque(&place)?;
-                Ok(Step::Directory(place))
-            }
-            _ => Err(refused(&path, "what stands above it in the layer is not a directory")),
+        if tree::is_directory(&stat) {
+            return self.open(here, part, &path).map(Step::Directory);
         }
+        if tree::kind_of(&stat) == FileType::Symlink {
+            let target = rustix::fs::readlinkat(&here.fd, part, Vec::new()).map_err(look)?;
+            return Ok(Step::Link(target.into_bytes()));
+        }
+        if tree::is_whiteout(&stat) {
+            self.vacate(here, part)?;
+            let place = self.make(here, part, &path, Some(modified))?;
+            self.make_opaque(&place)?;
+            return Ok(Step::Directory(place));
+        }
+        Err(refused(&path, "what stands above it in the layer is not a directory"))
     }
 
     /// The layer itself has nothing of this name yet.
@@ -263,6 +276,17 @@ impl Layer {
 enum Step {
     Directory(Place),
     Link(Vec<u8>),
+}
+
+/// Where the paths inside a directory begin, among sorted ones: beside it may stand others that
+/// begin with the same bytes.
+fn first_inside(path: &[u8]) -> Vec<u8> {
+    if path.is_empty() { Vec::new() } else { [path, b"/"].concat() }
+}
+
+fn inside<'a>(path: &[u8], sorted: impl Iterator<Item = &'a Vec<u8>>) -> Vec<Vec<u8>> {
+    let first = first_inside(path);
+    sorted.take_while(|path| path.starts_with(&first)).cloned().collect()
 }
 
 pub(super) fn failed(attempted: &'static str, path: &[u8], errno: Errno) -> UnpackError {

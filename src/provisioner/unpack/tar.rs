@@ -120,6 +120,9 @@ impl<'a, C: Chunks> TarReader<'a, C> {
     fn entry(&mut self, header: &Header, ext: Extensions) -> Result<Entry, UnpackError> {
         let number = |field| header.number(field).map_err(|e| self.malformed(e));
         let stored = ext.size.map_or_else(|| number(SIZE), Ok)?;
+        if i64::try_from(stored).is_err() {
+            return Err(self.malformed("a file is longer than any can be"));
+        }
         let mut entry = Entry {
             path: ext.path.clone().unwrap_or_else(|| header.path()),
             kind: Kind::Directory,

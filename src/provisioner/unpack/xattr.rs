@@ -13,28 +13,6 @@ use crate::provisioner::tree::XATTR_LEN_MAX;
 const XATTRS_MAX: usize = 128;
 const NAME_LEN_MAX: usize = 255;
 
-/// Those of the entry that are for images; notes the others.
-pub(super) fn wanted<'a>(
-    entry: &'a Entry,
-    report: &mut UnpackReport,
-) -> Result<Vec<(&'a [u8], &'a [u8])>, UnpackError> {
-    let refused = |why| Err(UnpackError::Refused { path: shown(&entry.path), why });
-    if entry.xattrs.len() > XATTRS_MAX {
-        return refused("it has more than 128 extended attributes");
-    }
-    let mut wanted = Vec::new();
-    for (name, value) in &entry.xattrs {
-        if name.len() > NAME_LEN_MAX || value.len() > XATTR_LEN_MAX {
-            return refused("an extended attribute is longer than the kernel allows");
-        }
-        match why_not(name) {
-            None => wanted.push((name.as_slice(), value.as_slice())),
-            Some(why) => report.ignore(format!("extended attribute {}: {why}", shown(name))),
-        }
-    }
-    Ok(wanted)
-}
-
 /// Why an attribute is left out; none if it is not.
 fn why_not(name: &[u8]) -> Option<&'static str> {
     match name {
@@ -48,17 +26,25 @@ fn why_not(name: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Sets them by `set`, and notes those that the file system does not take. Capabilities must be
-/// taken: a program without them would fail much later.
+/// Sets those that are for images by `set`, and notes the others, and those that the file system
+/// does not take. Capabilities must be taken: a program without them would fail much later.
 pub(super) fn apply(
     entry: &Entry,
     report: &mut UnpackReport,
     mut set: impl FnMut(&[u8], &[u8], XattrFlags) -> Result<(), Errno>,
 ) -> Result<(), UnpackError> {
-    if entry.xattrs.is_empty() {
-        return Ok(());
+    let refused = |why| Err(UnpackError::Refused { path: shown(&entry.path), why });
+    if entry.xattrs.len() > XATTRS_MAX {
+        return refused("it has more than 128 extended attributes");
     }
-    for (name, value) in wanted(entry, report)? {
+    for (name, value) in &entry.xattrs {
+        if name.len() > NAME_LEN_MAX || value.len() > XATTR_LEN_MAX {
+            return refused("an extended attribute is longer than the kernel allows");
+        }
+        if let Some(why) = why_not(name) {
+            report.ignore(format!("extended attribute {}: {why}", shown(name)));
+            continue;
+        }
         match set(name, value, XattrFlags::empty()) {
             Ok(()) => {}
             // `user.` is for files and directories only (xattr(7)): EPERM.

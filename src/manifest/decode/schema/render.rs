@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 /// Fields that must be set, with the objects that they belong to.
-const REQUIRED: [(&str, &[&str]); 10] = [
+const REQUIRED: [(&str, &[&str]); 11] = [
+    ("spec.volumes[].image", &["reference"]),
     ("", &["apiVersion", "kind", "metadata", "spec"]),
     ("metadata", &["name"]),
     ("spec", &["containers"]),

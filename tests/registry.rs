@@ -1,0 +1,313 @@
+//! Pulls from a real registry on loopback, of images that other tools made. Needs root and
+//! Debian's packages docker-registry, skopeo, umoci, apache2-utils and openssl (`tests/run`
+//! installs them); leaves nothing behind.
+#![expect(
+    clippy::unwrap_used,
+    clippy::tests_outside_test_module,
+    reason = "the whole file is tests; what they stand on panics when it is not there"
+)]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use roost::provisioner::auth::Credentials;
+use roost::provisioner::failure::{PullReason, Retry};
+use roost::provisioner::pull::{Had, Provisioner, PullOptions};
+use roost::provisioner::reference::{ImageSource, PullPolicy};
+use roost::provisioner::registry::RegistryOptions;
+use roost::provisioner::store::{Contention, Store};
+use tempfile::TempDir;
+
+/// Longest time for a registry to answer for the first time, on a busy machine.
+const START_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How a registry is set up.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Plain,
+    Password,
+    Certificate,
+}
+
+/// A registry of Debian's package with an image `web:1` in it; ended when it is dropped.
+struct Registry {
+    process: Child,
+    port: u16,
+    directory: TempDir,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// Runs a program of a package.
+#[track_caller]
+fn tool(package: &str, program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| {
+        panic!("`{program}` can't be run ({e}): install Debian's package {package}")
+    });
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+}
+
+impl Registry {
+    fn start(kind: Kind) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut text = format!(
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {0}/data\nhttp:\n  addr: \
+             127.0.0.1:{port}\n",
+            place.display()
+        );
+        if kind == Kind::Certificate {
+            let path = |name: &str| place.join(name).to_str().unwrap().to_owned();
+            let (ca, ca_key) = (path("ca.crt"), path("ca.key"));
+            let (certificate, key) = (path("server.crt"), path("server.key"));
+            let new = "req -x509 -newkey rsa:2048 -nodes -days 2";
+            let server = "-addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=CA:FALSE";
+            for arguments in [
+                format!("{new} -subj /CN=authority -keyout {ca_key} -out {ca}"),
+                format!(
+                    "{new} -subj /CN=server {server} -CA {ca} -CAkey {ca_key} -keyout {key} -out \
+                     {certificate}"
+                ),
+            ] {
+                tool("openssl", "openssl", &arguments.split(' ').collect::<Vec<_>>());
+            }
+            text.push_str(&format!("  tls:\n    certificate: {certificate}\n    key: {key}\n"));
+        }
+        if kind == Kind::Password {
+            let file = place.join("htpasswd");
+            tool("apache2-utils", "htpasswd", &["-Bbc", file.to_str().unwrap(), "me", "s3cret"]);
+            let file = file.display();
+            text.push_str(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {file}\n"));
+        }
+        let config = place.join("config.yml");
+        fs::write(&config, text).unwrap();
+        let log = fs::File::create(place.join("log")).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config).stdin(Stdio::null());
+        let process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn();
+        let process = process.expect("install Debian's package docker-registry");
+        let registry = Self { process, port, directory };
+        registry.answers();
+        registry.push();
+        registry
+    }
+
+    /// Waits until it listens.
+    fn answers(&self) {
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let log = fs::read_to_string(self.directory.path().join("log")).unwrap();
+            assert!(start.elapsed() < START_TIME_MAX, "docker-registry does not start: {log}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Makes an image of two layers, the upper one with a whiteout, and puts it there.
+    fn push(&self) {
+        let layout = make_layout(self.directory.path());
+        let source = format!("oci:{}:1", layout.display());
+        let target = format!("docker://{}", self.image());
+        let credentials = ["--dest-creds", "me:s3cret", "--dest-tls-verify=false"];
+        let arguments =
+            [&["copy", "-q"][..], &credentials[..], &[source.as_str(), target.as_str()][..]]
+                .concat();
+        tool("skopeo", "skopeo", &arguments);
+    }
+
+    fn image(&self) -> String {
+        format!("127.0.0.1:{}/team/web:1", self.port)
+    }
+
+    fn source(&self) -> ImageSource {
+        self.image().parse().unwrap()
+    }
+}
+
+/// A layout with one image, `1`, made by umoci.
+fn make_layout(place: &Path) -> PathBuf {
+    let layout = place.join("layout");
+    let (image, bundle) = (format!("{}:1", layout.display()), place.join("bundle"));
+    let path = bundle.to_str().unwrap();
+    let umoci = |arguments: &[&str]| tool("umoci", "umoci", arguments);
+    umoci(&["init", "--layout", layout.to_str().unwrap()]);
+    umoci(&["new", "--image", &image]);
+    umoci(&["unpack", "--image", &image, path]);
+    let root = bundle.join("rootfs");
+    fs::create_dir(root.join("bin")).unwrap();
+    fs::write(root.join("bin/hello"), "#!/bin/sh\necho hello\n").unwrap();
+    fs::write(root.join("gone"), vec![7; 300_000]).unwrap();
+    umoci(&["repack", "--refresh-bundle", "--image", &image, path]);
+    fs::remove_file(root.join("gone")).unwrap();
+    std::os::unix::fs::symlink("bin/hello", root.join("link")).unwrap();
+    umoci(&["repack", "--image", &image, path]);
+    let entrypoint = ["config", "--image", &image, "--config.entrypoint", "/bin/hello"];
+    umoci(&[&entrypoint[..], &["--config.env", "A=1", "--config.user", "1000:1000"]].concat());
+    layout
+}
+
+struct Node {
+    directory: TempDir,
+    provisioner: Provisioner,
+}
+
+impl Node {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("images"), Contention::Refuse).unwrap();
+        let registry = RegistryOptions {
+            auth_files: vec![directory.path().join("auth.json")],
+            hosts_dirs: vec![directory.path().join("hosts")],
+            ..RegistryOptions::default()
+        };
+        let options = PullOptions { registry, ..PullOptions::default() };
+        Self { provisioner: Provisioner::new(store, options), directory }
+    }
+
+    fn hosts(&self, registry: &Registry, text: &str) {
+        let place =
+            self.directory.path().join("hosts").join(format!("127.0.0.1:{}", registry.port));
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("hosts.toml"), text).unwrap();
+    }
+
+    /// What was pulled is what umoci made.
+    async fn holds(&self, source: &ImageSource) {
+        let always = PullPolicy::Always;
+        let had = self.provisioner.resolve(source, always, &Credentials::default()).await.unwrap();
+        assert!(matches!(had.had, Had::Pulled { bytes } if bytes > 0), "{:?}", had.had);
+        let (image, store) = (had.image, self.provisioner.store());
+        assert_eq!(image.config.entrypoint, ["/bin/hello"]);
+        assert_eq!((image.config.user.as_str(), image.layers.len()), ("1000:1000", 2));
+        let [low, high] = [&image.layers[0], &image.layers[1]].map(|layer| store.layer_fs(layer));
+        assert_eq!(fs::read_to_string(low.join("bin/hello")).unwrap(), "#!/bin/sh\necho hello\n");
+        assert_eq!(fs::read(low.join("gone")).unwrap(), vec![7; 300_000]);
+        assert_eq!(fs::read_link(high.join("link")).unwrap(), Path::new("bin/hello"));
+        let again =
+            self.provisioner.resolve(source, always, &Credentials::default()).await.unwrap();
+        assert_eq!(again.had, Had::Unchanged);
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap().block_on(test);
+}
+
+#[test]
+fn an_image_of_other_tools_is_pulled_by_plain_http() {
+    run(async {
+        let (registry, node) = (Registry::start(Kind::Plain), Node::new());
+        node.holds(&registry.source()).await;
+        let missing = format!("127.0.0.1:{}/team/nothing:1", registry.port).parse().unwrap();
+        let policy = PullPolicy::IfNotPresent;
+        let credentials = Credentials::default();
+        let wrong = node.provisioner.resolve(&missing, policy, &credentials).await.unwrap_err();
+        assert_eq!((wrong.reason, wrong.retry), (PullReason::ErrImagePull, Retry::Unlikely));
+        assert!(wrong.text.contains("does not have it"), "{}", wrong.text);
+    });
+}
+
+#[test]
+fn a_registry_with_passwords_wants_the_right_one() {
+    run(async {
+        let (registry, node) = (Registry::start(Kind::Password), Node::new());
+        let source = registry.source();
+        let get = async |credentials: &Credentials| {
+            node.provisioner.resolve(&source, PullPolicy::IfNotPresent, credentials).await
+        };
+        let wrong = get(&Credentials::default()).await.unwrap_err().text;
+        assert!(wrong.contains("imagePullSecrets"), "{wrong}");
+        let host = format!("127.0.0.1:{}", registry.port);
+        let secret = |password: &str| {
+            let mut credentials = Credentials::default();
+            let entry = format!(r#"{{"username":"me","password":"{password}"}}"#);
+            let text = format!(r#"{{"auths":{{"{host}/team":{entry}}}}}"#);
+            credentials.add("the Secret `pull`", &text).unwrap();
+            credentials
+        };
+        let wrong = get(&secret("hunter2")).await.unwrap_err().text;
+        assert!(wrong.contains("refuses the credentials from the Secret `pull`"), "{wrong}");
+        assert!(!wrong.contains("hunter2"), "{wrong}");
+        // The first is wrong, and the node's own is right.
+        let auth = format!(r#"{{"auths":{{"{host}":{{"auth":"bWU6czNjcmV0"}}}}}}"#);
+        fs::write(node.directory.path().join("auth.json"), auth).unwrap();
+        get(&secret("hunter2")).await.unwrap();
+        let other = Node::new();
+        let policy = PullPolicy::IfNotPresent;
+        other.provisioner.resolve(&source, policy, &secret("s3cret")).await.unwrap();
+    });
+}
+
+#[test]
+fn a_private_certificate_is_trusted_where_the_configuration_says_so() {
+    run(async {
+        let (registry, node) = (Registry::start(Kind::Certificate), Node::new());
+        let server = format!("server = \"https://127.0.0.1:{}\"\n", registry.port);
+        node.hosts(&registry, &server);
+        let (source, credentials) = (registry.source(), Credentials::default());
+        let policy = PullPolicy::IfNotPresent;
+        let wrong = node.provisioner.resolve(&source, policy, &credentials).await.unwrap_err();
+        assert!(wrong.text.contains("certificate that can't be trusted"), "{}", wrong.text);
+        let authority = registry.directory.path().join("ca.crt");
+        node.hosts(&registry, &format!("{server}ca = \"{}\"\n", authority.display()));
+        node.holds(&source).await;
+        let other = Node::new();
+        other.hosts(&registry, &format!("{server}skip_verify = true\n"));
+        other.holds(&source).await;
+        // Who speaks plain HTTP to it is told that there is nobody.
+        let third = Node::new();
+        third.hosts(&registry, &server.replace("https", "http"));
+        third.provisioner.resolve(&source, policy, &credentials).await.unwrap_err();
+    });
+}
+
+#[test]
+fn a_registry_of_plain_http_that_is_asked_by_tls_is_recognised() {
+    run(async {
+        let (registry, node) = (Registry::start(Kind::Plain), Node::new());
+        node.hosts(&registry, &format!("server = \"https://127.0.0.1:{}\"\n", registry.port));
+        let policy = PullPolicy::IfNotPresent;
+        let credentials = Credentials::default();
+        let source = registry.source();
+        let wrong = node.provisioner.resolve(&source, policy, &credentials).await.unwrap_err();
+        assert!(wrong.text.contains("speaks no TLS"), "{}", wrong.text);
+    });
+}
+
+#[test]
+fn archives_of_other_tools_are_loaded() {
+    run(async {
+        let place = tempfile::tempdir().unwrap();
+        let layout = make_layout(place.path());
+        let from = format!("oci:{}:1", layout.display());
+        let to = |kind: &str, file: &str| format!("{kind}:{}", place.path().join(file).display());
+        let docker = to("docker-archive", "docker.tar");
+        tool("skopeo", "skopeo", &["copy", "-q", &from, &format!("{docker}:web:1")]);
+        let oci = to("oci-archive", "oci.tar");
+        tool("skopeo", "skopeo", &["copy", "-q", &from, &format!("{oci}:1")]);
+        for source in [from.clone(), docker, format!("{oci}:1")] {
+            Node::new().holds(&source.parse().unwrap()).await;
+        }
+        let mut zipped = Vec::new();
+        let mut tar = fs::File::open(place.path().join("docker.tar")).unwrap();
+        tar.read_to_end(&mut zipped).unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&zipped).unwrap();
+        let path = place.path().join("docker.tar.gz");
+        fs::write(&path, gzip.finish().unwrap()).unwrap();
+        let node = Node::new();
+        let loaded = node.provisioner.load(&path).await.unwrap();
+        assert!(loaded[0].pinned && loaded[0].names == ["web:1".parse().unwrap()]);
+    });
+}
