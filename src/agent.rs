@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::cgroup::{CgroupBase, CgroupError, Holder};
 use crate::clock::{BootId, BootTime, WallTime};
-use crate::config::{AgentConfig, Live, Reserve};
+use crate::config::{AgentConfig, ImageSources, Live, Reserve};
 use crate::executor::client::{ExecutorProgram, ProgramError};
 use crate::manifest::watcher::{WatchOptions, Watcher};
 use crate::metrics::Metrics;
@@ -29,6 +29,7 @@ use crate::state::writer;
 
 mod core;
 mod events;
+mod image_directory;
 mod image_keeper;
 mod images;
 mod inspect;
@@ -142,7 +143,8 @@ fn raise_descriptor_limit() {
 async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     raise_descriptor_limit();
     let signals = Signals::new()?;
-    let AgentConfig { pods, paths, logs, cgroup, executor, log_format: _, live } = config.clone();
+    let AgentConfig { pods, paths, logs, cgroup, executor, log_format: _, images: sources, live } =
+        config.clone();
     make_directories(&paths)?;
     let (mut store, opening) = open_or_rebuild(&paths.store()).map_err(AgentError::Store)?;
     let (contents, store_text) = opened(opening);
@@ -203,14 +205,15 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
         .map_err(|source| AgentError::System { attempted: "watch the manifests", source })?;
 
     let listener = crate::api::listen(&paths.api_socket()).map_err(AgentError::Api)?;
-    let provisioner = Provisioner::new(image_store.clone(), PullOptions::default());
+    let provisioner = Provisioner::new(image_store.clone(), pull_options(&sources));
     let keeper = ImageKeeper::new(
         image_store.clone(),
         provisioner.clone(),
         context.store.clone(),
         requests.clone(),
     );
-    tokio::spawn(keeper.clone().watch_the_disk());
+    tokio::spawn(keeper.clone().watch_the_disk(snapshots.clone()));
+    tokio::spawn(image_directory::keep(keeper.clone(), sources.directories, paths.image_files()));
     let service = Service::new(snapshots, requests).metered(metrics, meter).with_images(keeper);
     tokio::spawn(crate::api::keep_status_files(service.clone()));
     tokio::spawn(log_volume::keep(paths.clone(), service.subscribe()));
@@ -305,6 +308,12 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     let _no_systemd = sd_notify::notify(states);
 }
 
+/// How images are pulled.
+fn pull_options(sources: &ImageSources) -> PullOptions {
+    let ImageSources { directories: _, auth_files, hosts_dirs } = sources.clone();
+    PullOptions { auth_files, hosts_dirs }
+}
+
 /// What was in the store, and, if that needs to be said, how it was found.
 fn opened(opening: Opening) -> (Contents, Option<String>) {
     match opening {
@@ -335,6 +344,7 @@ fn first_view(config: &AgentConfig, cgroups: &CgroupBase, store: Option<&String>
         config_fault: None,
         restart_for: Vec::new(),
         log_node_bytes: config.live.log_node_bytes,
+        image_gc: config.live.image_gc,
         cgroups: describe(cgroups),
         cgroup: config.cgroup.clone(),
         directories: config.pods.iter().map(|path| path.display().to_string()).collect(),

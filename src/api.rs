@@ -35,6 +35,7 @@ pub mod stats;
 mod status_files;
 mod watch;
 
+pub(crate) use roost::images;
 pub use server::serve;
 pub use socket::{Listener, ServeError, listen};
 pub use status_files::keep_status_files;

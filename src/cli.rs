@@ -28,6 +28,7 @@ mod diff;
 mod failure;
 mod files;
 mod get;
+mod image;
 mod live;
 mod logs;
 mod output;
@@ -43,7 +44,7 @@ mod version;
 mod wait;
 mod yaml;
 
-use args::{Cli, Command, DeleteCommand, DescribeCommand, GetCommand, WaitCommand};
+use args::{Cli, Command, DeleteCommand, DescribeCommand, GetCommand, ImageCommand, WaitCommand};
 use client::Client;
 use failure::Failure;
 use screen::Screen;
@@ -88,6 +89,7 @@ fn run(cli: Cli, screen: Screen) -> Result<(), Failure> {
         | Command::Rollback(_)
         | Command::Revisions(_)
         | Command::Delete(_)
+        | Command::Image(_)
         | Command::Wait(_)
         | Command::Top(_)
         | Command::Status(_)
@@ -127,6 +129,13 @@ async fn answer(client: &Client, screen: Screen, command: Command) -> Result<(),
         Command::Get(GetCommand::Revisions(args)) | Command::Revisions(args) => {
             get::revisions::run(client, screen, &args).await
         }
+        Command::Get(GetCommand::Images(args)) | Command::Image(ImageCommand::Ls(args)) => {
+            image::ls::run(client, screen, &args).await
+        }
+        Command::Image(ImageCommand::Pull(args)) => image::pull::run(client, screen, &args).await,
+        Command::Image(ImageCommand::Load(args)) => image::load(client, &args).await,
+        Command::Image(ImageCommand::Rm(args)) => image::remove(client, &args).await,
+        Command::Image(ImageCommand::Prune) => image::prune(client).await,
         Command::Describe(DescribeCommand::Pod(args)) => describe::pod(client, screen, &args).await,
         Command::Logs(args) => logs::run(client, screen, &args).await,
         Command::Diff(args) => diff::run(client, screen, &args).await,

@@ -31,6 +31,15 @@ pub const RESERVE_MEMORY_DEFAULT: u64 = 100 << 20;
 pub const LOG_NODE_BYTES_DEFAULT: u64 = 2 << 30;
 /// What is logged: sled says little that is of use, and much of it.
 pub const LOG_DEFAULT: &str = "info,sled=error";
+/// Where images may be dropped as files.
+pub const IMAGES_DIRECTORY_DEFAULT: &str = "/etc/roost/images.d";
+/// The same under a root (`--root`), if it is there.
+const IMAGES_DIRECTORY: &str = "images.d";
+/// Files with credentials for registries: our own, and the one that `docker login` of root writes.
+pub const AUTH_FILES_DEFAULT: [&str; 2] = ["/etc/roost/auth.json", "/root/.docker/config.json"];
+/// Where `<host>/hosts.toml` is looked for: our own, and what containerd and Docker have.
+pub const HOSTS_DIRS_DEFAULT: [&str; 3] =
+    ["/etc/roost/certs.d", "/etc/containerd/certs.d", "/etc/docker/certs.d"];
 /// Program of the executors, beside the agent's own.
 const EXECUTOR: &str = "roost-executor";
 /// Name of the cgroup of an installed agent.
@@ -53,6 +62,8 @@ pub struct AgentConfig {
     pub executor: PathBuf,
     /// The form of the agent's own log.
     pub log_format: LogFormat,
+    /// Where images come from.
+    pub images: ImageSources,
     /// What can be changed while the agent runs.
     pub live: Live,
 }
@@ -75,6 +86,36 @@ pub struct Live {
     pub strict: bool,
     /// Bytes of the logs of all pods together.
     pub log_node_bytes: u64,
+    /// When images go that nobody uses.
+    pub image_gc: ImageGc,
+}
+
+/// Where images come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSources {
+    /// Directories whose archives and layouts are loaded and never collected; they need not exist.
+    pub directories: Vec<PathBuf>,
+    /// Docker's `config.json`s with credentials for everybody on this node; they need not exist.
+    pub auth_files: Vec<PathBuf>,
+    /// Directories with `<host>/hosts.toml`, the first that has the host wins.
+    pub hosts_dirs: Vec<PathBuf>,
+}
+
+/// When images go that nobody uses. The defaults are the kubelet's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageGc {
+    /// From this share of the disk on, in percent.
+    pub high_percent: u32,
+    /// Down to this share, in percent; less than the other.
+    pub low_percent: u32,
+    /// Never sooner than this after their last use.
+    pub min_age: Millis,
+}
+
+impl Default for ImageGc {
+    fn default() -> Self {
+        Self { high_percent: 85, low_percent: 80, min_age: Millis::from_secs(120) }
+    }
 }
 
 /// What is kept from pods for the system and the agent.
@@ -144,6 +185,18 @@ pub struct Layer {
     pub log_files: Option<u32>,
     /// `logs.node-bytes`.
     pub log_node_bytes: Option<u64>,
+    /// `images.directories`.
+    pub image_directories: Option<Vec<PathBuf>>,
+    /// `images.auth-files`.
+    pub image_auth_files: Option<Vec<PathBuf>>,
+    /// `images.hosts-dirs`.
+    pub image_hosts_dirs: Option<Vec<PathBuf>>,
+    /// `images.gc-high-percent`.
+    pub image_gc_high_percent: Option<u32>,
+    /// `images.gc-low-percent`.
+    pub image_gc_low_percent: Option<u32>,
+    /// `images.gc-min-age`.
+    pub image_gc_min_age: Option<Millis>,
 }
 
 impl Layer {
@@ -166,6 +219,12 @@ impl Layer {
             log_file_bytes: self.log_file_bytes.or(below.log_file_bytes),
             log_files: self.log_files.or(below.log_files),
             log_node_bytes: self.log_node_bytes.or(below.log_node_bytes),
+            image_directories: self.image_directories.or(below.image_directories),
+            image_auth_files: self.image_auth_files.or(below.image_auth_files),
+            image_hosts_dirs: self.image_hosts_dirs.or(below.image_hosts_dirs),
+            image_gc_high_percent: self.image_gc_high_percent.or(below.image_gc_high_percent),
+            image_gc_low_percent: self.image_gc_low_percent.or(below.image_gc_low_percent),
+            image_gc_min_age: self.image_gc_min_age.or(below.image_gc_min_age),
         }
     }
 }
@@ -211,7 +270,9 @@ pub fn load(given: Given) -> Result<AgentConfig, ConfigError> {
 }
 
 fn resolve(layer: Layer) -> Result<AgentConfig, ConfigError> {
-    let root = layer.root.map(|root| absolute(&root)).transpose()?;
+    let root = layer.root.as_deref().map(absolute).transpose()?;
+    let images = image_sources(&layer, root.as_deref())?;
+    let image_gc = image_gc(&layer)?;
     let executor = match layer.executor {
         Some(path) => absolute(&path)?,
         None => std::env::current_exe().map_err(ConfigError::OwnProgram)?.with_file_name(EXECUTOR),
@@ -231,6 +292,7 @@ fn resolve(layer: Layer) -> Result<AgentConfig, ConfigError> {
         cgroup: layer.cgroup.unwrap_or_else(|| cgroup_name(root.as_deref())),
         executor,
         log_format: layer.log_format.unwrap_or_default(),
+        images,
         live: Live {
             relist: layer.relist.unwrap_or(RELIST_DEFAULT),
             log: layer.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
@@ -242,8 +304,46 @@ fn resolve(layer: Layer) -> Result<AgentConfig, ConfigError> {
             max_pods: layer.max_pods.unwrap_or(MAX_PODS_DEFAULT),
             strict: layer.strict.unwrap_or(false),
             log_node_bytes: layer.log_node_bytes.unwrap_or(LOG_NODE_BYTES_DEFAULT),
+            image_gc,
         },
     })
+}
+
+fn image_sources(layer: &Layer, root: Option<&Path>) -> Result<ImageSources, ConfigError> {
+    let list = |given: &Option<Vec<PathBuf>>, default: &[&str]| -> Result<Vec<PathBuf>, _> {
+        match given {
+            Some(paths) => paths.iter().map(|path| absolute(path)).collect(),
+            None => Ok(default.iter().map(PathBuf::from).collect()),
+        }
+    };
+    let under_root = root.map(|root| root.join(IMAGES_DIRECTORY));
+    let directories = match (&layer.image_directories, under_root) {
+        (None, Some(directory)) => directory.is_dir().then_some(directory).into_iter().collect(),
+        (given, _) => list(given, &[IMAGES_DIRECTORY_DEFAULT])?,
+    };
+    Ok(ImageSources {
+        directories,
+        auth_files: list(&layer.image_auth_files, &AUTH_FILES_DEFAULT)?,
+        hosts_dirs: list(&layer.image_hosts_dirs, &HOSTS_DIRS_DEFAULT)?,
+    })
+}
+
+fn image_gc(layer: &Layer) -> Result<ImageGc, ConfigError> {
+    let default = ImageGc::default();
+    let gc = ImageGc {
+        high_percent: layer.image_gc_high_percent.unwrap_or(default.high_percent),
+        low_percent: layer.image_gc_low_percent.unwrap_or(default.low_percent),
+        min_age: layer.image_gc_min_age.unwrap_or(default.min_age),
+    };
+    let ImageGc { high_percent, low_percent, min_age: _ } = gc;
+    if low_percent >= high_percent {
+        let fault = format!(
+            "`images.gc-low-percent` ({low_percent}) must be less than `images.gc-high-percent` \
+             ({high_percent})"
+        );
+        return Err(ConfigError::Faults { faults: vec![fault] });
+    }
+    Ok(gc)
 }
 
 /// What the kubelet says of every node.
@@ -263,7 +363,7 @@ impl AgentConfig {
     /// The keys that differ in the other configuration and need a restart to take effect.
     #[must_use]
     pub fn fixed_keys_changed(&self, new: &Self) -> Vec<&'static str> {
-        let Self { pods, paths, logs, cgroup, executor, log_format, live: _ } = self;
+        let Self { pods, paths, logs, cgroup, executor, log_format, images, live: _ } = self;
         [
             ("pods", *pods != new.pods),
             ("root", *paths != new.paths),
@@ -272,6 +372,9 @@ impl AgentConfig {
             ("cgroup", *cgroup != new.cgroup),
             ("executor", *executor != new.executor),
             ("log-format", *log_format != new.log_format),
+            ("images.directories", images.directories != new.images.directories),
+            ("images.auth-files", images.auth_files != new.images.auth_files),
+            ("images.hosts-dirs", images.hosts_dirs != new.images.hosts_dirs),
         ]
         .into_iter()
         .filter_map(|(key, changed)| changed.then_some(key))
@@ -283,7 +386,8 @@ impl Live {
     /// The keys that differ in the other.
     #[must_use]
     pub fn keys_changed(&self, new: &Self) -> Vec<&'static str> {
-        let Self { relist, log, reserve, labels, max_pods, strict, log_node_bytes } = self;
+        let Self { relist, log, reserve, labels, max_pods, strict, log_node_bytes, image_gc: gc } =
+            self;
         [
             ("relist", *relist != new.relist),
             ("log", *log != new.log),
@@ -293,6 +397,9 @@ impl Live {
             ("max-pods", *max_pods != new.max_pods),
             ("strict", *strict != new.strict),
             ("logs.node-bytes", *log_node_bytes != new.log_node_bytes),
+            ("images.gc-high-percent", gc.high_percent != new.image_gc.high_percent),
+            ("images.gc-low-percent", gc.low_percent != new.image_gc.low_percent),
+            ("images.gc-min-age", gc.min_age != new.image_gc.min_age),
         ]
         .into_iter()
         .filter_map(|(key, changed)| changed.then_some(key))

@@ -11,32 +11,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
-use super::service::Request;
+use super::service::{Request, Snapshot};
 use crate::clock::{Millis, WallTime};
+use crate::config::ImageGc;
 use crate::ids::PodName;
 use crate::manifest::desired::DesiredState;
 use crate::manifest::pod::PodSpec;
 use crate::provisioner::auth::Credentials;
 use crate::provisioner::failure::ProvisionError;
-use crate::provisioner::pull::{Had, Provisioner, PullProgress};
+use crate::provisioner::pull::{Had, Provisioner, PullOptions, PullProgress};
 use crate::provisioner::reference::{ImageSource, PullPolicy};
 use crate::provisioner::store::{
-    Collected, Collection, ImageId, ImageName, Store, StoreError, Usage,
+    Collected, Collection, Contention, ImageId, ImageName, Store, StoreError, Usage,
 };
 use crate::reconciler::ActualState;
+use crate::state::paths::Paths;
 use crate::state::writer::StoreHandle;
 
 /// Between two looks at how full the disk is (the kubelet's).
 const LOOK_EVERY: Duration = Duration::from_secs(300);
-/// From this share of the disk on, images are collected, in percent (the kubelet's).
-const HIGH_PERCENT: u64 = 85;
-/// Down to this.
-const LOW_PERCENT: u64 = 80;
-/// How long an image stays at least (the kubelet's).
-const MIN_AGE: Millis = Millis::from_secs(120);
 
 /// Who uses which image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -244,16 +240,28 @@ impl ImageKeeper {
         self.collect(u64::MAX, Millis(0)).await
     }
 
+    /// Whether an image is here.
+    pub(super) fn is_here(&self, image: &ImageId) -> bool {
+        self.store.image(image).is_some()
+    }
+
+    /// Tells of a file that can't be loaded.
+    pub(super) async fn tell_of_file(&self, text: String) {
+        // The loop is gone only when the agent ends.
+        let _gone = self.requests.send(Request::ImageFileFaulty { text }).await;
+    }
+
     /// Looks now and then whether the disk is full, and gives some of it back.
-    pub(super) async fn watch_the_disk(self) {
+    pub(super) async fn watch_the_disk(self, snapshots: watch::Receiver<Arc<Snapshot>>) {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let directory = self.store.directory().to_owned();
-            match blocking(move || Ok(excess(&directory)?)).await {
+            let gc = snapshots.borrow().agent.image_gc;
+            match blocking(move || Ok(excess(&directory, gc)?)).await {
                 Ok(0) => {}
-                Ok(bytes) => match self.collect(bytes, MIN_AGE).await {
+                Ok(bytes) => match self.collect(bytes, gc.min_age).await {
                     Ok(collected) => tracing::warn!(
                         freed = collected.freed,
                         images = collected.images.len(),
@@ -303,6 +311,43 @@ impl ImageKeeper {
     async fn tell(&self) {
         // The loop is gone only when the agent ends.
         let _gone = self.requests.send(Request::ImagesChanged).await;
+    }
+}
+
+/// The images of a node whose agent does not run. As long as this is there, none can be started.
+#[derive(Debug)]
+pub struct IdleImages {
+    store: Store,
+    provisioner: Provisioner,
+}
+
+impl IdleImages {
+    /// The images that an agent with these paths has.
+    ///
+    /// # Errors
+    /// When an agent has them open, or they can't be read.
+    pub fn open(paths: &Paths) -> Result<Self, ImagesRefused> {
+        let store = Store::open(&paths.images(), Contention::Refuse)?;
+        let provisioner = Provisioner::new(store.clone(), PullOptions::default());
+        Ok(Self { store, provisioner })
+    }
+
+    /// All images. Who uses them is not known.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn list(&self) -> Result<ImagesView, ImagesRefused> {
+        let images = views(&self.store, &InUse::default());
+        Ok(ImagesView { images, pulls: Vec::new(), usage: self.store.usage()? })
+    }
+
+    /// As [`ImageKeeper::load`].
+    ///
+    /// # Errors
+    /// Why they are not here; those before the faulty one are.
+    pub async fn load(&self, path: &Path) -> Result<Vec<Got>, ImagesRefused> {
+        let loaded = self.provisioner.load(path).await?;
+        Ok(loaded.iter().map(|image| got_view(image, "loaded".to_owned())).collect())
     }
 }
 
@@ -378,7 +423,7 @@ fn by_id(store: &Store, text: &str) -> Option<ImageId> {
 }
 
 /// How many bytes of the disk must be given back, if it is too full.
-fn excess(directory: &PathBuf) -> Result<u64, StoreError> {
+fn excess(directory: &PathBuf, gc: ImageGc) -> Result<u64, StoreError> {
     let attempted = "see how full the disk is of";
     let disk = rustix::fs::statvfs(directory).map_err(|error| StoreError::Io {
         attempted,
@@ -388,6 +433,7 @@ fn excess(directory: &PathBuf) -> Result<u64, StoreError> {
     // What only root may use counts as used, as in df(1).
     let (total, free) = (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize);
     let used = total.saturating_sub(free);
-    let limit = |percent: u64| total / 100 * percent;
-    Ok(if used < limit(HIGH_PERCENT) { 0 } else { used.saturating_sub(limit(LOW_PERCENT)) })
+    let limit = |percent: u32| total / 100 * u64::from(percent);
+    let is_too_full = used >= limit(gc.high_percent);
+    Ok(if is_too_full { used.saturating_sub(limit(gc.low_percent)) } else { 0 })
 }

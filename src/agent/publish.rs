@@ -192,6 +192,7 @@ impl Publisher {
     /// What of the configuration is to be seen.
     pub(super) fn set_live(&mut self, live: &Live) {
         self.agent.log_node_bytes = live.log_node_bytes;
+        self.agent.image_gc = live.image_gc;
         self.stale = true;
     }
 

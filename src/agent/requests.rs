@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::core::Core;
 use super::inspect::Inspection;
+use super::publish::Saved;
 use super::put::{self, Place};
 use super::service::{DeleteRefused, Done, Refused, Request};
 use super::worker::Update;
@@ -22,7 +23,7 @@ use crate::reconciler::{Asked, Key, Now, Plan, Reason, StoredSpec, Wait, WaitRea
 use crate::state::record::{
     Held, KeptRevision, ManifestFile, PodRecord, RecordPhase, TerminationCause,
 };
-use crate::state::store::StoreError;
+use crate::state::store::{EventKind, EventRecord, StoreError};
 
 /// Those that wait for the same thing to be done to one instance.
 const ASKERS_MAX: usize = 64;
@@ -72,6 +73,11 @@ impl Core {
                 let _gone = answer.send(self.images_in_use());
             }
             Request::ImagesChanged => self.look_for_images(),
+            Request::ImageFileFaulty { text } => {
+                let (at, kind) = (WallTime::now(), EventKind::Warning);
+                let event = EventRecord::once(at, None, kind, "ImageLoadFailed", &text);
+                self.publisher.add_event(event, Saved::No);
+            }
             Request::Revisions { name, answer } => {
                 let store = self.context.store.clone();
                 tokio::spawn(async move {

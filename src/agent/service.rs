@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use super::inspect::{self, Inspection};
 use super::usage::Meter;
 use crate::clock::{BootTime, WallTime};
+use crate::config::ImageGc;
 use crate::ids::{ContainerName, PodName};
 use crate::manifest::diagnostic::Diagnostic;
 use crate::manifest::pod::PodSpec;
@@ -17,11 +18,15 @@ use crate::state::paths::Paths;
 
 // What is seen of a pod is told in the words of those who know it; whoever shows it needs to know
 // the service only.
-pub use super::image_keeper::{Got, ImageKeeper, ImageView, ImagesRefused, ImagesView, InUse};
+pub use super::image_keeper::{
+    Got, IdleImages, ImageKeeper, ImageView, ImagesRefused, ImagesView, InUse,
+};
 pub use super::inspect::{Draft, TooLarge};
 pub use super::put::NewManifest;
 pub use super::usage::{ContainerUsage, Detail, Readings};
 pub use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport};
+pub use crate::provisioner::failure::Retry;
+pub use crate::provisioner::pull::{PullPhase, PullProgress};
 pub use crate::reconciler::{Alarm, ImageTrouble, Node, Requests, WaitReason};
 pub use crate::state::record::{
     Accepted, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome, PodRecord,
@@ -155,6 +160,8 @@ pub struct AgentView {
     pub cgroup: String,
     /// Most bytes of the logs of all pods together.
     pub log_node_bytes: u64,
+    /// When images go that nobody uses.
+    pub image_gc: ImageGc,
     /// Manifest directories, as configured.
     pub directories: Vec<String>,
     /// Where everything lies.
@@ -219,6 +226,11 @@ pub enum Request {
     },
     /// Images came or went.
     ImagesChanged,
+    /// A file that images should be loaded from is faulty: tell of it.
+    ImageFileFaulty {
+        /// Which file, and what is wrong, for people.
+        text: String,
+    },
     /// Show what decisions are made on.
     Inspect {
         /// All of it.

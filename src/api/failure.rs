@@ -42,6 +42,16 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message).about(name)
     }
 
+    /// There is no such image.
+    pub(super) fn no_such_image(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+    }
+
+    /// Somebody else, who had to be asked for it, did not have it.
+    pub(super) fn bad_gateway(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, reason, message)
+    }
+
     /// There is something that stands against it.
     pub(super) fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict", message)
@@ -81,6 +91,14 @@ impl Failure {
     /// The same, about a pod.
     pub(super) fn about(mut self, pod: &str) -> Self {
         let details = StatusDetails { name: pod.to_owned(), kind: "pods".to_owned(), uid: None };
+        self.details = Some(details);
+        self
+    }
+
+    /// The same, about an image.
+    pub(super) fn about_image(mut self, image: &str) -> Self {
+        let details =
+            StatusDetails { name: image.to_owned(), kind: "images".to_owned(), uid: None };
         self.details = Some(details);
         self
     }

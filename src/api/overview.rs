@@ -115,6 +115,7 @@ pub fn of(snapshot: &Snapshot, context: &Context) -> Overview {
         config_fault,
         restart_for,
         log_node_bytes: _,
+        image_gc: _,
         cgroups,
         cgroup,
         directories,

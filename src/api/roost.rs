@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `GET plan` | what the agent would do now, and what waits |
 //! | `POST diff` | what files would change |
+//! | `GET images`, `DELETE images?name=…` | the images of this node; removes a name, or an image by its id |
+//! | `GET images/pulls`, `POST images/pull`, `…/load`, `…/prune` | how far pulls are; gets, loads and collects images |
 //! | `PUT manifests/{file}` | puts a manifest into the first manifest directory |
 //! | `POST namespaces/{ns}/pods/{name}/restart`, `…/rollback`, `…/release` | another instance, an earlier revision, what the manifest says again |
 //! | `GET namespaces/{ns}/pods/{name}/revisions` | what a pod was and is |
@@ -26,6 +28,7 @@ use crate::agent::service::Refused;
 use crate::ids::PodName;
 use crate::manifest::file::FILE_LEN_MAX;
 
+pub(crate) mod images;
 mod inspect;
 mod manifests;
 mod pods;
@@ -39,6 +42,11 @@ pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/plan", get(inspect::plan))
         .route("/diff", post(inspect::diff).layer(DefaultBodyLimit::max(DIFF_LEN_MAX)))
+        .route("/images", get(images::list).delete(images::remove))
+        .route("/images/pulls", get(images::pulls))
+        .route("/images/pull", post(images::pull))
+        .route("/images/load", post(images::load))
+        .route("/images/prune", post(images::prune))
         .route("/manifests/{file}", put(manifests::put).layer(DefaultBodyLimit::max(FILE_LEN_MAX)))
         .route("/namespaces/{namespace}/pods/{name}/restart", post(pods::restart))
         .route("/namespaces/{namespace}/pods/{name}/rollback", post(pods::roll_back))

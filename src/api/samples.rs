@@ -167,6 +167,7 @@ pub(crate) fn snapshot(version: u64, pods: Vec<PodView>, root: &Path) -> Snapsho
             config_fault: None,
             restart_for: Vec::new(),
             log_node_bytes: 1 << 30,
+            image_gc: crate::config::ImageGc::default(),
             cgroups: "cgroup v2".to_owned(),
             cgroup: "roost-test".to_owned(),
             directories: vec!["/etc/roost/pods.d".to_owned()],

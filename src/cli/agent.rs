@@ -67,6 +67,29 @@ pub(super) struct AgentArgs {
     #[arg(long, env = "ROOST_LOGS_NODE_BYTES", value_name = "BYTES",
           value_parser = values::log_node_bytes)]
     logs_node_bytes: Option<u64>,
+    /// A directory whose image archives and layouts are loaded; may be given several times
+    /// [default: /etc/roost/images.d]
+    #[arg(long, env = "ROOST_IMAGES_DIRECTORIES", value_name = "DIR", value_delimiter = ',')]
+    images_directory: Vec<PathBuf>,
+    /// A file with credentials for registries, as `docker login` writes it; may be given several
+    /// times [default: /etc/roost/auth.json and that of root]
+    #[arg(long, env = "ROOST_IMAGES_AUTH_FILES", value_name = "FILE", value_delimiter = ',')]
+    images_auth_file: Vec<PathBuf>,
+    /// A directory with `<host>/hosts.toml`; may be given several times [default:
+    /// /etc/roost/certs.d, and those of containerd and Docker]
+    #[arg(long, env = "ROOST_IMAGES_HOSTS_DIRS", value_name = "DIR", value_delimiter = ',')]
+    images_hosts_dir: Vec<PathBuf>,
+    /// Unused images go when the disk is fuller than this [default: 85]
+    #[arg(long, env = "ROOST_IMAGES_GC_HIGH_PERCENT", value_name = "PERCENT",
+          value_parser = values::percent)]
+    images_gc_high_percent: Option<u32>,
+    /// Until it is no fuller than this [default: 80]
+    #[arg(long, env = "ROOST_IMAGES_GC_LOW_PERCENT", value_name = "PERCENT",
+          value_parser = values::percent)]
+    images_gc_low_percent: Option<u32>,
+    /// How long an image stays at least after its last use [default: 2m]
+    #[arg(long, env = "ROOST_IMAGES_GC_MIN_AGE", value_name = "SPAN", value_parser = values::span)]
+    images_gc_min_age: Option<Millis>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -89,6 +112,7 @@ impl From<Format> for LogFormat {
 impl AgentArgs {
     fn given(self, root: Option<PathBuf>) -> Given {
         let labels = (!self.label.is_empty()).then(|| self.label.into_iter().collect());
+        let list = |paths: Vec<PathBuf>| (!paths.is_empty()).then_some(paths);
         let rust_log = || std::env::var(EnvFilter::DEFAULT_ENV).ok();
         Given {
             config: self.config,
@@ -108,6 +132,12 @@ impl AgentArgs {
                 log_file_bytes: self.logs_file_bytes,
                 log_files: self.logs_files,
                 log_node_bytes: self.logs_node_bytes,
+                image_directories: list(self.images_directory),
+                image_auth_files: list(self.images_auth_file),
+                image_hosts_dirs: list(self.images_hosts_dir),
+                image_gc_high_percent: self.images_gc_high_percent,
+                image_gc_low_percent: self.images_gc_low_percent,
+                image_gc_min_age: self.images_gc_min_age,
             },
         }
     }

@@ -186,6 +186,56 @@ pub(super) struct ContainerStats {
     pub(super) pids: u64,
 }
 
+/// The images of the node.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Images {
+    pub(super) items: Vec<Image>,
+}
+
+/// An image of the node.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Image {
+    pub(super) id: String,
+    pub(super) manifest: String,
+    pub(super) names: Vec<String>,
+    pub(super) size: u64,
+    pub(super) pinned: bool,
+    pub(super) made: String,
+    pub(super) used: Option<String>,
+    pub(super) used_by: Vec<String>,
+}
+
+/// How far a pull is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Pull {
+    pub(super) source: String,
+    pub(super) phase: String,
+    pub(super) layers_done: u32,
+    pub(super) layers_total: u32,
+    pub(super) bytes_done: u64,
+    pub(super) bytes_total: u64,
+}
+
+/// An image was got.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Got {
+    pub(super) id: String,
+    pub(super) names: Vec<String>,
+    pub(super) message: String,
+}
+
+/// Images were collected.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Pruned {
+    pub(super) images: Vec<String>,
+    pub(super) freed_bytes: u64,
+}
+
 /// By pod and container.
 pub(super) type CpuNanos = BTreeMap<(String, String), u64>;
 

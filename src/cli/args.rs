@@ -13,11 +13,13 @@ use super::screen::ColorChoice;
 use crate::ids::{ContainerName, Namespace, PodName};
 
 mod changes;
+mod images;
 mod lists;
 
 pub(super) use changes::{
     ApplyArgs, DiffArgs, FilesArg, PlanArgs, RestartArgs, RollbackArgs, WaitArg,
 };
+pub(super) use images::{ImageCommand, ImagesArgs, LoadArgs, PullArgs, RemoveArgs};
 pub(super) use lists::{
     CompleteArgs, CompletionArgs, ContainersArgs, EventsArgs, GetCommand, Output, PodsArgs,
     RevisionsArgs, Shell, TopArgs, TopWhat, VersionArgs, Which,
@@ -49,7 +51,7 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// The daemon, in the foreground
     Agent(AgentArgs),
-    /// Lists pods, containers, events or revisions
+    /// Lists pods, containers, images, events or revisions
     #[command(subcommand)]
     Get(GetCommand),
     /// Lists pods, as `get pods` does
@@ -76,6 +78,9 @@ pub(super) enum Command {
     /// Removes pods by removing their manifests
     #[command(subcommand)]
     Delete(DeleteCommand),
+    /// Pulls, loads, lists and removes images
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Waits until something holds of a pod
     #[command(subcommand)]
     Wait(WaitCommand),
@@ -324,6 +329,12 @@ mod tests {
             "get containers hello -o wide",
             "get events hello -w",
             "get revisions hello -o yaml",
+            "get images nginx -o wide",
+            "image pull nginx ghcr.io/example/web:1.2",
+            "image load a.tar dir",
+            "image ls -o json",
+            "image rm nginx 0123456789ab",
+            "image prune",
             "ps",
             "describe pod hello --root state",
             "logs hello -c visitor -f -p --tail 5 --since 10m --timestamps",
@@ -382,6 +393,8 @@ mod tests {
         check("apply", "FILE");
         check("rollback x --to 0", "0 is not in 1..");
         check("rollback x --to 1 --release", "cannot be used with");
+        check("image rm", "IMAGE");
+        check("image pull", "IMAGE");
         check("delete pod", "NAME");
         check("wait pod x --for=phase=Ready", "Succeeded");
         check("desribe pod x", "tip: a similar subcommand exists: 'describe'");

@@ -18,6 +18,7 @@ use super::output;
 use crate::api::kubernetes::types::{Status, WatchEvent};
 use crate::api::socket;
 use crate::config;
+use crate::state::paths::Paths;
 
 /// How long an agent may take to begin its answer: changes wait for a disk.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,6 +30,7 @@ const ANSWER_LEN_MAX: usize = 128 << 20;
 /// Asks the agent. Every question has a connection of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
+    paths: Paths,
     socket: PathBuf,
     has_root: bool,
 }
@@ -38,8 +40,13 @@ impl Client {
     pub(super) fn of(root: Option<&Path>) -> Result<Self, Failure> {
         let absolute = root.map(config::absolute).transpose();
         let absolute = absolute.map_err(|error| Failure::usage(error.to_string()))?;
-        let socket = config::paths(absolute.as_deref()).api_socket();
-        Ok(Self { socket, has_root: root.is_some() })
+        let paths = config::paths(absolute.as_deref());
+        Ok(Self { socket: paths.api_socket(), paths, has_root: root.is_some() })
+    }
+
+    /// Where everything of that agent lies.
+    pub(super) fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     /// Asks for an object.
@@ -73,6 +80,19 @@ impl Client {
         let body = serde_json::to_vec(body)
             .map_err(|error| Failure::wrong(format!("can't ask for {path}: {error}")))?;
         let response = self.send(Method::POST, path, body.into()).await?;
+        self.read(self.accepted(response).await?).await
+    }
+
+    /// Has something done that takes as long as it takes; the agent is not known to hang before it
+    /// answers.
+    pub(super) async fn post_patiently<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Failure::wrong(format!("can't ask for {path}: {error}")))?;
+        let response = self.exchange(request(&Method::POST, path, body.into())?).await?;
         self.read(self.accepted(response).await?).await
     }
 
@@ -119,14 +139,7 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, Failure> {
-        let mut request = Request::builder().method(&method).uri(path);
-        request = request.header(hyper::header::HOST, "roost");
-        if method == Method::POST {
-            request = request.header(hyper::header::CONTENT_TYPE, "application/json");
-        }
-        let request = request
-            .body(Full::new(body))
-            .map_err(|error| Failure::usage(format!("can't ask for {path}: {error}")))?;
+        let request = request(&method, path, body)?;
         match tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(request)).await {
             Ok(response) => response,
             Err(_) => {
@@ -170,11 +183,12 @@ impl Client {
         } else {
             output::clean(&status.message)
         };
-        let is_about_a_pod = status.details.is_some_and(|details| details.kind == "pods");
+        let kind = status.details.map(|details| details.kind).unwrap_or_default();
         Err(match code {
             StatusCode::SERVICE_UNAVAILABLE => Failure::unreachable(message),
             StatusCode::FORBIDDEN => Failure::unreachable(message).with_help(self.may()),
-            StatusCode::NOT_FOUND if is_about_a_pod => Failure::no_such_pod(message),
+            StatusCode::NOT_FOUND if kind == "pods" => Failure::no_such_pod(message),
+            StatusCode::NOT_FOUND if kind == "images" => Failure::wrong(message),
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Failure::wrong(message)
                 .with_help("is the agent of another version? `roost version` says"),
             _ => Failure::wrong(message),
@@ -238,6 +252,17 @@ impl Client {
         Failure::unreachable(format!("the agent at {socket} broke off: {error}"))
             .with_help("its log says why, if it was not stopped on purpose")
     }
+}
+
+fn request(method: &Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Failure> {
+    let mut request = Request::builder().method(method).uri(path);
+    request = request.header(hyper::header::HOST, "roost");
+    if *method == Method::POST {
+        request = request.header(hyper::header::CONTENT_TYPE, "application/json");
+    }
+    request
+        .body(Full::new(body))
+        .map_err(|error| Failure::usage(format!("can't ask for {path}: {error}")))
 }
 
 /// A watch, read line by line.

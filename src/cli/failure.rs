@@ -104,6 +104,11 @@ impl Failure {
         self
     }
 
+    /// Whether no agent could be asked.
+    pub(super) fn is_unreachable(&self) -> bool {
+        self.code == UNREACHABLE
+    }
+
     /// For the caller of the program.
     pub(super) fn code(&self) -> u8 {
         self.code

@@ -28,11 +28,16 @@ pub(super) const KEYS: &[&str] = &[
     "strict",
     "reserve",
     "logs",
+    "images",
 ];
 /// The keys of the table `reserve`.
 pub(super) const RESERVE_KEYS: &[&str] = &["cpu", "memory"];
 /// The keys of the table `logs`.
 pub(super) const LOGS_KEYS: &[&str] = &["file-bytes", "files", "node-bytes"];
+
+/// The keys of the table `images`.
+pub(super) const IMAGES_KEYS: &[&str] =
+    &["directories", "auth-files", "hosts-dirs", "gc-high-percent", "gc-low-percent", "gc-min-age"];
 
 type Value<'t> = Spanned<DeValue<'t>>;
 
@@ -93,6 +98,7 @@ impl Reader {
                 "strict" => layer.strict = self.boolean(name, value),
                 "reserve" => self.reserve(value, layer),
                 "logs" => self.logs(value, layer),
+                "images" => self.images(value, layer),
                 _ => self.unknown(key, "", KEYS),
             }
         }
@@ -127,6 +133,26 @@ impl Reader {
         }
     }
 
+    fn images(&mut self, value: &Value<'_>, layer: &mut Layer) {
+        for (key, value) in self.table("images", value).into_iter().flatten() {
+            let name: &str = key.get_ref();
+            let full = format!("images.{name}");
+            match name {
+                "directories" => layer.image_directories = self.list(&full, value),
+                "auth-files" => layer.image_auth_files = self.list(&full, value),
+                "hosts-dirs" => layer.image_hosts_dirs = self.list(&full, value),
+                "gc-high-percent" => {
+                    layer.image_gc_high_percent = self.scalar(&full, value, values::percent);
+                }
+                "gc-low-percent" => {
+                    layer.image_gc_low_percent = self.scalar(&full, value, values::percent);
+                }
+                "gc-min-age" => layer.image_gc_min_age = self.text(&full, value, values::span),
+                _ => self.unknown(key, "images.", IMAGES_KEYS),
+            }
+        }
+    }
+
     fn labels(&mut self, value: &Value<'_>) -> Option<BTreeMap<String, String>> {
         let mut labels = BTreeMap::new();
         for (key, value) in self.table("labels", value)? {
@@ -150,17 +176,23 @@ impl Reader {
     }
 
     fn paths(&mut self, name: &str, value: &Value<'_>) -> Vec<PathBuf> {
+        let Some(paths) = self.list(name, value) else { return Vec::new() };
+        if value.get_ref().as_array().is_some_and(|items| items.is_empty()) {
+            self.fault(value.span(), format!("`{name}` must have at least one directory"));
+        }
+        paths
+    }
+
+    /// Any number of paths.
+    fn list(&mut self, name: &str, value: &Value<'_>) -> Option<Vec<PathBuf>> {
         let Some(items) = value.get_ref().as_array() else {
             let found = shown(value.get_ref());
             let text =
                 format!("`{name}` must be a list such as [\"/etc/roost/pods.d\"], not {found}");
             self.fault(value.span(), text);
-            return Vec::new();
+            return None;
         };
-        if items.is_empty() {
-            self.fault(value.span(), format!("`{name}` must have at least one directory"));
-        }
-        items.iter().filter_map(|item| self.path(name, item)).collect()
+        Some(items.iter().filter_map(|item| self.path(name, item)).collect())
     }
 
     fn path(&mut self, name: &str, value: &Value<'_>) -> Option<PathBuf> {

@@ -22,6 +22,7 @@ fn flags_override_the_file_and_the_file_the_defaults() {
     assert_eq!(live.reserve, Reserve { cpu_milli: 500, memory_bytes: 1 << 30 });
     assert_eq!((live.relist, live.max_pods, live.strict), (Millis::from_secs(60), 7, true));
     assert_eq!(live.log_node_bytes, 1 << 30);
+    assert_eq!(config.images.directories, [PathBuf::from(IMAGES_DIRECTORY_DEFAULT)]);
     let label = |name: &str| live.labels.get(name).map(String::as_str);
     assert_eq!(label("example.com/zone"), Some("a"));
     assert_eq!(
@@ -67,11 +68,37 @@ fn every_fault_of_a_file_is_named_with_its_place_and_what_was_meant() {
     check("[logs]\nfile-bytes = '1k'\n", &["toml:2:14: `logs.file-bytes` must be at least 4096"]);
     check("logs = 5\n", &["toml:1:8: `logs` must be a table ([logs]), not the number 5"]);
     check("listen = ['0.0.0.0:1']\n", &["toml:1:10: `listen` is not supported yet"]);
+    check("[images]\ngc-high-percent = 101\n", &["toml:2:19: `images.gc-high-percent` must be"]);
+    check("[images]\nauth-file = []\n", &["did you mean `images.auth-files`?"]);
+    check("[images]\nhosts-dirs = '/a'\n", &["`images.hosts-dirs` must be a list such as"]);
     check("max-pods = -1\n", &["`max-pods` must be a number"]);
     check("cgroup = 'a/b'\n", &["`cgroup` must be letters"]);
     check("[labels]\n'a b' = ''\nc = '-'\n", &["has the name \"a b\"", "has the value \"-\""]);
     check("pods = '/a'\n", &["`pods` must be a list such as"]);
     check("strict = \n", &["toml:1:"]);
+}
+
+#[test]
+fn images_are_collected_from_a_mark_down_to_a_lower_one() {
+    let error = with_file("[images]\ngc-low-percent = 85\n", Layer::default()).unwrap_err();
+    assert!(error.contains("(85) must be less than `images.gc-high-percent` (85)"), "{error}");
+    let text = "[images]\ngc-high-percent = 50\ngc-low-percent = 49\ngc-min-age = '1h'\n";
+    let found = with_file(text, Layer::default()).unwrap().live.image_gc;
+    let min_age = Millis::from_secs(3600);
+    assert_eq!(found, ImageGc { high_percent: 50, low_percent: 49, min_age });
+}
+
+#[test]
+fn a_root_of_its_own_has_images_dropped_in_it_if_there_is_a_place_for_them() {
+    let root = tempfile::tempdir().unwrap();
+    let layer = || Layer { root: Some(root.path().to_owned()), ..Layer::default() };
+    let directories = |text: &str| with_file(text, layer()).unwrap().images.directories;
+    assert_eq!(directories(""), [PathBuf::new(); 0]);
+    let own = root.path().join("images.d");
+    std::fs::create_dir(&own).unwrap();
+    assert_eq!(directories(""), [own]);
+    assert_eq!(directories("[images]\ndirectories = ['/a']\n"), [PathBuf::from("/a")]);
+    assert_eq!(directories("[images]\ndirectories = []\n"), [PathBuf::new(); 0]);
 }
 
 #[test]
@@ -98,12 +125,13 @@ fn each_root_has_a_cgroup_of_its_own_whatever_way_it_is_named() {
 fn what_a_reload_can_change_is_told_from_what_needs_a_restart() {
     let old = with_file("", Layer::default()).unwrap();
     let new = with_file(
-        "pods = ['/a']\ncgroup = 'b'\nstrict = true\n[logs]\nfiles = 2\n[labels]\na = 'b'\n",
+        "pods = ['/a']\ncgroup = 'b'\nstrict = true\n[logs]\nfiles = 2\n[labels]\na = 'b'\n\
+         [images]\nauth-files = []\ngc-min-age = '1s'\n",
         Layer::default(),
     )
     .unwrap();
-    assert_eq!(old.fixed_keys_changed(&new), ["pods", "logs.files", "cgroup"]);
-    assert_eq!(old.live.keys_changed(&new.live), ["labels", "strict"]);
+    assert_eq!(old.fixed_keys_changed(&new), ["pods", "logs.files", "cgroup", "images.auth-files"]);
+    assert_eq!(old.live.keys_changed(&new.live), ["labels", "strict", "images.gc-min-age"]);
     assert_eq!(new.live.keys_changed(&new.live), [""; 0]);
 }
 
@@ -130,6 +158,7 @@ fn the_packaged_file_has_every_key_at_its_default() {
     assert_eq!(keys(&all), sorted(file::KEYS));
     assert_eq!(keys(all["reserve"].as_table().unwrap()), sorted(file::RESERVE_KEYS));
     assert_eq!(keys(all["logs"].as_table().unwrap()), sorted(file::LOGS_KEYS));
+    assert_eq!(keys(all["images"].as_table().unwrap()), sorted(file::IMAGES_KEYS));
 
     let found = with_file(&uncommented, Layer::default()).unwrap();
     assert_eq!(found.paths, Paths::under(Path::new("/srv/roost")), "an example: it has no default");

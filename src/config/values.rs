@@ -26,13 +26,33 @@ const PREFIX_LEN_MAX: usize = 253;
 /// # Errors
 /// What is wrong with it.
 pub fn relist(text: &str) -> Result<Millis, String> {
-    let span = humantime::parse_duration(text)
-        .map_err(|error| format!("must be a span of time such as \"20s\" or \"1m\": {error}"))?;
-    let span = Millis::from(span);
+    let span = span(text)?;
     if span < RELIST_MIN {
         return Err(format!("must be at least {RELIST_MIN}"));
     }
     Ok(span)
+}
+
+/// `images.gc-min-age`: any span of time.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn span(text: &str) -> Result<Millis, String> {
+    let span = humantime::parse_duration(text)
+        .map_err(|error| format!("must be a span of time such as \"20s\" or \"1m\": {error}"))?;
+    Ok(Millis::from(span))
+}
+
+/// `images.gc-high-percent` and `images.gc-low-percent`: a share of the disk.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn percent(text: &str) -> Result<u32, String> {
+    let number = number(text)?;
+    if number > 100 {
+        return Err("must be at most 100: it is percent of the disk".to_owned());
+    }
+    Ok(number)
 }
 
 /// `reserve.cpu`: processors, in thousandths.

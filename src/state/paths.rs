@@ -6,6 +6,7 @@
 //! ├── state.seq, state.lock          its side file and its lock (`store::sled`)
 //! ├── state.doubtful-<n>/            a store that could not be believed
 //! ├── images/                        images and their layers (`provisioner::store`)
+//! ├── image-files.json               files that images were loaded from (agent)
 //! └── pods/<id>/                     one pod instance, until it is collected
 //!     ├── spec.json                  the accepted specification (agent)
 //!     ├── containers/<name>/         (executor, from here on)
@@ -78,6 +79,12 @@ impl Paths {
     #[must_use]
     pub fn images(&self) -> PathBuf {
         self.data.join(IMAGES)
+    }
+
+    /// Which files images were loaded from.
+    #[must_use]
+    pub fn image_files(&self) -> PathBuf {
+        self.data.join("image-files.json")
     }
 
     /// The directory of all pod directories.

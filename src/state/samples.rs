@@ -189,7 +189,7 @@ pub(crate) fn spec() -> PodSpec {
 /// new. `fresh` becomes its content if there is none and `ROOST_WRITE_GOLDEN` is set; one that is
 /// there is never changed by anyone.
 #[track_caller]
-pub(super) fn golden(name: &str, fresh: &[u8]) -> Vec<u8> {
+pub(crate) fn golden(name: &str, fresh: &[u8]) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("state/golden").join(name);
     if !path.exists() && std::env::var_os("ROOST_WRITE_GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

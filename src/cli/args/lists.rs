@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{NamespaceArg, PodArgs};
+use super::{ImagesArgs, NamespaceArg, PodArgs};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum GetCommand {
@@ -13,6 +13,9 @@ pub(in crate::cli) enum GetCommand {
     /// Lists containers of pods
     #[command(visible_aliases = ["container"])]
     Containers(ContainersArgs),
+    /// Lists the images of this node
+    #[command(visible_aliases = ["image"])]
+    Images(ImagesArgs),
     /// Lists what happened, oldest first
     #[command(visible_aliases = ["event", "ev"])]
     Events(EventsArgs),

@@ -203,6 +203,7 @@ impl<'a> Typed<'a> {
             Some("DIR") => Wanted::Directories,
             Some("NAMESPACE") => Wanted::Names(What::Namespaces),
             Some("NAME") => self.pods(&current),
+            Some("IMAGE") => Wanted::Names(What::Images),
             Some("CONTAINER") => self.of_pod(What::Containers),
             Some("REVISION") => self.of_pod(What::Revisions),
             Some("WHAT") => {
@@ -274,7 +275,7 @@ mod tests {
         let commands = values("");
         assert!(commands.contains(&"get".to_owned()) && commands.contains(&"apply".to_owned()));
         assert!(!commands.contains(&"__complete".to_owned()), "{commands:?}");
-        assert_eq!(values("get ")[..4], ["pods", "containers", "events", "revisions"]);
+        assert_eq!(values("get ")[..4], ["pods", "containers", "images", "events"]);
         assert!(values("--root x --color never ").contains(&"get".to_owned()));
     }
 
@@ -314,6 +315,9 @@ mod tests {
         assert_eq!(names("logs shop/"), What::Pods { qualified: true });
         assert_eq!(names("get po -n shop "), What::PodsOf("shop".parse().unwrap()));
         assert_eq!(names("get pods -n "), What::Namespaces);
+        for line in ["image rm ", "image rm a ", "get images ", "image ls "] {
+            assert_eq!(names(line), What::Images, "{line}");
+        }
         assert_eq!(names("logs web -c "), What::Containers("web".parse().unwrap()));
         let of_shop = What::Containers("shop/web".parse().unwrap());
         assert_eq!(names("logs -n shop web --container "), of_shop);

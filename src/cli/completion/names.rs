@@ -21,6 +21,8 @@ pub(super) enum What {
     PodsOf(Namespace),
     /// Of the containers of a pod.
     Containers(PodName),
+    /// Of the images of the node.
+    Images,
     /// Of namespaces that have pods.
     Namespaces,
     /// The numbers of the revisions of a pod.
@@ -33,6 +35,7 @@ pub(super) async fn ask(client: &Client, what: &What) -> Result<Vec<String>, Fai
         What::Pods { .. } | What::Namespaces => pods_path(None),
         What::PodsOf(namespace) => pods_path(Some(namespace)),
         What::Containers(pod) => pod_path(pod),
+        What::Images => super::super::image::PATH.to_owned(),
         What::Revisions(pod) => super::super::get::own_path(pod, "revisions"),
     };
     let answer: Value = client.get(&path).await?;
@@ -61,6 +64,11 @@ fn found(what: &What, answer: &Value) -> Vec<String> {
             let statuses = items(&answer["status"]["containerStatuses"]);
             return statuses.iter().filter_map(|it| text(&it["name"])).collect();
         }
+        What::Images => pods
+            .iter()
+            .flat_map(|it| items(&it["names"]))
+            .filter_map(|it| it.as_str().map(super::super::image::familiar))
+            .collect(),
         What::Revisions(_) => {
             return pods
                 .iter()
@@ -91,6 +99,10 @@ mod tests {
         check(What::PodsOf("shop".parse().unwrap()), &["db"]).await;
         check(What::Containers("web".parse().unwrap()), &["web", "sidecar"]).await;
         check(What::Namespaces, &["default", "shop"]).await;
+        let images = serde_json::json!({ "items": [
+            { "names": ["docker.io/library/nginx:latest", "ghcr.io/a/b:1"] }, { "names": [] },
+        ]});
+        assert_eq!(found(&What::Images, &images), ["ghcr.io/a/b:1", "nginx:latest"]);
         let revisions = serde_json::json!({ "items": [{ "number": 3 }, { "number": 10 }] });
         let what = What::Revisions("web".parse().unwrap());
         assert_eq!(found(&what, &revisions), ["3", "10"]);
