@@ -19,6 +19,7 @@ use crate::executor::client::{ExecutorProgram, ProgramError};
 use crate::manifest::watcher::{WatchOptions, Watcher};
 use crate::metrics::Metrics;
 use crate::provisioner::pull::{Provisioner, PullOptions};
+use crate::provisioner::registry::RegistryOptions;
 use crate::provisioner::store::{Contention, Store as ImageStore, StoreError as ImageStoreError};
 use crate::reconciler::{Node, Requests};
 use crate::state::paths::Paths;
@@ -311,7 +312,8 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
 /// How images are pulled.
 fn pull_options(sources: &ImageSources) -> PullOptions {
     let ImageSources { directories: _, auth_files, hosts_dirs } = sources.clone();
-    PullOptions { auth_files, hosts_dirs }
+    let registry = RegistryOptions { auth_files, hosts_dirs, ..RegistryOptions::default() };
+    PullOptions { registry, ..PullOptions::default() }
 }
 
 /// What was in the store, and, if that needs to be said, how it was found.

@@ -140,7 +140,7 @@ pub enum ImagesRefused {
         pods: BTreeSet<PodName>,
     },
     /// It could not be got.
-    #[error("{0}")]
+    #[error(transparent)]
     Provision(#[from] ProvisionError),
     /// The store failed.
     #[error("the image store failed")]
@@ -215,6 +215,14 @@ impl ImageKeeper {
     /// # Errors
     /// Why they are not here; those before the faulty one are.
     pub async fn load(&self, path: &Path) -> Result<Vec<Got>, ImagesRefused> {
+        let file = path.to_owned();
+        blocking(move || match file.metadata() {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                Err(ImagesRefused::Invalid(format!("can't load {}: {error}", file.display())))
+            }
+        })
+        .await?;
         let loaded = self.provisioner.load(path).await;
         self.tell().await;
         Ok(loaded?.iter().map(|image| got_view(image, "loaded".to_owned())).collect())

@@ -616,3 +616,31 @@ impl Service {
         answered.await.map_err(|_| AgentEnding)
     }
 }
+
+#[cfg(test)]
+impl Service {
+    /// The same, with an empty store of images under a directory.
+    pub(crate) fn with_images_under(self, root: &std::path::Path) -> Self {
+        let records = crate::state::store::MemoryStore::default();
+        let (records, _) = crate::state::writer::start(records, self.metrics.clone()).unwrap();
+        let store = crate::provisioner::store::Store::open(
+            &Paths::under(root).images(),
+            crate::provisioner::store::Contention::Refuse,
+        );
+        let store = store.unwrap();
+        let provisioner =
+            crate::provisioner::pull::Provisioner::new(store.clone(), Default::default());
+        let keeper = ImageKeeper::new(store, provisioner, records, self.requests.clone());
+        self.with_images(keeper)
+    }
+}
+
+/// Answers what is asked because of images; whether it was that.
+#[cfg(test)]
+pub(crate) fn nobody_uses_images(request: Request) -> bool {
+    match request {
+        Request::ImagesInUse { answer } => answer.send(InUse::default()).is_ok(),
+        Request::ImagesChanged => true,
+        _ => false,
+    }
+}

@@ -25,6 +25,16 @@ impl Api {
         Self { root, fake, version: 1 }
     }
 
+    /// The same, with a store of images.
+    pub(super) fn serving_images() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let mut fake = fake(snapshot(1, vec![], root.path()));
+        fake.service = fake.service.with_images_under(root.path());
+        let listener = listen(&socket(root.path())).unwrap();
+        tokio::spawn(serve(listener, fake.service.clone()));
+        Self { root, fake, version: 1 }
+    }
+
     fn publish(&mut self, pods: Vec<PodView>, change: impl FnOnce(&mut Snapshot)) {
         self.version += 1;
         let mut next = snapshot(self.version, pods, self.root.path());

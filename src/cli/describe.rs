@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::answers::{Fault, Plan};
+use super::answers::{Fault, Items, Plan, Pull};
 use super::args::PodArgs;
 use super::client::Client;
 use super::failure::Failure;
@@ -15,11 +15,12 @@ use super::get::pods::tone;
 use super::get::{field, pod_path, status, with_query};
 use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
-use super::{output, time};
+use super::{image, output, time};
 use crate::api::kubernetes::pod::SOURCE_ANNOTATION;
 use crate::api::kubernetes::types::{ContainerState, ContainerStatus, Event, List, Pod};
 use crate::clock::WallTime;
 use crate::ids::PodName;
+use crate::provisioner::reference::{ImageSource, Reference};
 
 /// Describes a pod.
 pub(super) async fn pod(client: &Client, screen: Screen, args: &PodArgs) -> Result<(), Failure> {
@@ -29,7 +30,8 @@ pub(super) async fn pod(client: &Client, screen: Screen, args: &PodArgs) -> Resu
     let selector = field("involvedObject.name", &name.name);
     let events: List<Event> = client.get(&with_query(&path, &[Some(selector)])).await?;
     if let Some(pod) = pod {
-        return output::print(&text(screen, &pod, &events.items, WallTime::now()));
+        let pulls = pulls(client, &pod).await;
+        return output::print(&text(screen, &pod, &pulls, &events.items, WallTime::now()));
     }
     let plan: Plan = client.get("/roost/v1/plan").await?;
     let faults = faults_of(&name, &plan.faults);
@@ -38,6 +40,17 @@ pub(super) async fn pod(client: &Client, screen: Screen, args: &PodArgs) -> Resu
     }
     output::print(&refused(screen, &name, &faults, &events.items, WallTime::now()))?;
     Err(Failure::told())
+}
+
+/// The pulls that go on, if the pod may wait for one. How far they are is not worth a failure.
+async fn pulls(client: &Client, pod: &Pod) -> Vec<Pull> {
+    let may_wait =
+        |status: &ContainerStatus| status.state.waiting.is_some() && !status.image.is_empty();
+    if !pod.status.container_statuses.iter().any(may_wait) {
+        return Vec::new();
+    }
+    let answer: Result<Items<Pull>, Failure> = client.get(&format!("{}/pulls", image::PATH)).await;
+    answer.map(|answer| answer.items).unwrap_or_default()
 }
 
 /// The faults for which there is no such pod. Where a file can't even be told to have it, its name
@@ -75,7 +88,7 @@ fn refused(
 }
 
 /// What is printed.
-fn text(screen: Screen, pod: &Pod, events: &[Event], now: WallTime) -> String {
+fn text(screen: Screen, pod: &Pod, pulls: &[Pull], events: &[Event], now: WallTime) -> String {
     let mut page = Page { screen, text: String::new() };
     head(&mut page, pod, now);
     page.title("Conditions");
@@ -98,6 +111,7 @@ fn text(screen: Screen, pod: &Pod, events: &[Event], now: WallTime) -> String {
     let specs = pod.spec["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
     for status in &pod.status.container_statuses {
         page.line(1, &status.name, "");
+        image_of(&mut page, status, pulls);
         container(&mut page, status, now);
         if let Some(spec) = specs.iter().find(|spec| spec["name"] == status.name.as_str()) {
             wanted(&mut page, spec);
@@ -156,6 +170,31 @@ fn head(page: &mut Page, pod: &Pod, now: WallTime) {
     if !set.is_empty() {
         page.line(0, "Namespaces", &set.join(", "));
     }
+}
+
+/// Which image a container has, and how far its pull is.
+fn image_of(page: &mut Page, status: &ContainerStatus, pulls: &[Pull]) {
+    if status.image.is_empty() {
+        return;
+    }
+    page.line(2, "Image", &image::familiar(&status.image));
+    if !status.image_id.is_empty() {
+        page.line(2, "Image ID", &status.image_id);
+    }
+    let pull = pulls.iter().find(|pull| is_of(pull, &status.image));
+    if let (Some(pull), Some(_)) = (pull, &status.state.waiting) {
+        page.toned(2, "Pull", Tone::Warning, &image::pull::progress_text(pull));
+    }
+}
+
+/// Whether an image is what is pulled: by its name, or at the digest that the name meant before.
+fn is_of(pull: &Pull, name: &str) -> bool {
+    let reference = |text: &str| text.parse::<ImageSource>().ok()?.reference().cloned();
+    let is_at = |wanted: &Reference, pulled: &Reference| {
+        wanted.name() == pulled.name() && pulled.tag().is_none() && pulled.digest().is_some()
+    };
+    pull.source == name
+        || matches!((reference(name), reference(&pull.source)), (Some(a), Some(b)) if is_at(&a, &b))
 }
 
 /// What a container is.
@@ -261,6 +300,9 @@ fn volume_text(volume: &Value) -> String {
             "host path {path}{}",
             kind.map(|kind| format!(" ({kind})")).unwrap_or_default()
         );
+    }
+    if let Some(name) = volume["image"]["reference"].as_str() {
+        return format!("image {}", image::familiar(name));
     }
     let source = &volume["emptyDir"];
     match (source["medium"].as_str(), source["sizeLimit"].as_str()) {
