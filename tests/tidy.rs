@@ -46,7 +46,6 @@ mod tests {
             &["cgroup", "clock", "ids", "manifest", "state", "sys"],
             &["manifest::watcher", "state::store"],
         ),
-        arrow("provisioner", &["clock", "ids", "sys"], &[]),
         arrow(
             "executor",
             &["cgroup", "clock", "containerizer", "ids", "manifest", "state", "sys"],
