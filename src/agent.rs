@@ -161,7 +161,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let mut found = recover::find(contents, &paths, &cgroups, boot, build, node(&live))
         .map_err(AgentError::Recover)?;
     recover::find_successors(&mut found.actual, &mut store).map_err(AgentError::Store)?;
-    found.actual.images.here = images::here(&image_store);
+    found.actual.images.here = images::whole(&image_store, &found.actual);
 
     let directories: Vec<String> = pods.iter().map(|path| path.display().to_string()).collect();
     let view = first_view(&config, &cgroups, store_text.as_ref());

@@ -285,6 +285,47 @@ fn a_registry_of_plain_http_that_is_asked_by_tls_is_recognised() {
     });
 }
 
+/// A small file system of its own, gone when it is dropped.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn new(options: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().to_str().unwrap();
+        tool("mount", "mount", &["-t", "tmpfs", "-o", options, "roost-test", place]);
+        Self(directory)
+    }
+
+    fn used(&self) -> u64 {
+        let found = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
+        (found.blocks() - found.blocks_free()) * found.fragment_size()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_given_back() {
+    run(async {
+        let (registry, disk) = (Registry::start(Kind::Plain), SmallDisk::new("size=200k"));
+        let store = Store::open(&disk.0.path().join("images"), Contention::Refuse).unwrap();
+        let provisioner = Provisioner::new(store, PullOptions::default());
+        let (source, policy) = (registry.source(), PullPolicy::IfNotPresent);
+        let wrong = provisioner.resolve(&source, policy, &Credentials::default()).await;
+        let wrong = wrong.unwrap_err();
+        assert!(wrong.text.contains("make room"), "{}", wrong.text);
+        assert_ne!(wrong.retry, Retry::Unlikely);
+        assert!(provisioner.store().images().is_empty());
+        provisioner.store().empty_trash().unwrap();
+        assert!(disk.used() < 100 << 10, "{} bytes are still used", disk.used());
+        drop(provisioner);
+    });
+}
+
 #[test]
 fn archives_of_other_tools_are_loaded() {
     run(async {

@@ -64,7 +64,16 @@ mod tests {
         arrow("cgroup", &["clock", "ids", "manifest::pod", "state::paths", "sys"], &[]),
         arrow(
             "containerizer",
-            &["cgroup", "clock", "ids", "manifest", "provisioner::store::LayerId", "state", "sys"],
+            &[
+                "cgroup",
+                "clock",
+                "ids",
+                "manifest",
+                "provisioner::copy",
+                "provisioner::store::LayerId",
+                "state",
+                "sys",
+            ],
             &["manifest::watcher", "state::store"],
         ),
         arrow(

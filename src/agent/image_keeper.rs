@@ -270,11 +270,13 @@ impl ImageKeeper {
             match blocking(move || Ok(excess(&directory, gc)?)).await {
                 Ok(0) => {}
                 Ok(bytes) => match self.collect(bytes, gc.min_age).await {
-                    Ok(collected) => tracing::warn!(
-                        freed = collected.freed,
-                        images = collected.images.len(),
+                    Ok(Collected { images, freed }) if !images.is_empty() => tracing::warn!(
+                        freed,
+                        images = images.len(),
                         "the disk is nearly full; removed images that nobody uses"
                     ),
+                    // It is the operator's, not the images'.
+                    Ok(Collected { .. }) => {}
                     Err(error) => {
                         let error = super::chain(&error);
                         tracing::error!(error, "can't remove images from the full disk");
@@ -438,9 +440,9 @@ fn excess(directory: &PathBuf, gc: ImageGc) -> Result<u64, StoreError> {
         path: directory.clone(),
         source: error.into(),
     })?;
-    // What only root may use counts as used, as in df(1).
-    let (total, free) = (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize);
-    let used = total.saturating_sub(free);
+    // As df(1) has it: what is kept for root is neither used nor free.
+    let (used, free) = (disk.f_blocks.saturating_sub(disk.f_bfree), disk.f_bavail);
+    let (used, total) = (used * disk.f_frsize, used.saturating_add(free) * disk.f_frsize);
     let limit = |percent: u32| total / 100 * u64::from(percent);
     let is_too_full = used >= limit(gc.high_percent);
     Ok(if is_too_full { used.saturating_sub(limit(gc.low_percent)) } else { 0 })

@@ -181,9 +181,9 @@ impl Images {
         &self.store
     }
 
-    /// Images may have come or gone without a search.
+    /// Images may have come or gone without a search. What came is found by those who search.
     pub(super) fn look_again(&mut self, actual: &mut ActualState) {
-        actual.images.here = here(&self.store);
+        actual.images.here.retain(|id| self.store.image(id).is_some());
         self.news.send_modify(|count| *count += 1);
     }
 
@@ -209,9 +209,21 @@ impl Images {
     }
 }
 
-/// The images of a store.
-pub(super) fn here(store: &Store) -> BTreeSet<ImageId> {
-    store.images().iter().map(|image| image.id.clone()).collect()
+/// Of the images that pods were accepted with, those that are whole. What the disk lost while
+/// nobody looked is told by the log, and will be got again. Blocks.
+pub(super) fn whole(store: &Store, actual: &ActualState) -> BTreeSet<ImageId> {
+    let specs = actual.pods.values().flat_map(|pod| pod.spec.iter().chain(&pod.successor));
+    let images = specs.flat_map(|stored| stored.spec.images());
+    let ids: BTreeSet<&ImageId> =
+        images.filter_map(|image| Some(&image.resolved.as_ref()?.id)).collect();
+    let is_whole = |id: &&ImageId| match store.verify(id) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(error = super::chain(&error), "an image of a pod is lost");
+            false
+        }
+    };
+    ids.into_iter().filter(is_whole).cloned().collect()
 }
 
 /// Tells the loop how a search goes.

@@ -18,6 +18,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("the_links_of_an_image_do_not_lead_out", the_links_of_an_image_do_not_lead_out),
     ("the_files_of_an_image_can_be_a_volume", the_files_of_an_image_can_be_a_volume),
     ("a_hundred_and_twenty_layers_are_no_problem", a_hundred_and_twenty_layers_are_no_problem),
+    ("where_no_overlay_is_possible_it_is_a_copy", where_no_overlay_is_possible_it_is_a_copy),
     ("a_layer_that_is_missing_is_named", a_layer_that_is_missing_is_named),
 ];
 
@@ -216,4 +217,32 @@ fn a_layer_that_is_missing_is_named(scene: &Scene) {
     let outcome = scene.run(&of_image(image.clone(), "true"));
     let wanted = format!("find layer {} of the image", image.layers[0]);
     assert!(outcome.status.contains(&wanted), "{outcome:?}");
+}
+
+fn where_no_overlay_is_possible_it_is_a_copy(scene: &Scene) {
+    let lower = |files: &Path| {
+        write(files.join("a"), "lower");
+        write(files.join("gone"), "lower");
+    };
+    let upper = |files: &Path| {
+        let device = rustix::fs::makedev(0, 0);
+        let kind = rustix::fs::FileType::CharacterDevice;
+        let mode = rustix::fs::Mode::empty();
+        rustix::fs::mknodat(rustix::fs::CWD, files.join("gone"), kind, mode, device).unwrap();
+    };
+    let script = "cat /a; ls /gone 2>/dev/null; echo x >/a; touch /new";
+    let pod = of_image(scene.image(&[&lower, &upper]), script);
+    let mut native = scene.enter(&pod);
+    // Nothing on an overlay can be the upper layer of another one.
+    let place = scene.pod_paths(&pod).data.join("containers");
+    let [low, up, work] = ["low", "up", "work"].map(|name| scene.host_directory(name));
+    fs::create_dir(&place).unwrap();
+    let data =
+        format!("lowerdir={},upperdir={},workdir={}", low.display(), up.display(), work.display());
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("overlay"), &place, Some("overlay"), flags, Some(&*data)).unwrap();
+    for _ in 0..2 {
+        scene.run_in(&mut native, &pod, 0).expect("lower");
+    }
+    assert!(up.join("main/writable/root/new").exists());
 }

@@ -28,6 +28,7 @@ mod crowd;
 mod disturbances;
 mod face;
 mod harness;
+mod images;
 mod lifecycle;
 mod manifests;
 mod ops;

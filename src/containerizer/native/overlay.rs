@@ -2,21 +2,24 @@
 //!
 //! It is mounted in the mount namespace of whoever asks, so it goes with that. The names of up to
 //! 127 layers have to fit into one page of options (mount(2)), so they are short and relative to
-//! the working directory, which is theirs meanwhile. Not here: how layers get there
+//! the working directory, which is theirs meanwhile. Where overlays are not possible the layers are
+//! copied. Not here: how layers get there
 //! (`provisioner`).
 
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount as mount_at};
 use rustix::fs::{Mode, OFlags};
 
 use super::child::{Attempt, Failure};
 use super::isolators::filesystem::ROOT_DIR;
 use super::prepared::ImageRoot;
+use crate::provisioner::copy;
 use crate::provisioner::store::LayerId;
 
 /// A layer's files, below its directory.
@@ -52,15 +55,43 @@ pub(super) fn mount(image: &ImageRoot) -> Result<OwnedFd, Failure> {
     // Nothing of it is kept over a crash, so nothing needs to be written back when it goes
     // (Documentation/filesystems/overlayfs.rst, "Volatile mount"; since Linux 5.10).
     let mounted = match overlay(&format!("{data},volatile")) {
-        Err(nix::errno::Errno::EINVAL) => overlay(&data),
+        Err(Errno::EINVAL) => overlay(&data),
         other => other,
     };
-    mounted.to(|| {
-        let lost = image.layers.iter().find(|layer| !files_exist(layer));
-        lost.map_or_else(|| "mount the layers of the image".to_owned(), missing)
-    })?;
+    let is_whole = || image.layers.iter().all(files_exist);
+    match mounted {
+        Err(error) if is_impossible(error) && is_whole() => copied(image, &root)?,
+        other => other.to(|| {
+            let lost = image.layers.iter().find(|layer| !files_exist(layer));
+            lost.map_or_else(|| "mount the layers of the image".to_owned(), missing)
+        })?,
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(&root, flags, Mode::empty()).to(|| "open the root of the image".to_owned())
+}
+
+/// Whether this kernel or file system does not do overlays: ENODEV without the module, EINVAL for
+/// an upper layer that can't be one (overlayfs on overlayfs, no extended attributes), EREMOTE for
+/// one on a network.
+fn is_impossible(error: Errno) -> bool {
+    matches!(error, Errno::ENODEV | Errno::EINVAL | Errno::EREMOTE | Errno::EOPNOTSUPP)
+}
+
+/// A copy of all layers in the overlay's place, which takes longer and more of the disk.
+fn copied(image: &ImageRoot, root: &Path) -> Result<(), Failure> {
+    let layers: Vec<PathBuf> =
+        image.layers.iter().rev().map(|layer| image.store.join(files(layer))).collect();
+    copy::merge(&layers, root)
+        .map_err(io::Error::other)
+        .to(|| "copy the layers of the image, because they can't be mounted".to_owned())?;
+    let none = None::<&str>;
+    // What is entered has to be a mount (pivot_root(2)).
+    mount_at(Some(root), root, none, MsFlags::MS_BIND, none)
+        .and_then(|()| {
+            let flags = FLAGS | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+            mount_at(none, root, none, flags, none)
+        })
+        .to(|| "mount the copy of the image".to_owned())
 }
 
 /// Mounts the files of an image (its layers, the lowest first), read-only.

@@ -133,7 +133,7 @@ async fn serve(
                 }
                 None => {
                     let Answer::Raw(mut bytes) = ok(&content) else { unreachable!() };
-                    bytes.truncate(bytes.len() - content.len() + at);
+                    bytes.truncate(bytes.len() - content.len() + at.min(content.len()));
                     (bytes, true)
                 }
             },
@@ -322,6 +322,30 @@ async fn a_connection_that_breaks_is_resumed_where_it_broke() {
     let ranges: Vec<_> =
         server.asked().into_iter().filter(|head| head.contains("range: bytes=")).collect();
     assert!(ranges.len() == 1 && ranges[0].contains("bytes=700-"), "{ranges:?}");
+}
+
+#[tokio::test]
+async fn a_download_that_can_t_be_resumed_begins_anew() {
+    let (node, server) = (Node::new(), Server::start().await);
+    let (path, layer) = server.image();
+    let ingest = node.provisioner.store().ingest();
+    let mut partial = ingest.partial(&sha256(&layer), layer.len() as u64).unwrap();
+    partial.append(&layer[..100]).unwrap();
+    drop(partial);
+    // Ranges are ignored, which is allowed.
+    node.pull(&server).await.unwrap();
+    assert!(server.asked().iter().any(|head| head.contains("range: bytes=100-")));
+    let other = Node::new();
+    let mut partial =
+        other.provisioner.store().ingest().partial(&sha256(&layer), layer.len() as u64).unwrap();
+    partial.append(&[9; 100]).unwrap();
+    drop(partial);
+    // What an earlier try left is damaged: the whole is wrong, and it is fetched once more.
+    server.set(&path, Answer::Cut(layer, 1 << 20));
+    other.pull(&server).await.unwrap();
+    let third = Node::new();
+    server.set(&path, status("416 No", "", ""));
+    says(&third.fails(&server).await, "416");
 }
 
 #[tokio::test]

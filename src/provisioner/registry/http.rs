@@ -7,7 +7,7 @@ use base64::Engine as _;
 use oci_spec::image::{Digest, DigestAlgorithm};
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName,
-    HeaderValue, LOCATION, RETRY_AFTER,
+    HeaderValue, LOCATION, RANGE, RETRY_AFTER,
 };
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
@@ -108,7 +108,10 @@ impl Server {
             let answer = self.follow(&method, url.clone(), headers, shown.as_ref()).await?;
             let status = answer.status();
             let ours = same_origin(answer.url(), &self.endpoint.base);
-            if status.is_success() {
+            // What can't be resumed is begun anew by whoever wanted to.
+            let beyond = status == StatusCode::RANGE_NOT_SATISFIABLE
+                && headers.iter().any(|(name, _)| *name == RANGE);
+            if status.is_success() || beyond {
                 if shown.is_some() {
                     self.session.lock().await.accepted = true;
                 }

@@ -1,0 +1,254 @@
+//! Containers with images: layouts made here, as any tool would make them. Their programs are the
+//! host's, mounted as a volume.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::harness::{Asked, FOREVER, Node, Pod, Process};
+
+/// A directory in the form of the OCI image layout.
+struct Layout {
+    directory: PathBuf,
+}
+
+impl Layout {
+    fn make(directory: PathBuf) -> Self {
+        std::fs::create_dir_all(directory.join("blobs/sha256")).unwrap();
+        std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        Self { directory }
+    }
+
+    fn blob(&self, bytes: &[u8]) -> Value {
+        let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+        std::fs::write(self.directory.join("blobs/sha256").join(&hex), bytes).unwrap();
+        json!({ "digest": format!("sha256:{hex}"), "size": bytes.len() })
+    }
+
+    /// The only image of the layout from now on, whose `/version` says so.
+    fn holds(&self, version: &str, config: &Value) {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, target) in [("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            tar.append_link(&mut header, name, target).unwrap();
+        }
+        let passwd = "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n";
+        for (name, text) in [("version", version), ("etc/passwd", passwd)] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, text.as_bytes()).unwrap();
+        }
+        let layer = self.blob(&tar.into_inner().unwrap());
+        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let config = json!({
+            "architecture": arch, "os": "linux", "config": config,
+            "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
+        });
+        let typed = |mut blob: Value, kind: &str| {
+            blob["mediaType"] = format!("application/vnd.oci.image.{kind}").into();
+            blob
+        };
+        let manifest = json!({
+            "schemaVersion": 2,
+            "config": typed(self.blob(config.to_string().as_bytes()), "config.v1+json"),
+            "layers": [typed(layer, "layer.v1.tar")],
+        });
+        let manifest = self.blob(manifest.to_string().as_bytes());
+        let index = json!({
+            "schemaVersion": 2, "manifests": [typed(manifest, "manifest.v1+json")],
+        });
+        std::fs::write(self.directory.join("index.json"), index.to_string()).unwrap();
+    }
+
+    fn name(&self) -> String {
+        format!("oci:{}", self.directory.display())
+    }
+}
+
+/// A pod of one container `main` with an image; without a script it runs what that says.
+fn pod(name: &str, image: &str, script: &str) -> Asked {
+    let asked = Asked::one(name, script);
+    let asked = if script.is_empty() {
+        asked.with("/spec/containers/0/command", Value::Null)
+    } else {
+        asked
+    };
+    let usr = json!({ "name": "usr", "hostPath": { "path": "/usr", "type": "Directory" } });
+    asked.with("/spec/containers/0/image", image.into()).mounting(&usr, "/usr")
+}
+
+fn said_by(node: &Node, pod: &Pod) -> String {
+    let run = u32::try_from(pod.restarts("main")).unwrap();
+    crate::harness::until_text(&node.log(pod, "main", run), "the first line", |text| {
+        let line = text.lines().next()?;
+        // The time, the stream and a mark stand before it.
+        line.splitn(4, ' ').nth(3).map(str::to_owned)
+    })
+}
+
+fn read_version() -> String {
+    format!("cat /version; echo; {FOREVER}")
+}
+
+fn condition(pod: &Pod, kind: &str) -> Option<Value> {
+    let all = pod.0["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    all.into_iter().find(|condition| condition["type"] == kind)
+}
+
+fn layers(node: &Node) -> PathBuf {
+    node.root().join("data/images/layers")
+}
+
+fn count(directory: &Path) -> usize {
+    std::fs::read_dir(directory).unwrap().count()
+}
+
+#[test]
+fn an_image_says_what_runs_and_a_restarted_container_is_as_new() {
+    let node = Node::started();
+    let layout = Layout::make(node.out().join("web"));
+    let script = "echo \"$A $(id -u) $(pwd) $(ls /new 2>&1)\"; touch /new; exec sleep 1000";
+    layout.holds(
+        "1",
+        &json!({
+            "Entrypoint": ["/bin/sh", "-c"], "Cmd": [script], "Env": ["A=image"],
+            "WorkingDir": "/srv/here", "StopSignal": "SIGKILL",
+        }),
+    );
+    node.ask_for(&pod("web", &layout.name(), ""));
+    let pod = node.until_running("default/web");
+    let first = "image 0 /srv/here ls: cannot access '/new': No such file or directory";
+    assert_eq!(said_by(&node, &pod), first);
+    assert_eq!(pod.container("main")["image"], layout.name());
+    assert!(pod.container("main")["imageID"].as_str().unwrap().starts_with("sha256:"));
+    Process::of(pod.pids()["main"]).kill();
+    let again = node.until("back", |pods| {
+        let pod = pods.get("default/web")?;
+        (pod.restarts("main") == 1 && pod.is_running()).then(|| pod.clone())
+    });
+    assert_eq!(said_by(&node, &again), first);
+    node.end();
+}
+
+#[test]
+fn what_runs_goes_on_until_the_image_of_its_successor_is_here() {
+    let node = Node::started();
+    let (old, new) = (node.out().join("old"), node.out().join("new"));
+    let old = Layout::make(old);
+    old.holds("old", &json!({}));
+    node.ask_for(&pod("web", &old.name(), &read_version()));
+    let before = node.until_running("default/web");
+    assert_eq!(said_by(&node, &before), "old");
+
+    let missing = format!("oci:{}", new.display());
+    node.ask_for(&pod("web", &missing, &read_version()));
+    let waiting = node.until("it waits", |pods| {
+        let pod = pods.get("default/web")?;
+        let condition = condition(pod, "UpToDate")?;
+        (condition["reason"] == "ErrImagePull").then(|| pod.clone())
+    });
+    assert_eq!(waiting.processes(), before.processes());
+    assert!(waiting.problems().contains("new"), "{waiting:?}");
+    assert!(node.said(&["describe", "pod", "web"]).contains("ErrImagePull"));
+
+    let new = Layout::make(new);
+    new.holds("new", &json!({}));
+    // Looked for again at once, and not only when its time has come.
+    node.ask_for(&pod("web", &missing, &format!("true; {}", read_version())));
+    let after = node.until("it is replaced", |pods| {
+        let pod = pods.get("default/web")?;
+        (pod.is_running() && pod.processes() != before.processes()).then(|| pod.clone())
+    });
+    assert_eq!((said_by(&node, &after), after.uid()), ("new".to_owned(), before.uid()));
+    node.end();
+}
+
+#[test]
+fn a_pod_without_its_image_waits_alone_and_says_why() {
+    let node = Node::started();
+    let missing = format!("oci:{}", node.out().join("nothing").display());
+    node.ask_for(&pod("waits", &missing, FOREVER));
+    node.ask_for(&Asked::one("runs", FOREVER));
+    node.until_running("default/runs");
+    let waits = node.until("it says why", |pods| {
+        let pod = pods.get("default/waits")?;
+        (pod.waiting("main") == "ErrImagePull").then(|| pod.clone())
+    });
+    assert_eq!(waits.phase(), "Pending");
+    let never = pod("never", &missing, FOREVER);
+    node.ask_for(&never.with("/spec/containers/0/imagePullPolicy", "Never".into()));
+    node.until("it must not be got", |pods| {
+        let pod = pods.get("default/never")?;
+        (pod.waiting("main") == "ErrImageNeverPull").then_some(())
+    });
+    node.end();
+}
+
+#[test]
+fn a_restart_asks_anew_what_a_name_means_and_an_agent_does_not() {
+    let mut node = Node::started();
+    let layout = Layout::make(node.out().join("web"));
+    layout.holds("1", &json!({}));
+    node.ask_for(&pod("web", &layout.name(), &read_version()));
+    let first = node.until_running("default/web");
+    layout.holds("2", &json!({}));
+    node.kill_agent();
+    node.start();
+    Process::of(first.pids()["main"]).kill();
+    let same = node.until("back", |pods| {
+        let pod = pods.get("default/web")?;
+        (pod.restarts("main") == 1 && pod.is_running()).then(|| pod.clone())
+    });
+    assert_eq!(said_by(&node, &same), "1");
+    node.said(&["restart", "web"]);
+    let other = node.until("another instance", |pods| {
+        let pod = pods.get("default/web")?;
+        (pod.uid() != first.uid() && pod.is_running()).then(|| pod.clone())
+    });
+    assert_eq!(said_by(&node, &other), "2");
+    node.end();
+}
+
+#[test]
+fn images_that_were_lost_are_got_again_before_anything_is_started() {
+    let mut node = Node::started();
+    let layout = Layout::make(node.out().join("web"));
+    layout.holds("1", &json!({}));
+    node.ask_for(&pod("web", &layout.name(), &read_version()));
+    let first = node.until_running("default/web");
+    let executor = node.executors().into_values().next().unwrap();
+    node.kill_agent();
+    Process::of(executor).kill();
+    Process::of(first.pids()["main"]).wait_end();
+    // Half of it, as a disk that lost a directory has it.
+    for layer in std::fs::read_dir(layers(&node)).unwrap() {
+        std::fs::remove_file(layer.unwrap().path().join("layer.json")).unwrap();
+    }
+    node.start();
+    let again = node.until_running("default/web");
+    assert_eq!((said_by(&node, &again), again.uid()), ("1".to_owned(), first.uid()));
+    assert_eq!(count(&layers(&node)), 1);
+    node.end();
+}
+
+#[test]
+fn a_removed_image_leaves_nothing_and_one_in_use_is_not_removed() {
+    let node = Node::started();
+    let layout = Layout::make(node.out().join("web"));
+    layout.holds("1", &json!({}));
+    node.ask_for(&pod("web", &layout.name(), &read_version()));
+    node.until_running("default/web");
+    let (code, _, refused) = node.cli(&["image", "rm", &layout.name()]);
+    assert_eq!(code, 1);
+    assert!(refused.contains("pod default/web"), "{refused}");
+    assert!(node.said(&["image", "ls"]).contains("default/web"));
+    node.remove("web.yaml");
+    node.until_gone("default/web");
+    node.said(&["image", "rm", &layout.name()]);
+    assert_eq!(count(&layers(&node)), 0);
+    node.end();
+}
