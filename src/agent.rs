@@ -16,17 +16,18 @@ use crate::cgroup::{CgroupBase, CgroupError, Holder};
 use crate::clock::{BootId, BootTime, WallTime};
 use crate::config::{AgentConfig, ImageSources, Live, Reserve};
 use crate::executor::client::{ExecutorProgram, ProgramError};
-use crate::manifest::watcher::{WatchOptions, Watcher};
+use crate::manifest::watcher::{DirectoryObservation, WatchOptions, Watcher};
 use crate::metrics::Metrics;
 use crate::provisioner::pull::{Provisioner, PullOptions};
 use crate::provisioner::registry::RegistryOptions;
 use crate::provisioner::store::{Contention, Store as ImageStore, StoreError as ImageStoreError};
 use crate::reconciler::{Node, Requests};
 use crate::state::paths::Paths;
+use crate::state::record::PodRecord;
 use crate::state::store::{
     Change, Contents, EventKind, EventRecord, Opening, StoreError, open_or_rebuild,
 };
-use crate::state::writer;
+use crate::state::writer::{self, StoreHandle};
 
 mod core;
 mod events;
@@ -154,8 +155,8 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let program = Arc::new(ExecutorProgram::open(&executor).map_err(AgentError::Executor)?);
     let holder = Holder { exe: program.as_fd(), argv: &[c"roost-executor".into(), c"park".into()] };
     let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
-    let image_store = ImageStore::open(&paths.images(), Contention::Refuse);
-    let image_store = image_store.map_err(AgentError::Images)?;
+    let image_store =
+        ImageStore::open(&paths.images(), Contention::Refuse).map_err(AgentError::Images)?;
     let saved_events = contents.events.clone();
     let build = program.build().to_owned();
     let mut found = recover::find(contents, &paths, &cgroups, boot, build, node(&live))
@@ -187,23 +188,8 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
         updates,
         metrics: metrics.clone(),
     });
-    if !found.mended.is_empty() {
-        let changes = found.mended.into_iter().map(Change::PutPod).collect();
-        store.commit(changes).await.map_err(AgentError::Store)?;
-    }
-    let options = WatchOptions {
-        relist: live.relist,
-        metrics: metrics.watcher.clone(),
-        ..WatchOptions::new(directories.clone())
-    };
-    if let Some(first) = pods.first().cloned() {
-        // Nothing waits for it: the directory may be on a file system that hangs.
-        tokio::task::spawn_blocking(move || put::remove_drafts(&first));
-    }
-    // The loop is gone only when the agent ends.
-    let sink = move |observation| drop(observed.blocking_send(observation));
-    let watcher = Watcher::start(options, sink)
-        .map_err(|source| AgentError::System { attempted: "watch the manifests", source })?;
+    record_mended(&store, found.mended).await?;
+    let watcher = watch_manifests(&config, &directories, &metrics, observed)?;
 
     let listener = crate::api::listen(&paths.api_socket()).map_err(AgentError::Api)?;
     let provisioner = Provisioner::new(image_store.clone(), pull_options(&sources));
@@ -307,6 +293,37 @@ fn reap() {
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     // Without systemd there is nobody to tell.
     let _no_systemd = sd_notify::notify(states);
+}
+
+/// Records what was mended of pods.
+async fn record_mended(store: &StoreHandle, mended: Vec<PodRecord>) -> Result<(), AgentError> {
+    if mended.is_empty() {
+        return Ok(());
+    }
+    let changes = mended.into_iter().map(Change::PutPod).collect();
+    store.commit(changes).await.map_err(AgentError::Store)
+}
+
+/// Begins to watch the manifests.
+fn watch_manifests(
+    config: &AgentConfig,
+    directories: &[String],
+    metrics: &Metrics,
+    observed: mpsc::Sender<DirectoryObservation>,
+) -> Result<Watcher, AgentError> {
+    let options = WatchOptions {
+        relist: config.live.relist,
+        metrics: metrics.watcher.clone(),
+        ..WatchOptions::new(directories.to_vec())
+    };
+    if let Some(first) = config.pods.first().cloned() {
+        // Nothing waits for it: the directory may be on a file system that hangs.
+        tokio::task::spawn_blocking(move || put::remove_drafts(&first));
+    }
+    // The loop is gone only when the agent ends.
+    let sink = move |observation| drop(observed.blocking_send(observation));
+    Watcher::start(options, sink)
+        .map_err(|source| AgentError::System { attempted: "watch the manifests", source })
 }
 
 /// How images are pulled.

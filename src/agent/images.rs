@@ -306,7 +306,8 @@ async fn find_all(
         match got.had {
             Had::Present | Had::Unchanged => {}
             Had::Unreachable { why } => {
-                notes.push(Note::NotRefreshed(format!("image {name} is used as it is here: {why}")))
+                let text = format!("image {name} is used as it is here: {why}");
+                notes.push(Note::NotRefreshed(text));
             }
             Had::Pulled { bytes } => {
                 notes.push(Note::Pulled(format!("pulled image {name} ({bytes} bytes)")));
