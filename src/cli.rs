@@ -72,7 +72,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn run(cli: Cli, screen: Screen) -> Result<(), Failure> {
     let Cli { root, color: _, command } = cli;
     match command {
-        Command::Agent(args) => agent::run(root, args),
+        Command::Agent(args) => agent::run(root, *args),
         Command::Validate(args) => validate::run(&args),
         Command::Completion(args) => output::print(completion::script(args.shell)),
         Command::Complete(args) => completion::answer(root.as_deref(), &args),

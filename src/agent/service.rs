@@ -641,6 +641,13 @@ pub(crate) fn nobody_uses_images(request: Request) -> bool {
     match request {
         Request::ImagesInUse { answer } => answer.send(InUse::default()).is_ok(),
         Request::ImagesChanged => true,
-        _ => false,
+        Request::Delete { .. }
+        | Request::Put { .. }
+        | Request::Restart { .. }
+        | Request::RollBack { .. }
+        | Request::Release { .. }
+        | Request::Revisions { .. }
+        | Request::ImageFileFaulty { .. }
+        | Request::Inspect { .. } => false,
     }
 }

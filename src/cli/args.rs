@@ -50,7 +50,7 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// The daemon, in the foreground
-    Agent(AgentArgs),
+    Agent(Box<AgentArgs>),
     /// Lists pods, containers, images, events or revisions
     #[command(subcommand)]
     Get(GetCommand),

@@ -93,12 +93,12 @@ fn a_root_of_its_own_has_images_dropped_in_it_if_there_is_a_place_for_them() {
     let root = tempfile::tempdir().unwrap();
     let layer = || Layer { root: Some(root.path().to_owned()), ..Layer::default() };
     let directories = |text: &str| with_file(text, layer()).unwrap().images.directories;
-    assert_eq!(directories(""), [PathBuf::new(); 0]);
+    assert_eq!(directories(""), Vec::<PathBuf>::new());
     let own = root.path().join("images.d");
     std::fs::create_dir(&own).unwrap();
     assert_eq!(directories(""), [own]);
     assert_eq!(directories("[images]\ndirectories = ['/a']\n"), [PathBuf::from("/a")]);
-    assert_eq!(directories("[images]\ndirectories = []\n"), [PathBuf::new(); 0]);
+    assert_eq!(directories("[images]\ndirectories = []\n"), Vec::<PathBuf>::new());
 }
 
 #[test]
