@@ -35,7 +35,7 @@ impl Layout {
             header.set_size(0);
             tar.append_link(&mut header, name, target).unwrap();
         }
-        let passwd = "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n";
+        let passwd = "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/srv/app:/bin/sh\n";
         for (name, text) in [("version", version), ("etc/passwd", passwd)] {
             let mut header = tar::Header::new_gnu();
             header.set_size(text.len() as u64);
@@ -245,8 +245,8 @@ fn a_removed_image_leaves_nothing_and_one_in_use_is_not_removed() {
     let (code, _, refused) = node.cli(&["image", "rm", &layout.name()]);
     assert_eq!(code, 1);
     assert!(refused.contains("pod default/web"), "{refused}");
-    assert!(node.said(&["image", "ls"]).contains("default/web"));
-    node.remove("web.yaml");
+    assert!(node.said(&["image", "ls"]).contains("web"));
+    node.remove("web.json");
     node.until_gone("default/web");
     node.said(&["image", "rm", &layout.name()]);
     assert_eq!(count(&layers(&node)), 0);

@@ -411,3 +411,36 @@ fn whatever_step_a_crash_comes_at_the_next_try_succeeds() {
     }
     assert!(crashes > 20, "only {crashes} steps were tried");
 }
+
+#[test]
+fn a_full_disk_is_given_back_and_the_next_try_succeeds() {
+    use nix::mount::{MsFlags, mount};
+    let directory = tempfile::tempdir().unwrap();
+    let big = vec![Tar::new().file("small", b"").file("big", &[1; 6 << 20]).end()];
+    let small = layers();
+    let fill = || {
+        // The mount namespace is that of the thread, and ends with it.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let (kind, size) = (Some("tmpfs"), Some("size=8m"));
+        mount(Some("t"), directory.path(), kind, MsFlags::empty(), size).unwrap();
+        let store = open(directory.path());
+        let ingest = store.ingest();
+        // The download fits, what is in it does not any more.
+        let StoreError::Unpack { source, .. } = put_by(&ingest, "big", &big, false).unwrap_err()
+        else {
+            panic!("it is the layer that has no room")
+        };
+        assert!(source.is_disk_full() && !source.is_content(), "{source}");
+        assert_eq!((count(&store, LAYERS), count(&store, TRASH)), (0, 0));
+        assert_eq!(count(&store, PARTIAL), 1, "it need not be fetched again");
+        let mut other = ingest.partial(&digest(b"other"), 4 << 20).unwrap();
+        let full = other.append(&[2; 4 << 20]).unwrap_err();
+        assert!(matches!(full, StoreError::Io { .. }) && other.len() == 0, "{full}");
+        drop((other, ingest));
+        assert!(collect(&store, &[], u64::MAX).freed > 6 << 20);
+        store.verify(&put(&store, "small", &small, false).id).unwrap();
+    };
+    std::thread::scope(|scope| scope.spawn(fill).join().unwrap());
+}
