@@ -13,9 +13,8 @@ use crate::state::paths::PodPaths;
 /// What the first format looked like. Never changed: executors of that time may still run.
 const GOLDEN: &str = include_str!("../../../state/golden/v1/handover.json");
 
-fn example() -> Handover {
-    let container: ContainerName = "web".parse().unwrap();
-    let spec = PodSpec {
+fn pod(container: &ContainerName) -> PodSpec {
+    PodSpec {
         name: "shop/web".parse().unwrap(),
         labels: BTreeMap::new(),
         node_selector: Default::default(),
@@ -42,7 +41,12 @@ fn example() -> Handover {
             mounts: Vec::new(),
             ports: Vec::new(),
         }],
-    };
+    }
+}
+
+fn example() -> Handover {
+    let container: ContainerName = "web".parse().unwrap();
+    let spec = pod(&container);
     let mut machine = PodMachine::new(BTreeMap::new(), BootTime(1));
     let wanted = WantedPod { number: 3, goal: Goal::Run, spec: spec.into() };
     machine.step(Event::Wanted(wanted), BootTime(2));
