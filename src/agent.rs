@@ -155,8 +155,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let program = Arc::new(ExecutorProgram::open(&executor).map_err(AgentError::Executor)?);
     let holder = Holder { exe: program.as_fd(), argv: &[c"roost-executor".into(), c"park".into()] };
     let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
-    let image_store =
-        ImageStore::open(&paths.images(), Contention::Refuse).map_err(AgentError::Images)?;
+    let image_store = open_images(paths.images()).await?;
     let saved_events = contents.events.clone();
     let build = program.build().to_owned();
     let mut found = recover::find(contents, &paths, &cgroups, boot, build, node(&live))
@@ -293,6 +292,23 @@ fn reap() {
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     // Without systemd there is nobody to tell.
     let _no_systemd = sd_notify::notify(states);
+}
+
+/// Opens the store of images. Another agent is not there (it would have the store of records), but
+/// somebody may be listing or loading images without one.
+async fn open_images(directory: PathBuf) -> Result<ImageStore, AgentError> {
+    match ImageStore::open(&directory, Contention::Refuse) {
+        Err(ImageStoreError::Locked { .. }) => {}
+        opened => return opened.map_err(AgentError::Images),
+    }
+    tracing::warn!("the store of images is in use by a command; waiting for its end");
+    let waiting = tokio::task::spawn_blocking(move || {
+        ImageStore::open(&directory, Contention::Wait).map_err(AgentError::Images)
+    });
+    waiting.await.map_err(|error| AgentError::System {
+        attempted: "wait for the store of images",
+        source: std::io::Error::other(error),
+    })?
 }
 
 /// Records what was mended of pods.
