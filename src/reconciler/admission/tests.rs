@@ -196,6 +196,22 @@ fn what_a_worker_is_out_for_is_taken_even_if_its_manifest_is_gone_meanwhile() {
 }
 
 #[test]
+fn a_pod_that_is_through_takes_nothing_although_its_executor_was_lost() {
+    let mut world = world(1200);
+    world.claim("1", &cpu("a", 1000));
+    world.settle();
+    let phase = RecordPhase::Finished { outcome: Outcome::Failed, containers: BTreeMap::new() };
+    world.record().phase = phase;
+    world.one().executor = ExecutorState::Lost { lived: Millis(1) };
+    world.claim("2", &cpu("b", 1000));
+    waits(&world, "b");
+    // What may be left of its processes is cleared away first.
+    world.settle();
+    assert_eq!(running(&world), ["a", "b"]);
+    assert!(world.plan().waits.is_empty());
+}
+
+#[test]
 fn a_request_that_is_left_out_is_the_limit_and_else_nothing() {
     let mut spec = pod("p", "p");
     assert_eq!(Requests::of(&spec), Requests::default());
