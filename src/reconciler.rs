@@ -164,8 +164,10 @@ pub struct Now {
 pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan {
     let mut plan = Plan::default();
     let trust = directory::judge(desired, actual, &mut plan);
+    // What is made of a pod is not seen before it is done, and may have lost its manifest since.
+    let named = desired.claims.keys().chain(actual.under_way.keys());
     let mut names: BTreeMap<&PodName, Vec<&ActualPod>> =
-        desired.claims.keys().map(|name| (name, Vec::new())).collect();
+        named.map(|name| (name, Vec::new())).collect();
     for (id, pod) in &actual.pods {
         match (pod.name(), &pod.executor) {
             (Some(name), _) => names.entry(name).or_default().push(pod),

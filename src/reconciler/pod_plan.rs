@@ -340,10 +340,11 @@ impl<'a> Instance<'a> {
     /// Whether something of it may run. An instance that is through and has been cleared away takes
     /// nothing, and goes on taking nothing while it goes.
     fn takes_room(&self) -> bool {
-        let ActualPod { executor, has_runtime, .. } = self.actual;
-        self.record.phase == RecordPhase::Active
-            || *has_runtime
-            || !matches!(executor, ExecutorState::Absent)
+        let has_executor = match self.actual.executor {
+            ExecutorState::Silent | ExecutorState::Connected { .. } => true,
+            ExecutorState::Absent | ExecutorState::Lost { .. } => false,
+        };
+        self.record.phase == RecordPhase::Active || self.actual.has_runtime || has_executor
     }
 
     /// Whether the pod was rolled back from what this claim asks for.

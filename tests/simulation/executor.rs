@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use roost::clock::{BootTime, Millis};
-use roost::executor::machine::{Effect, Event as MachineEvent, PodMachine, Recovered};
+use roost::executor::machine::{
+    Effect, Event as MachineEvent, LAUNCH_TIME_MAX, PodMachine, Recovered,
+};
 use roost::executor::protocol::{Goal, PodReport, WantedPod};
 use roost::ids::{Attempt, ContainerName, PodId};
 use roost::manifest::pod::{PodSpec, RestartPolicy};
@@ -42,6 +44,7 @@ pub(crate) struct Run {
     pub(crate) executor: u64,
     pub(crate) hash: Hash,
     pub(crate) stage: Stage,
+    launched: u64,
     pub(crate) program: Program,
     /// When it is to be killed, once it was told to stop.
     due: Option<u64>,
@@ -271,6 +274,8 @@ impl World {
             Effect::Stop { container, attempt } => {
                 let Some(run) = self.find_run(pid, &container, attempt) else { return };
                 self.check_stop(pid, run);
+                let killed = self.runs[&run].killed;
+                self.check(!killed, || format!("{pod}/{container} is killed, and told to stop"));
                 let now = self.now;
                 let wanted = self.executors.get(&pid).and_then(|e| e.wanted.as_ref());
                 let grace = wanted.map_or(0, grace_of);
@@ -345,6 +350,7 @@ impl World {
             executor: pid,
             hash,
             stage: Stage::Announced,
+            launched: self.now,
             program: Program::of(wanted),
             due: None,
             killed: false,
@@ -521,7 +527,7 @@ impl World {
 
     /// Nothing is told to stop but what is not wanted as it is.
     fn check_stop(&mut self, pid: u64, id: u64) {
-        let run = &self.runs[&id];
+        let run = self.runs[&id].clone();
         let unwanted = self.executors[&pid].wanted.as_ref().is_some_and(|wanted| {
             matches!(wanted.goal, Goal::Stop { .. })
                 || Revision::of(&wanted.spec).containers.get(&run.container) != Some(&run.hash)
@@ -532,10 +538,15 @@ impl World {
 
     fn check_kill(&mut self, pid: u64, id: u64) {
         let run = self.runs[&id].clone();
-        // A set-up may be given up at any time. If it was through meanwhile, the kill is meant for
-        // what it became, and is repeated.
-        if run.killed || !matches!(run.stage, Stage::Executed { .. }) {
-            self.runs.get_mut(&id).expect("just seen").killed = true;
+        self.runs.get_mut(&id).expect("just seen").killed = true;
+        // A set-up that is killed may be through in that moment: it is killed again, until it ends.
+        if run.killed {
+            return;
+        }
+        if !matches!(run.stage, Stage::Executed { .. }) {
+            if self.now < run.launched + LAUNCH_TIME_MAX.0 {
+                self.check_stop(pid, id);
+            }
             return;
         }
         let what = format!("{}/{}", run.pod, run.container);
@@ -550,7 +561,6 @@ impl World {
             self.check_stop(pid, id);
             self.check(grace == 0, || format!("{what} is killed without a stop"));
         }
-        self.runs.get_mut(&id).expect("just seen").killed = true;
     }
 
     fn check_launch(

@@ -248,7 +248,11 @@ impl World {
         self.oracle.progress.insert(id, now.max(before));
         self.check(now >= before, || format!("{id} went back from {before} to {:?}", new.phase));
         self.check(new.history.len() <= HISTORY_LEN_MAX, || format!("{id}: history too long"));
-        let Some(old) = old else { return };
+        let Some(old) = old else {
+            // What was promised is there, made just now or found.
+            self.oracle.promised.remove(&new.name);
+            return;
+        };
         let (was, is) = (old.accepted.number, new.accepted.number);
         self.check(is == was || is == was + 1, || format!("{id}: revision {was} became {is}"));
         let gone = basis.is_gone(&old.source, &old.name);
@@ -312,7 +316,7 @@ impl World {
         let through = of.and_then(|id| self.store.now.records.get(&id)).is_some_and(is_through);
         let asks = Requests::of(spec).cpu_milli;
         let mut sum = asks;
-        let mut ports: Vec<u16> = host_ports(spec);
+        let (mut taken, mut had) = (Vec::new(), Vec::new());
         let mut before = 0;
         for record in self.store.now.records.values() {
             let stored = self.disk.pod(record.id).map(|stored| &stored.spec);
@@ -320,24 +324,27 @@ impl World {
                 let number = record.successor.as_ref().map_or(0, |successor| successor.number);
                 let next = self.store.now.revisions.get(&(record.name.clone(), number));
                 let next = next.and_then(|kept| kept.spec.as_ref());
-                let all = stored.into_iter().chain(next);
-                before = all.map(|spec| Requests::of(spec).cpu_milli).fold(before, u64::max);
+                for spec in stored.into_iter().chain(next) {
+                    before = before.max(Requests::of(spec).cpu_milli);
+                    had.extend(host_ports(spec));
+                }
             } else if record.phase == RecordPhase::Active {
                 sum += stored.map_or(0, |spec| Requests::of(spec).cpu_milli);
-                ports.extend(stored.map(|spec| host_ports(spec)).unwrap_or_default());
+                taken.extend(stored.map(|spec| host_ports(spec)).unwrap_or_default());
             }
         }
         let free = node().allocatable().cpu_milli;
         let fits = through || asks == 0 || asks <= before || sum <= free;
         self.check(fits, || format!("{} is accepted: {sum} of {free}", spec.name));
-        ports.sort_unstable();
-        let twice = !through && ports.windows(2).any(|two| two[0] == two[1]);
-        self.check(!twice, || format!("{} is accepted, and a port is taken twice", spec.name));
+        let clash =
+            host_ports(spec).into_iter().find(|port| taken.contains(port) && !had.contains(port));
+        self.check(through || clash.is_none(), || {
+            format!("{} is accepted, and port {clash:?} is taken twice", spec.name)
+        });
     }
 
     /// An instance takes another's place: what was rolled back stays so.
     pub(crate) fn check_succession(&mut self, new: &PodRecord, basis: &Basis) {
-        self.oracle.promised.remove(&new.name);
         let old = self.store.now.records.values().find(|old| old.name == new.name);
         let complete = self.disk.durable.contains_key(&Path::Spec(new.id));
         self.check(old.is_none() || complete, || {
@@ -380,6 +387,18 @@ impl World {
             let right = kept.is_some_and(|kept| kept.accepted.digest == successor.digest);
             self.check(right, || format!("{}: its successor is not kept", new.name));
         }
+    }
+
+    /// Nothing comes after an instance: it was to go for good, or was through, so that nothing
+    /// was stopped for what it was to become.
+    pub(crate) fn check_end(&mut self, id: PodId, basis: &Basis) {
+        let Some(old) = self.store.now.records.get(&id).cloned() else { return };
+        let promised = self.oracle.promised.remove(&old.name).is_some();
+        let unclaimed = basis.desired.claims.get(&old.name).is_none_or(Vec::is_empty);
+        let gone = unclaimed && basis.is_gone(&old.source, &old.name);
+        self.check(!promised || gone || old.successor.is_none(), || {
+            format!("{} was stopped for another instance, and none comes", old.name)
+        });
     }
 
     /// A record was removed: nothing else of the instance is left, invariant 6.

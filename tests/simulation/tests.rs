@@ -20,13 +20,13 @@ fn options() -> Options {
 /// A failure is run again with its log: a seed decides everything.
 #[track_caller]
 fn check(seed: u64) -> crate::converge::Done {
-    match run(seed, options()) {
-        Ok(done) => done,
-        Err(_) => {
-            let why = run(seed, Options { log: true, ..options() });
-            panic!("{}", why.expect_err("the same seed fails again"));
-        }
-    }
+    run(seed, options()).unwrap_or_else(|_| show(seed))
+}
+
+#[track_caller]
+fn show(seed: u64) -> ! {
+    let why = run(seed, Options { log: true, ..options() });
+    panic!("{}", why.expect_err("the same seed fails again"));
 }
 
 #[test]
@@ -34,12 +34,24 @@ fn every_seed_holds_and_settles() {
     let seeds = variable("ROOST_SIM_SEEDS").unwrap_or(SEEDS);
     let first = variable("ROOST_SIM_FIRST").unwrap_or(0);
     let (mut executions, mut removals, mut roll_backs, mut waits) = (0, 0, 0, 0);
+    let mut failed = Vec::new();
     for seed in first..first + seeds {
-        let done = check(seed);
+        let done = match run(seed, options()) {
+            Ok(done) => done,
+            Err(why) => {
+                eprintln!("{}", why.lines().next().unwrap_or_default());
+                failed.push(seed);
+                continue;
+            }
+        };
         executions += done.executions;
         removals += done.removals;
         roll_backs += done.roll_backs;
         waits += done.waits;
+    }
+    if let Some(first) = failed.first() {
+        eprintln!("{} of {seeds} seeds fail", failed.len());
+        show(*first);
     }
     // A simulation in which nothing happens would hold as well.
     eprintln!(

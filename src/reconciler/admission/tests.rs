@@ -6,7 +6,7 @@ use super::super::tests::world::{World, file, pod};
 use super::super::*;
 use super::*;
 use crate::manifest::pod::Protocol;
-use crate::state::record::{RecordPhase, TerminationCause};
+use crate::state::record::{Outcome, RecordPhase, TerminationCause};
 
 const GI: u64 = 1 << 30;
 
@@ -183,6 +183,35 @@ fn what_a_worker_is_out_for_is_taken() {
 }
 
 #[test]
+fn what_a_worker_is_out_for_is_taken_even_if_its_manifest_is_gone_meanwhile() {
+    let mut world = world(1200);
+    world.claim("5", &cpu("a", 1000));
+    world.actual.under_way = world.plan().promised;
+    world.unclaim();
+    world.claim("5", &cpu("b", 1000));
+    waits(&world, "b");
+    world.actual.under_way.clear();
+    world.settle();
+    assert_eq!(running(&world), ["b"]);
+}
+
+#[test]
+fn a_pod_that_is_through_takes_nothing_although_its_executor_was_lost() {
+    let mut world = world(1200);
+    world.claim("1", &cpu("a", 1000));
+    world.settle();
+    let phase = RecordPhase::Finished { outcome: Outcome::Failed, containers: BTreeMap::new() };
+    world.record().phase = phase;
+    world.one().executor = ExecutorState::Lost { lived: Millis(1) };
+    world.claim("2", &cpu("b", 1000));
+    waits(&world, "b");
+    // What may be left of its processes is cleared away first.
+    world.settle();
+    assert_eq!(running(&world), ["a", "b"]);
+    assert!(world.plan().waits.is_empty());
+}
+
+#[test]
 fn a_request_that_is_left_out_is_the_limit_and_else_nothing() {
     let mut spec = pod("p", "p");
     assert_eq!(Requests::of(&spec), Requests::default());
@@ -200,10 +229,8 @@ fn a_pod_that_is_through_takes_nothing_and_needs_room_to_run_again() {
     let mut world = world(1200);
     world.claim("1", &cpu("a", 1000));
     world.settle();
-    world.record().phase = RecordPhase::Finished {
-        outcome: crate::state::record::Outcome::Succeeded,
-        containers: BTreeMap::new(),
-    };
+    world.record().phase =
+        RecordPhase::Finished { outcome: Outcome::Succeeded, containers: BTreeMap::new() };
     world.claim("2", &cpu("b", 1000));
     world.settle();
     assert_eq!(running(&world), ["a", "b"]);
@@ -213,10 +240,8 @@ fn a_pod_that_is_through_takes_nothing_and_needs_room_to_run_again() {
     assert_eq!(world.plan().requested.cpu_milli, 1000);
     world.desired.claims.insert(key("a"), claim);
     let record = world.actual.pods.values_mut().find(|pod| pod.name() == Some(&key("a")));
-    record.unwrap().record.as_mut().unwrap().phase = RecordPhase::Finished {
-        outcome: crate::state::record::Outcome::Succeeded,
-        containers: BTreeMap::new(),
-    };
+    record.unwrap().record.as_mut().unwrap().phase =
+        RecordPhase::Finished { outcome: Outcome::Succeeded, containers: BTreeMap::new() };
     let mut other = cpu("a", 1000);
     other.containers[0].command.push("again".to_owned());
     world.claim("1", &other);
@@ -230,10 +255,8 @@ fn edited_when_through() -> (World, PodSpec) {
     let mut world = world(1200);
     world.claim("1", &cpu("a", 1000));
     world.settle();
-    world.record().phase = RecordPhase::Finished {
-        outcome: crate::state::record::Outcome::Succeeded,
-        containers: BTreeMap::new(),
-    };
+    world.record().phase =
+        RecordPhase::Finished { outcome: Outcome::Succeeded, containers: BTreeMap::new() };
     world.settle();
     let mut other = cpu("a", 100);
     other.hostname = "other".to_owned();

@@ -132,15 +132,13 @@ impl World {
                     if self.disk_fails() {
                         return Outcome::Failed("disk");
                     }
+                    self.check_room(spec, Some(record.id));
                     if !self.has(Bug::AcceptKeepsOldSpecification) {
                         self.write_spec(record, spec);
                     }
                     Outcome::Next
                 }
-                _ => {
-                    self.check_room(spec, Some(record.id));
-                    self.commit(record, &[], &basis)
-                }
+                _ => self.commit(record, &[], &basis),
             },
             Action::Record(record) => self.commit(record, &[], &basis),
             Action::NoteLoss(record) => {
@@ -173,15 +171,18 @@ impl World {
                 Outcome::Done
             }
             Action::Destroy(id) => self.destroy(worker.stage, *id),
-            Action::Forget { id, revisions_of } => self.forget(*id, revisions_of.as_ref()),
+            Action::Forget { id, revisions_of } => self.forget(*id, revisions_of.as_ref(), &basis),
         }
     }
 
-    fn forget(&mut self, id: PodId, revisions_of: Option<&PodName>) -> Outcome {
+    fn forget(&mut self, id: PodId, revisions_of: Option<&PodName>, basis: &Basis) -> Outcome {
         if self.store_fails() {
             return Outcome::Failed("store");
         }
         self.check_forgotten(id);
+        if revisions_of.is_some() {
+            self.check_end(id, basis);
+        }
         let synced = !self.has(Bug::StoreNotFlushed) || self.rng.chance(50);
         self.store.commit(synced, |content| {
             content.records.remove(&id);
