@@ -44,7 +44,8 @@ pub(crate) struct Run {
     pub(crate) executor: u64,
     pub(crate) hash: Hash,
     pub(crate) stage: Stage,
-    launched: u64,
+    /// When its set-up is given up.
+    patience: u64,
     pub(crate) program: Program,
     /// When it is to be killed, once it was told to stop.
     due: Option<u64>,
@@ -168,8 +169,10 @@ impl World {
         for run in self.runs.values_mut().filter(|run| run.executor == pid) {
             let stops = matches!(wanted.goal, Goal::Stop { .. })
                 || wanted.spec.container(&run.container).is_none();
-            if let (Some(before), true) = (run.due, stops) {
-                run.due = Some(before.min(due));
+            // A wish may shorten the time, and a later one does not prolong it again.
+            if stops {
+                run.due = run.due.map(|before| before.min(due));
+                run.patience = run.patience.min(due);
             }
         }
         let known = wanted.clone();
@@ -350,7 +353,7 @@ impl World {
             executor: pid,
             hash,
             stage: Stage::Announced,
-            launched: self.now,
+            patience: self.now + LAUNCH_TIME_MAX.0,
             program: Program::of(wanted),
             due: None,
             killed: false,
@@ -544,7 +547,7 @@ impl World {
             return;
         }
         if !matches!(run.stage, Stage::Executed { .. }) {
-            if self.now < run.launched + LAUNCH_TIME_MAX.0 {
+            if self.now < run.patience {
                 self.check_stop(pid, id);
             }
             return;
