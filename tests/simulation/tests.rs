@@ -6,7 +6,7 @@ use crate::world::{BUGS, Bug, Options, World};
 /// Seeds that `every_seed_holds_and_settles` runs when nothing else is asked for.
 const SEEDS: u64 = 400;
 /// Seeds within which each deliberate bug must show.
-const SEEDS_PER_BUG: u64 = 1500;
+const SEEDS_PER_BUG: u64 = 20_000;
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
