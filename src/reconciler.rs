@@ -26,7 +26,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use admission::Wants;
 use images::Refusal;
 use pod_plan::{Claims, Pod};
 
@@ -198,22 +197,25 @@ pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan
             (Some(wants), None) => actual.images.refusal(share.name, wants.spec),
             (None, _) => None,
         };
-        // Only for what has room.
-        let wanted = share.wants.filter(|_| refusal.is_some_and(Refusal::is_of_images));
-        if let Some(spec) = wanted.map(|wants| wants.spec).or_else(|| pod.bereft(&actual.images)) {
+        let wanted = share.wants.zip(refusal).map(|(wants, lack)| (lack, wants.spec, wants.source));
+        let lost = pod.bereft(&actual.images).and_then(|(spec, source)| {
+            Some((actual.images.refusal(share.name, spec)?, spec, source))
+        });
+        // What has no room asks nobody for its images.
+        let sought = [wanted, lost].into_iter().flatten().find(|(lack, ..)| lack.is_of_images());
+        if let Some((_, spec, _)) = sought {
             plan.seek.insert(share.name.clone(), spec.clone());
         }
+        if let Some((lack, spec, source)) = wanted.or(lost) {
+            let (why, reason) = lack.in_words();
+            let wait = Wait { why, reason, source: source.clone(), spec: spec.clone() };
+            plan.waits.insert(share.name.clone(), wait);
+        }
         let (steps, wake_at) = pod.plan(refusal, actual, &trust, now);
-        match (share.wants, refusal) {
-            (Some(Wants { spec, source, turn: _ }), Some(refusal)) => {
-                let (why, reason) = refusal.in_words();
-                let wait = Wait { why, reason, source: source.clone(), spec: spec.clone() };
-                plan.waits.insert(share.name.clone(), wait);
-            }
-            (Some(wants), None) if !steps.is_empty() => {
-                plan.promised.insert(share.name.clone(), wants.spec.clone());
-            }
-            (Some(_) | None, _) => {}
+        if let (Some(wants), None) = (share.wants, refusal)
+            && !steps.is_empty()
+        {
+            plan.promised.insert(share.name.clone(), wants.spec.clone());
         }
         plan.add(Key::Pod(share.name.clone()), steps);
         plan.wake_at = [plan.wake_at, wake_at].into_iter().flatten().min();

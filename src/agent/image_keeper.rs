@@ -39,8 +39,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(300);
 pub struct InUse {
     /// Pods by the images that they run on, or that their manifests name.
     pub by: BTreeMap<ImageId, BTreeSet<PodName>>,
-    /// Pods that have earlier revisions.
-    pub with_history: BTreeSet<PodName>,
+    /// Pods that have earlier revisions, with the number of the one that is accepted.
+    pub with_history: BTreeMap<PodName, u64>,
 }
 
 impl InUse {
@@ -54,8 +54,8 @@ impl InUse {
             let Some(name) = pod.name() else { continue };
             let specs = pod.spec.iter().chain(&pod.successor);
             specs.for_each(|stored| found.add(name, &stored.spec, store));
-            if pod.record.as_ref().is_some_and(|record| !record.history.is_empty()) {
-                found.with_history.insert(name.clone());
+            if let Some(record) = pod.record.as_ref().filter(|record| !record.history.is_empty()) {
+                found.with_history.insert(name.clone(), record.accepted.number);
             }
         }
         for (name, spec) in &actual.under_way {
@@ -240,7 +240,7 @@ impl ImageKeeper {
         removed
     }
 
-    /// Removes every image that nobody uses; `all` also those that were loaded from files.
+    /// Removes every image that nobody uses, but those that were loaded from files.
     ///
     /// # Errors
     /// When the store fails.
@@ -293,13 +293,15 @@ impl ImageKeeper {
     async fn collect(&self, bytes: u64, min_age: Millis) -> Result<Collected, ImagesRefused> {
         let in_use = self.in_use().await?;
         let mut keep: BTreeSet<ImageId> = in_use.by.into_keys().collect();
-        for pod in in_use.with_history {
+        for (pod, accepted) in in_use.with_history {
             let kept = self.records.revisions(pod).await;
             // Better too much is kept than what a pod may be rolled back to is lost.
             let kept = kept.map_err(|error| {
                 ImagesRefused::Provision(ProvisionError::passing(super::chain(&error)))
             })?;
-            let before = kept.iter().max_by_key(|kept| kept.accepted.number);
+            // A pod that was rolled back has what it is now among them.
+            let earlier = kept.iter().filter(|kept| kept.accepted.number != accepted);
+            let before = earlier.max_by_key(|kept| kept.accepted.number);
             let spec = before.and_then(|kept| kept.spec.as_ref());
             let images = spec.into_iter().flat_map(|spec| spec.images());
             keep.extend(images.filter_map(|image| Some(image.resolved.as_ref()?.id.clone())));

@@ -430,7 +430,11 @@ impl Publisher {
         let spec = pod.spec.as_ref().map(|stored| stored.spec.clone());
         let waits = self.waits.get(&record.name);
         let waits = waits.map(|wait| Waits {
-            who: Waiting::Revision,
+            who: if spec.as_ref() == Some(&wait.spec) {
+                Waiting::Instance
+            } else {
+                Waiting::Revision
+            },
             reason: wait.reason,
             why: format!("{} {}", wait.source, wait.why),
         });

@@ -119,6 +119,8 @@ pub enum Waiting {
     Pod,
     /// Its newest revision; the one before runs on.
     Revision,
+    /// What it is: images of it were lost. What runs of it runs on.
+    Instance,
 }
 
 /// What is known of an executor.

@@ -77,9 +77,7 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
-        let body = serde_json::to_vec(body)
-            .map_err(|error| Failure::wrong(format!("can't ask for {path}: {error}")))?;
-        let response = self.send(Method::POST, path, body.into()).await?;
+        let response = self.send(Method::POST, path, written(path, body)?).await?;
         self.read(self.accepted(response).await?).await
     }
 
@@ -90,9 +88,7 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
-        let body = serde_json::to_vec(body)
-            .map_err(|error| Failure::wrong(format!("can't ask for {path}: {error}")))?;
-        let response = self.exchange(request(&Method::POST, path, body.into())?).await?;
+        let response = self.exchange(request(&Method::POST, path, written(path, body)?)?).await?;
         self.read(self.accepted(response).await?).await
     }
 
@@ -252,6 +248,12 @@ impl Client {
         Failure::unreachable(format!("the agent at {socket} broke off: {error}"))
             .with_help("its log says why, if it was not stopped on purpose")
     }
+}
+
+/// The body of a request.
+fn written(path: &str, body: &impl Serialize) -> Result<Bytes, Failure> {
+    let body = serde_json::to_vec(body);
+    Ok(body.map_err(|error| Failure::wrong(format!("can't ask for {path}: {error}")))?.into())
 }
 
 fn request(method: &Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Failure> {

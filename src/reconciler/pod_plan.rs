@@ -194,11 +194,11 @@ impl<'a> Pod<'a> {
     }
 
     /// What runs, or is to run again, and lacks images: they were lost. Nothing of it is stopped.
-    pub(super) fn bereft(&self, images: &Images) -> Option<&'a Arc<PodSpec>> {
+    pub(super) fn bereft(&self, images: &Images) -> Option<(&'a Arc<PodSpec>, &'a ManifestFile)> {
         let [instance] = self.kept.as_slice() else { return None };
         let is_active = instance.record.phase == RecordPhase::Active;
         let spec = &instance.spec().filter(|_| is_active && self.going.is_empty())?.spec;
-        images.lacks_any(spec).then_some(spec)
+        images.lacks_any(spec).then_some((spec, &instance.record.source))
     }
 
     /// Steps for the pod; `refusal` says why it can't become what it wants.

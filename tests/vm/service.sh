@@ -106,6 +106,7 @@ check "its cgroup is gone with it" [ ! -e "$bomb" ]
 rm "$manifests"/*.json
 is_empty() { [ "$(find "$scope" -mindepth 1 -type d 2>/dev/null)" = "$scope/holder" ]; }
 until_true "empty" is_empty
-left=$(find /var/lib/roost/pods /run/roost/pods /var/log/pods -mindepth 1)
-check "no directory of a pod is left" [ -z "$left" ]
+# A pod's directories go after its cgroup, as the last of it.
+is_removed() { [ -z "$(find /var/lib/roost/pods /run/roost/pods /var/log/pods -mindepth 1 2>&1)" ]; }
+until_true "no directory of a pod is left" is_removed
 finish

@@ -123,7 +123,7 @@ fn problem(view: &PodView) -> Option<&'static str> {
     match &view.waits {
         Some(Waits { reason: WaitReason::Room, .. }) => return Some(UNSCHEDULABLE),
         // Its containers say it.
-        Some(Waits { who: Waiting::Pod, .. }) => return None,
+        Some(Waits { who: Waiting::Pod | Waiting::Instance, .. }) => return None,
         Some(Waits { who: Waiting::Revision, .. }) | None => {}
     }
     let source = view.record.source.to_string();
@@ -236,13 +236,17 @@ fn conditions(
 /// Says so if the pod is not what its manifest asks for, although that is without fault.
 fn behind(view: &PodView) -> Option<Condition> {
     let (reason, message) = match (&view.waits, view.record.held) {
-        (Some(Waits { who: Waiting::Revision, reason, why }), _) => {
+        (Some(Waits { who: who @ (Waiting::Revision | Waiting::Instance), reason, why }), _) => {
+            let meanwhile = match who {
+                Waiting::Instance => "what runs of it goes on",
+                Waiting::Pod | Waiting::Revision => "the revision before it goes on",
+            };
             let reason = match reason {
                 WaitReason::Room => UNSCHEDULABLE.to_owned(),
                 WaitReason::Images { .. } => "Pulling".to_owned(),
                 WaitReason::Trouble(trouble) => trouble.to_string(),
             };
-            (reason, format!("{why}; the revision before it goes on"))
+            (reason, format!("{why}; {meanwhile}"))
         }
         (_, Some(held)) => (
             "RolledBack".to_owned(),

@@ -75,12 +75,14 @@ fn container(view: &PodView, name: &ContainerName, context: &Context) -> Shown {
         },
         (RecordPhase::Active, None) => {
             let state = match &view.waits {
-                Some(Waits { who: Waiting::Pod, reason, why }) => match reason {
-                    // Nothing is made as long as there is no room for it.
-                    WaitReason::Room => waiting("Pending", Some(why)),
-                    WaitReason::Images { .. } => waiting("ContainerCreating", Some(why)),
-                    WaitReason::Trouble(trouble) => waiting(&trouble.to_string(), Some(why)),
-                },
+                Some(Waits { who: Waiting::Pod | Waiting::Instance, reason, why }) => {
+                    match reason {
+                        // Nothing is made as long as there is no room for it.
+                        WaitReason::Room => waiting("Pending", Some(why)),
+                        WaitReason::Images { .. } => waiting("ContainerCreating", Some(why)),
+                        WaitReason::Trouble(trouble) => waiting(&trouble.to_string(), Some(why)),
+                    }
+                }
                 Some(Waits { who: Waiting::Revision, .. }) | None => {
                     waiting("ContainerCreating", None)
                 }

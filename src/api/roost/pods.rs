@@ -89,7 +89,7 @@ fn items(kept: &[KeptRevision], view: &PodView) -> Vec<Value> {
     match view.waits {
         // There is none yet.
         Some(Waits { who: Waiting::Pod, .. }) => {}
-        Some(Waits { who: Waiting::Revision, .. }) | None => {
+        Some(Waits { who: Waiting::Revision | Waiting::Instance, .. }) | None => {
             items.push(item(&record.accepted, &record.source, true, view.spec.as_deref()));
         }
     }

@@ -133,8 +133,11 @@ fn a_pod_whose_image_was_lost_runs_on_and_is_not_started_before_it_is_back() {
     world.actual.images.here.clear();
     world.nothing();
     assert_eq!(sought(&world), Some(with_image("web", Some(1))));
+    assert_eq!(wait(&world).1, WaitReason::Images { is_pulling: false });
     world.one().executor = ExecutorState::Absent;
     world.nothing();
+    fail(&mut world);
+    assert_eq!(wait(&world).0, "no such host");
     world.actual.images.here.insert(id(1));
     assert!(matches!(world.only().0, Action::Start(_)));
 }
