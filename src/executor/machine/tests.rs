@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::container::delay;
 use super::*;
-use crate::manifest::pod::{EnvVar, HostNamespaces};
+use crate::executor::protocol::ContainerStatus;
+use crate::manifest::pod::{ContainerSpec, EnvVar, HostNamespaces, RestartPolicy};
 
 /// A machine, a clock, and what the last step answered with.
 struct Bench {
