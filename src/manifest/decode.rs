@@ -5,10 +5,12 @@
 mod annotations;
 mod container;
 mod fields;
+mod handler;
 mod image;
 mod metadata;
 mod pod;
 mod port;
+mod probe;
 mod program;
 mod schema;
 pub(crate) mod suggest;

@@ -17,10 +17,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use handler::{Check, Handler, Host, HttpGet, InvalidHost, Probe, Scheme};
+
 use crate::clock::Millis;
 use crate::ids::{ContainerName, PodName, VolumeName};
 use crate::provisioner::reference::{ImageSource, PullPolicy};
 use crate::provisioner::store::{ImageId, LayerId};
+
+mod handler;
 
 /// A pod as it shall run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -332,6 +336,19 @@ pub struct ContainerSpec {
     /// `ports`, in the order of the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<ContainerPort>,
+    /// `livenessProbe`: when it fails, the container is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<Probe>,
+    /// `readinessProbe`: while it fails, the container is not ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<Probe>,
+    /// `startupProbe`: until it succeeds, nothing else is asked; when it fails, the container is
+    /// stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup: Option<Probe>,
+    /// Annotation `roost/check.<container>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Check>,
 }
 
 impl ContainerSpec {

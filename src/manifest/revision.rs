@@ -109,6 +109,9 @@ impl Revision {
         } else {
             Hash::of(&(first, (order, resources), (node_selector, ports)))
         };
+        let probes = probes(spec);
+        let in_place =
+            if probes.is_empty() { in_place } else { Hash::of(&(in_place, "probes", probes)) };
         let digest = Hash::of(&(shared, &containers, in_place));
         Self { shared, containers, in_place, digest }
     }
@@ -123,6 +126,18 @@ impl Revision {
 fn containers_with_ports(spec: &PodSpec) -> BTreeMap<&ContainerName, &Vec<ContainerPort>> {
     let with_ports = spec.containers.iter().filter(|container| !container.ports.is_empty());
     with_ports.map(|container| (&container.name, &container.ports)).collect()
+}
+
+/// Probes and checks of the containers that have some.
+fn probes(spec: &PodSpec) -> BTreeMap<&ContainerName, [Option<Hash>; 4]> {
+    let hashes = |container: &ContainerSpec| {
+        let probes = [&container.liveness, &container.readiness, &container.startup];
+        let [liveness, readiness, startup] =
+            probes.map(|probe| probe.as_ref().map(|probe| Hash::of(probe)));
+        [liveness, readiness, startup, container.check.as_ref().map(|check| Hash::of(check))]
+    };
+    let all = spec.containers.iter().map(|container| (&container.name, hashes(container)));
+    all.filter(|(_, hashes)| hashes.iter().any(Option::is_some)).collect()
 }
 
 /// A volume without what is found out later.
@@ -150,6 +165,10 @@ fn container_hash(container: &ContainerSpec) -> Hash {
         // What a program listens on is its own affair; that the host's ports are free is the
         // agent's.
         ports: _changes_in_place_too,
+        liveness: _,
+        readiness: _,
+        startup: _,
+        check: _,
     } = container;
     let rest = (env, working_dir, user, group, read_only_root, mounts);
     let Some(Image { source, pull: _changes_in_place, resolved: _not_written }) = image else {
@@ -184,6 +203,10 @@ mod tests {
             read_only_root: false,
             mounts: vec![],
             ports: vec![],
+            liveness: None,
+            readiness: None,
+            startup: None,
+            check: None,
         };
         let spec = PodSpec {
             name: "default/p".parse().unwrap(),

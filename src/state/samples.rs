@@ -176,6 +176,10 @@ pub(crate) fn spec() -> PodSpec {
             group: Some(1000),
             read_only_root: true,
             ports: vec![],
+            liveness: None,
+            readiness: None,
+            startup: None,
+            check: None,
             mounts: vec![VolumeMount {
                 volume: "data".parse().unwrap(),
                 path: "/srv/data".parse().unwrap(),

@@ -3,10 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::clock::Millis;
 use crate::manifest::expansion::escape;
 use crate::manifest::pod::{
-    ContainerPort, ContainerSpec, HostPathType, PodSpec, Resources, RestartPolicy, Volume,
-    VolumeSource,
+    ContainerPort, ContainerSpec, Handler, HostPathType, HttpGet, PodSpec, Probe, Resources,
+    RestartPolicy, Volume, VolumeSource,
 };
 
 /// `spec` of core/v1.
@@ -101,6 +102,11 @@ fn container(container: &ContainerSpec) -> Value {
         read_only_root,
         mounts,
         ports,
+        liveness,
+        readiness,
+        startup,
+        // It stands in an annotation.
+        check: _,
     } = container;
     let mut out = Map::new();
     out.insert("name".into(), name.as_str().into());
@@ -148,6 +154,11 @@ fn container(container: &ContainerSpec) -> Value {
     if !ports.is_empty() {
         out.insert("ports".into(), ports.iter().map(port).collect());
     }
+    let probes =
+        [("livenessProbe", liveness), ("readinessProbe", readiness), ("startupProbe", startup)];
+    for (name, found) in probes {
+        out.extend(found.as_ref().map(|found| (name.to_owned(), probe(found))));
+    }
     Value::Object(out)
 }
 
@@ -160,6 +171,71 @@ fn port(port: &ContainerPort) -> Value {
     out.extend(host_ip.map(|ip| ("hostIP".to_owned(), ip.to_string().into())));
     out.insert("protocol".into(), protocol.to_string().into());
     Value::Object(out)
+}
+
+fn probe(probe: &Probe) -> Value {
+    let Probe {
+        handler,
+        initial_delay,
+        period,
+        timeout,
+        success_threshold,
+        failure_threshold,
+        termination_grace,
+    } = probe;
+    let mut out = Map::new();
+    let (kind, value) = handler_of(handler);
+    out.insert(kind.into(), value);
+    let whole_seconds = |span: Millis| span.0 / 1000;
+    if *initial_delay > Millis(0) {
+        out.insert("initialDelaySeconds".into(), whole_seconds(*initial_delay).into());
+    }
+    out.insert("periodSeconds".into(), whole_seconds(*period).into());
+    out.insert("timeoutSeconds".into(), whole_seconds(*timeout).into());
+    out.insert("successThreshold".into(), (*success_threshold).into());
+    out.insert("failureThreshold".into(), (*failure_threshold).into());
+    if let Some(grace) = termination_grace {
+        out.insert("terminationGracePeriodSeconds".into(), whole_seconds(*grace).into());
+    }
+    Value::Object(out)
+}
+
+/// The kind of a handler, and what stands in it.
+pub(super) fn handler_of(handler: &Handler) -> (&'static str, Value) {
+    let mut out = Map::new();
+    let kind = match handler {
+        Handler::Exec { command } => {
+            out.insert("command".into(), command.iter().map(|word| escape(word)).collect());
+            "exec"
+        }
+        Handler::Http(HttpGet { host, port, path, scheme, headers }) => {
+            out.extend(host.map(|host| ("host".to_owned(), host.to_string().into())));
+            out.insert("path".into(), path.as_str().into());
+            out.insert("port".into(), (*port).into());
+            out.insert("scheme".into(), scheme.to_string().to_uppercase().into());
+            if !headers.is_empty() {
+                let pairs = headers.iter();
+                let pairs = pairs.map(|(name, value)| json!({ "name": name, "value": value }));
+                out.insert("httpHeaders".into(), pairs.collect());
+            }
+            "httpGet"
+        }
+        Handler::Tcp { host, port } => {
+            out.extend(host.map(|host| ("host".to_owned(), host.to_string().into())));
+            out.insert("port".into(), (*port).into());
+            "tcpSocket"
+        }
+        Handler::Grpc { port, service } => {
+            out.insert("port".into(), (*port).into());
+            out.insert("service".into(), service.as_str().into());
+            "grpc"
+        }
+        Handler::Sleep(span) => {
+            out.insert("seconds".into(), (span.0 / 1000).into());
+            "sleep"
+        }
+    };
+    (kind, Value::Object(out))
 }
 
 fn resources_of(resources: Resources) -> Map<String, Value> {

@@ -40,6 +40,10 @@ fn pod(container: &ContainerName) -> PodSpec {
             read_only_root: true,
             mounts: Vec::new(),
             ports: Vec::new(),
+            liveness: None,
+            readiness: None,
+            startup: None,
+            check: None,
         }],
     }
 }

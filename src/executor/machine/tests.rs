@@ -33,6 +33,10 @@ fn container(name: &str) -> ContainerSpec {
         read_only_root: false,
         mounts: vec![],
         ports: Vec::new(),
+        liveness: None,
+        readiness: None,
+        startup: None,
+        check: None,
     }
 }
 

@@ -15,7 +15,9 @@ const BACKOFF_INITIAL: &str = "roost/backoff-initial";
 const BACKOFF_MAX: &str = "roost/backoff-max";
 const BACKOFF_RESET: &str = "roost/backoff-reset";
 const PIDS_LIMIT: &str = "roost/pids-limit";
-const KNOWN: [&str; 4] = [BACKOFF_INITIAL, BACKOFF_MAX, BACKOFF_RESET, PIDS_LIMIT];
+/// What is followed by the name of a container. `decode::probe` reads it.
+pub(super) const CHECK: &str = "roost/check.";
+const KNOWN: [&str; 5] = [BACKOFF_INITIAL, BACKOFF_MAX, BACKOFF_RESET, PIDS_LIMIT, CHECK];
 
 /// Shortest and longest delay before a container is started again: no busy loop, no forgetting.
 const BACKOFF_RANGE: RangeInclusive<Duration> =
@@ -68,6 +70,7 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Settings {
                     faults.push(value.error(&message));
                 }
             },
+            check if check.starts_with(CHECK) => {}
             unknown => {
                 let severity = faults.of_unknown();
                 let fault = Diagnostic { severity, ..value.error("unknown annotation of Roost") };
@@ -95,7 +98,8 @@ fn set(field: &mut Millis, value: Option<Millis>) {
     }
 }
 
-fn duration(
+/// A span of time as a person writes it.
+pub(super) fn duration(
     at: &At<'_>,
     text: &str,
     range: RangeInclusive<Duration>,

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields::At;
+use super::handler::Scope;
 use super::pod::{VOLUMES_MAX, id};
+use super::probe::{self, Use};
 use super::program::{self, Program};
 use super::suggest::closest;
 use super::{image, port, schema};
@@ -45,6 +47,13 @@ pub(super) fn decode(
         fields.get("volumeMounts").map(|at| mounts(at, volumes, faults)).unwrap_or_default();
     let ports = fields.get("ports");
     let ports = ports.map(|at| port::decode(at, inherited.host_network, faults));
+    let ports = ports.unwrap_or_default();
+    let scope = Scope { ports: &ports, env: &env };
+    let mut probe =
+        |name, usage| fields.get(name).and_then(|at| probe::decode(at, usage, scope, faults));
+    let liveness = probe("livenessProbe", Use::Ends);
+    let readiness = probe("readinessProbe", Use::Readiness);
+    let startup = probe("startupProbe", Use::Ends);
     let image = image::decode(&fields, faults);
     // Without an image nothing else says who runs it.
     let default = image.is_none().then_some(0);
@@ -60,7 +69,12 @@ pub(super) fn decode(
         group: own.ids.group.or(inherited.group).or(default),
         read_only_root: own.read_only_root,
         mounts,
-        ports: ports.unwrap_or_default(),
+        ports,
+        liveness,
+        readiness,
+        startup,
+        // It stands in an annotation of the pod.
+        check: None,
     })
 }
 

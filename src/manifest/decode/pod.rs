@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::container::{self, Inherited};
 use super::fields::{At, Fields};
 use super::port::HostPorts;
-use super::{annotations, metadata, schema, volume};
+use super::{annotations, metadata, probe, schema, volume};
 use crate::clock::Millis;
 use crate::ids::{LABEL_LEN_MAX, Namespace, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
@@ -40,7 +40,13 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         .get("metadata")
         .and_then(|at| at.member("annotations").map(|at| annotations::decode(at, faults)))
         .unwrap_or_default();
-    let spec = fields.required("spec", faults).and_then(|at| spec(at, faults));
+    let mut spec = fields.required("spec", faults).and_then(|at| spec(at, faults));
+    if let Some(at) = fields.get("metadata")
+        && let Some(at) = at.member("annotations")
+        && let Some(spec) = &mut spec
+    {
+        probe::checks(at, &mut spec.containers, faults);
+    }
 
     let (metadata, spec) = (metadata?, spec?);
     let name = metadata.name?;

@@ -14,6 +14,7 @@ mod volume;
 
 pub(super) use container::{CONTAINER, ENV_VAR, PORT, RESOURCE_NAMES, RESOURCES, VOLUME_MOUNT};
 pub(super) use pod::{METADATA, OS, POD, POD_SPEC};
+pub(super) use probe::{CHECK, EXEC, GRPC, HEADER, HTTP_GET, PROBE, SLEEP, TCP_SOCKET};
 pub(super) use security::{CONTAINER_SECURITY, POD_SECURITY};
 pub(super) use volume::{EMPTY_DIR, HOST_PATH, IMAGE, VOLUME};
 
@@ -203,8 +204,8 @@ pub(super) static OBJECTS: &[&Object] = &[
     &RESOURCE_NAMES,
     &VOLUME_MOUNT,
     &PORT,
-    &probe::PROBE,
-    &probe::HTTP_GET,
+    &PROBE,
+    &HTTP_GET,
     &probe::LIFECYCLE,
     &VOLUME,
     &EMPTY_DIR,

@@ -22,6 +22,10 @@ fn container(name: &str) -> ContainerSpec {
         read_only_root: false,
         mounts: Vec::new(),
         ports: Vec::new(),
+        liveness: None,
+        readiness: None,
+        startup: None,
+        check: None,
     }
 }
 

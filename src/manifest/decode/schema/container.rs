@@ -5,9 +5,7 @@ use super::security::CONTAINER_SECURITY;
 use super::*;
 
 /// The number of a port.
-const PORT_NUMBER: Shape = Shape::Integer(1, u16::MAX as i64);
-
-const READY_AT_ONCE: &str = "leave it out: a container counts as ready while it runs";
+pub(super) const PORT_NUMBER: Shape = Shape::Integer(1, u16::MAX as i64);
 
 pub(in super::super) static CONTAINER: Object = object(
     "spec.containers[]",
@@ -25,12 +23,8 @@ pub(in super::super) static CONTAINER: Object = object(
         works("ports", Shape::List(&Shape::Object(&PORT))),
         later("envFrom", Shape::List(&Shape::Object(&ENV_FROM))),
         later("lifecycle", Shape::Object(&LIFECYCLE)),
-        later_but(
-            "livenessProbe",
-            Shape::Object(&PROBE),
-            "leave it out: a program that ends is restarted by `spec.restartPolicy`",
-        ),
-        later_but("readinessProbe", Shape::Object(&PROBE), READY_AT_ONCE),
+        works("livenessProbe", Shape::Object(&PROBE)),
+        works("readinessProbe", Shape::Object(&PROBE)),
         later("resizePolicy", Shape::List(&Shape::Object(&RESIZE_POLICY))),
         later_but(
             "restartPolicy",
@@ -38,7 +32,7 @@ pub(in super::super) static CONTAINER: Object = object(
             "`spec.restartPolicy` counts for all containers",
         ),
         later("restartPolicyRules", Shape::List(&Shape::Object(&RESTART_RULE))),
-        later_but("startupProbe", Shape::Object(&PROBE), READY_AT_ONCE),
+        works("startupProbe", Shape::Object(&PROBE)),
         only("stdin", BOOLEAN, &["false"], ""),
         only("stdinOnce", BOOLEAN, &["false"], ""),
         only("terminationMessagePath", TEXT, &["/dev/termination-log"], ""),

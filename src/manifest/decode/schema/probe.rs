@@ -1,42 +1,62 @@
 //! Probes and hooks.
 
+use super::super::pod::TERMINATION_GRACE_MAX_SECONDS;
+use super::container::PORT_NUMBER;
 use super::*;
 
-pub(super) static PROBE: Object = object(
+/// Seconds and numbers of times.
+const COUNT: Shape = Shape::Integer(0, i32::MAX as i64);
+
+pub(in super::super) static PROBE: Object = object(
     "spec.containers[].livenessProbe, .readinessProbe, .startupProbe",
     &[
-        part("exec", Shape::Object(&EXEC)),
-        part("httpGet", Shape::Object(&HTTP_GET)),
-        part("tcpSocket", Shape::Object(&TCP_SOCKET)),
-        part("grpc", Shape::Object(&GRPC)),
-        part("initialDelaySeconds", INT32),
-        part("periodSeconds", INT32),
-        part("timeoutSeconds", INT32),
-        part("successThreshold", INT32),
-        part("failureThreshold", INT32),
-        part("terminationGracePeriodSeconds", INT64),
+        works("exec", Shape::Object(&EXEC)),
+        works("httpGet", Shape::Object(&HTTP_GET)),
+        works("tcpSocket", Shape::Object(&TCP_SOCKET)),
+        works("grpc", Shape::Object(&GRPC)),
+        works("initialDelaySeconds", COUNT),
+        works("periodSeconds", COUNT),
+        works("timeoutSeconds", COUNT),
+        works("successThreshold", COUNT),
+        works("failureThreshold", COUNT),
+        works("terminationGracePeriodSeconds", Shape::Integer(1, TERMINATION_GRACE_MAX_SECONDS)),
     ],
 );
 
-static EXEC: Object = object("….exec", &[part("command", TEXTS)]);
+pub(in super::super) static EXEC: Object = object("….exec", &[works("command", TEXTS)]);
 
-pub(super) static HTTP_GET: Object = object(
+pub(in super::super) static HTTP_GET: Object = object(
     "….httpGet",
     &[
-        part("path", TEXT),
-        part("port", Shape::Port),
-        part("host", TEXT),
-        part("scheme", Shape::Words(&["HTTP", "HTTPS"])),
-        part("httpHeaders", Shape::List(&Shape::Object(&HEADER))),
+        works("path", TEXT),
+        works("port", Shape::Port),
+        works("host", TEXT),
+        works("scheme", Shape::Words(&["HTTP", "HTTPS"])),
+        works("httpHeaders", Shape::List(&Shape::Object(&HEADER))),
     ],
 );
 
-static HEADER: Object =
-    object("….httpGet.httpHeaders[]", &[part("name", TEXT), part("value", TEXT)]);
+pub(in super::super) static HEADER: Object =
+    object("….httpGet.httpHeaders[]", &[works("name", TEXT), works("value", TEXT)]);
 
-static TCP_SOCKET: Object = object("….tcpSocket", &[part("port", Shape::Port), part("host", TEXT)]);
+pub(in super::super) static TCP_SOCKET: Object =
+    object("….tcpSocket", &[works("port", Shape::Port), works("host", TEXT)]);
 
-static GRPC: Object = object("….grpc", &[part("port", INT32), part("service", TEXT)]);
+pub(in super::super) static GRPC: Object =
+    object("….grpc", &[works("port", PORT_NUMBER), works("service", TEXT)]);
+
+/// What stands in an annotation `roost/check.…`.
+pub(in super::super) static CHECK: Object = object(
+    "metadata.annotations[roost/check.…]",
+    &[
+        works("exec", Shape::Object(&EXEC)),
+        works("httpGet", Shape::Object(&HTTP_GET)),
+        works("tcpSocket", Shape::Object(&TCP_SOCKET)),
+        works("delay", TEXT),
+        works("interval", TEXT),
+        works("timeout", TEXT),
+    ],
+);
 
 pub(super) static LIFECYCLE: Object = object(
     "spec.containers[].lifecycle",
@@ -50,12 +70,14 @@ pub(super) static LIFECYCLE: Object = object(
 static HOOK: Object = object(
     "spec.containers[].lifecycle.postStart, .preStop",
     &[
-        part("exec", Shape::Object(&EXEC)),
-        part("httpGet", Shape::Object(&HTTP_GET)),
-        part("sleep", Shape::Object(&SLEEP)),
-        part("tcpSocket", Shape::Object(&TCP_SOCKET)),
+        works("exec", Shape::Object(&EXEC)),
+        works("httpGet", Shape::Object(&HTTP_GET)),
+        works("sleep", Shape::Object(&SLEEP)),
+        works("tcpSocket", Shape::Object(&TCP_SOCKET)),
     ],
 );
 
-static SLEEP: Object =
-    object("spec.containers[].lifecycle.preStop.sleep", &[part("seconds", INT64)]);
+pub(in super::super) static SLEEP: Object = object(
+    "spec.containers[].lifecycle.preStop.sleep",
+    &[works("seconds", Shape::Integer(0, TERMINATION_GRACE_MAX_SECONDS))],
+);
