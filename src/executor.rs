@@ -8,6 +8,7 @@ pub mod client;
 pub mod machine;
 pub mod program;
 pub mod protocol;
+pub mod question;
 pub mod wire;
 
 mod checkpoints;

@@ -262,6 +262,10 @@ fn program(argv: &[&str]) -> ContainerSpec {
         read_only_root: false,
         mounts: Vec::new(),
         ports: Vec::new(),
+        liveness: None,
+        readiness: None,
+        startup: None,
+        check: None,
     }
 }
 

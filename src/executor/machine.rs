@@ -27,9 +27,10 @@ use serde::{Deserialize, Serialize};
 
 use self::container::{Container, Live, Next, State, Want};
 use super::protocol::{ContainerReport, Goal, PodReport, WantedPod};
+use super::question::{Answer, Purpose};
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::ids::{Attempt, ContainerName};
-use crate::manifest::pod::{BackoffPolicy, PodSpec, Resources};
+use crate::manifest::pod::{BackoffPolicy, Handler, PodSpec, Resources};
 use crate::manifest::revision::{Hash, Revision};
 use crate::state::record::{Exit, LastRun, Outcome};
 
@@ -87,6 +88,20 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// What came of a question ([`Effect::Ask`]).
+    Answered {
+        /// Which container.
+        container: ContainerName,
+        /// Which run.
+        attempt: Attempt,
+        /// Which question.
+        purpose: Purpose,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Questions that were open have no answer to come: another program has taken over. They are
+    /// asked again.
+    AnswersLost,
     /// Time has passed.
     Tick,
 }
@@ -134,6 +149,29 @@ pub enum Effect {
         attempt: Attempt,
         /// The limits.
         resources: Resources,
+    },
+    /// Ask something of a run whose program was executed. There is one answer, at the latest when
+    /// its time is over, unless the run ends before or it is not asked any more.
+    Ask {
+        /// Which container.
+        container: ContainerName,
+        /// Which run.
+        attempt: Attempt,
+        /// Why.
+        purpose: Purpose,
+        /// What.
+        handler: Handler,
+        /// No answer by then is a failure.
+        timeout: Millis,
+    },
+    /// Do not ask that any more: there is no answer then, and nothing is left of it.
+    Unask {
+        /// Which container.
+        container: ContainerName,
+        /// Which run.
+        attempt: Attempt,
+        /// What is not to be asked.
+        purpose: Purpose,
     },
     /// Apply the pod's own limits.
     UpdatePod {
@@ -221,7 +259,7 @@ impl PodMachine {
                     container.update_fault = Some(why);
                 }
             }
-            Event::Tick => {}
+            Event::Answered { .. } | Event::AnswersLost | Event::Tick => {}
         }
     }
 

@@ -31,6 +31,7 @@ use super::machine::{Effect, Event, PodMachine};
 use super::pod::Pod;
 use super::poller::{EventFlags, Poller, Timer, Watched};
 use super::protocol::{Goal, PROTOCOL, PodReport, ToAgent, ToExecutor, WantedPod};
+use super::question::Answer;
 use super::recovery::{self, RecoveryError};
 use super::run::{READ_LEN, Run, Setup};
 use super::token::Token;
@@ -393,6 +394,11 @@ impl Shell {
             Effect::Update { container, attempt, resources } => {
                 self.update(container, attempt, &resources);
             }
+            Effect::Ask { container, attempt, purpose, handler: _, timeout: _ } => {
+                let answer = Answer::NotAsked { why: "not possible yet".to_owned() };
+                self.events.push_back(Event::Answered { container, attempt, purpose, answer });
+            }
+            Effect::Unask { .. } => {}
             Effect::UpdatePod { pids_limit: _ } => self.update_pod(),
         }
     }

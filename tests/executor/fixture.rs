@@ -56,6 +56,10 @@ pub(crate) fn container(name: &str, argv: &[&str]) -> ContainerSpec {
         read_only_root: true,
         mounts: Vec::new(),
         ports: Vec::new(),
+        liveness: None,
+        readiness: None,
+        startup: None,
+        check: None,
     }
 }
 

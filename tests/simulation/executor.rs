@@ -313,7 +313,7 @@ impl World {
                         resources.memory_limit_bytes;
                 }
             }
-            Effect::UpdatePod { .. } => {}
+            Effect::Ask { .. } | Effect::Unask { .. } | Effect::UpdatePod { .. } => {}
         }
     }
 

@@ -89,6 +89,10 @@ pub(crate) fn container(name: &str, program: Program) -> ContainerSpec {
         read_only_root: true,
         mounts: vec![],
         ports: Vec::new(),
+        liveness: None,
+        readiness: None,
+        startup: None,
+        check: None,
     }
 }
 

@@ -76,6 +76,8 @@ fn launches(effects: &[Effect]) -> Vec<(String, u32, u32)> {
             | Effect::Kill { .. }
             | Effect::Record { .. }
             | Effect::Update { .. }
+            | Effect::Ask { .. }
+            | Effect::Unask { .. }
             | Effect::UpdatePod { .. } => None,
         })
         .collect()
@@ -662,7 +664,7 @@ proptest! {
                         prop_assert_eq!(live.get(&container), None);
                         prop_assert_eq!(newest.get(&container), Some(&run.attempt));
                     }
-                    Effect::UpdatePod { .. } => {}
+                    Effect::Ask { .. } | Effect::Unask { .. } | Effect::UpdatePod { .. } => {}
                 }
             }
             prop_assert!(machine.wake_at().is_none_or(|at| at > BootTime(now)));

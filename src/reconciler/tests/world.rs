@@ -29,6 +29,10 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         read_only_root: false,
         mounts: vec![],
         ports: Vec::new(),
+        liveness: None,
+        readiness: None,
+        startup: None,
+        check: None,
     };
     PodSpec {
         name: name.parse().unwrap(),
