@@ -7,6 +7,7 @@
 //!     ├── executor/               outside the pod's limits
 //!     └── pod/                    limits of all containers together
 //!         └── <container>-<attempt>/   limits of one run; whatever the container makes is below
+//!             └── session-<n>/    a program that was executed in it later; on cgroup2 only
 //! ```
 //!
 //! Who is a member, whether anybody is, and killing all of them is always asked of a cgroup2
@@ -34,7 +35,7 @@ use serde::{Deserialize, Serialize};
 pub use base::Holder;
 pub use files::Events;
 pub use limits::{ContainerLimits, Controller, PodLimits};
-pub use tree::{ContainerCgroup, PodCgroup, Usage};
+pub use tree::{ContainerCgroup, PodCgroup, SessionCgroup, Usage};
 
 use crate::ids::PodId;
 use limits::Version;

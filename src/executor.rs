@@ -11,6 +11,7 @@ pub mod protocol;
 pub mod question;
 pub mod wire;
 
+mod asking;
 mod checkpoints;
 mod connection;
 mod handover;

@@ -14,6 +14,10 @@ use crate::ids::{Attempt, ContainerName, PodId};
 const EXECUTOR: &str = "executor";
 /// The cgroup of all containers.
 const CONTAINERS: &str = "pod";
+/// What the cgroups of programs in a container begin with.
+const SESSION: &str = "session-";
+/// Most programs that are executed in one container at once, those included that hooks left.
+const SESSIONS_MAX: usize = 256;
 
 /// The cgroups of one pod instance.
 #[derive(Debug, Clone)]
@@ -218,6 +222,25 @@ impl ContainerCgroup {
         open_entry(&self.unified(), legacy)
     }
 
+    /// Makes a cgroup below for one program that is executed in it later, and what that enters it
+    /// by. It has no limits of its own.
+    ///
+    /// # Errors
+    /// If the container's does not exist, or there are too many.
+    pub fn session(&self) -> Result<(SessionCgroup, Entry), CgroupError> {
+        let directory = |number: usize| self.unified().join(format!("{SESSION}{number}"));
+        for number in 0..SESSIONS_MAX {
+            let directory = directory(number);
+            // One that was killed is never entered again: Linux 6.14 and later kill what is.
+            if files::make_directory(&directory)? {
+                let Entry { into: _, tasks } = self.entry()?;
+                let into = files::open_directory(&directory)?;
+                return Ok((SessionCgroup { directory }, Entry { into, tasks }));
+            }
+        }
+        Err(CgroupError::Populated { path: directory(SESSIONS_MAX) })
+    }
+
     /// Changes or clears its limits while it runs.
     ///
     /// # Errors
@@ -345,6 +368,30 @@ impl ContainerCgroup {
         self.own_hierarchies()
             .find(|(_, hierarchy)| hierarchy.controllers.contains(&controller))
             .map(|(version, hierarchy)| (version, self.directory(hierarchy)))
+    }
+}
+
+/// The cgroup of a program that was executed in a container. It goes with the container's.
+#[derive(Debug)]
+pub struct SessionCgroup {
+    directory: PathBuf,
+}
+
+impl SessionCgroup {
+    /// Kills every process in it. Returns at once.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        kill(&self.directory)
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// [`CgroupError::Populated`] if it has a process.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        files::remove_tree(&self.directory)
     }
 }
 

@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
+pub use exec::{ExecRequest, Executed};
 pub use facts::{Arch, CgroupMode, HostFacts};
 pub use launcher::{Gate, LaunchError, Launched, STATUS_LEN_MAX};
 pub use plan::{HostEffect, ImageUser, Isolator, LaunchPlan, PlanError, RootPlan, plan};
@@ -21,6 +22,7 @@ pub use pod::{ContainerizerError, enter_pod};
 use seccomp::FilterCache;
 
 mod child;
+mod exec;
 mod facts;
 mod isolators;
 mod launcher;

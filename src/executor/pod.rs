@@ -4,16 +4,18 @@
 //! reason, which is so recorded and shown, and is tried again after the back-off. Not here: how
 //! a container is made (`containerizer`).
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::journal::chain;
 use super::poller::{EventFlags, Poller, Watched};
 use super::token::Token;
-use crate::cgroup::ContainerCgroup;
+use crate::cgroup::{ContainerCgroup, Entry};
 use crate::containerizer::native::{
-    self, ContainerizerError, HostFacts, Launched, Native, NativeState,
+    self, ContainerizerError, ExecRequest, Executed, HostFacts, Launched, Native, NativeState,
 };
 use crate::manifest::pod::{ContainerSpec, PodSpec};
 use crate::state::paths::PodPaths;
@@ -93,6 +95,27 @@ impl Pod {
         let limits = (&container.resources).into();
         let entry = cgroup.create(&limits).map_err(|error| chain(&error))?;
         entered.native.launch(&plan, entry).map_err(|error| chain(&error))
+    }
+
+    /// Executes a program in a container that runs, with `output` as its output.
+    ///
+    /// # Errors
+    /// Why there is no process, in words.
+    pub(super) fn exec(
+        &mut self,
+        (spec, container): (&PodSpec, &ContainerSpec),
+        target: BorrowedFd<'_>,
+        command: &[String],
+        entry: Entry,
+        output: BorrowedFd<'_>,
+    ) -> Result<Executed, String> {
+        let missing = || "the pod's namespaces are not there".to_owned();
+        let entered = self.entered.as_mut().ok_or_else(missing)?;
+        let plan = native::plan(spec, container, &entered.facts).map_err(|e| chain(&e))?;
+        let null = File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
+        let streams = [null.as_fd(), output, output];
+        let request = ExecRequest { plan: &plan, target, command, streams, entry };
+        entered.native.exec(request).map_err(|error| chain(&error))
     }
 
     /// The pod's PID 1 has ended, and with it every container. The next launch begins anew.

@@ -328,6 +328,15 @@ impl Run {
         })
     }
 
+    /// Its first process, if its program was executed and it is not over.
+    #[must_use]
+    pub(super) fn process(&self) -> Option<&Process> {
+        match &self.stage {
+            Stage::Running { process } => Some(process),
+            Stage::Setup { .. } | Stage::Over { .. } => None,
+        }
+    }
+
     /// Sends the stop signal to the first process.
     pub(super) fn stop(&self, signal: StopSignal) {
         let (Stage::Setup { process, .. } | Stage::Running { process }) = &self.stage else {

@@ -22,6 +22,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
+use super::asking::{Asking, Question};
 use super::boot::Boot;
 use super::checkpoints::{Checkpoint, Writers, Written};
 use super::connection::Connection;
@@ -31,7 +32,6 @@ use super::machine::{Effect, Event, PodMachine};
 use super::pod::Pod;
 use super::poller::{EventFlags, Poller, Timer, Watched};
 use super::protocol::{Goal, PROTOCOL, PodReport, ToAgent, ToExecutor, WantedPod};
-use super::question::Answer;
 use super::recovery::{self, RecoveryError};
 use super::run::{READ_LEN, Run, Setup};
 use super::token::Token;
@@ -46,6 +46,7 @@ use crate::state::checkpoint::{AttemptFile, ExitFile, Format};
 use crate::state::paths::EXECUTOR_SOCKET;
 use crate::state::record::{Exit, LastRun};
 
+mod questions;
 mod resume;
 
 /// How long an executor waits to be told for the first time what it is for. An agent that dies
@@ -109,6 +110,7 @@ pub(super) struct Shell {
     runs: BTreeMap<u32, Run>,
     next_run: u32,
     writers: Writers,
+    asking: Asking,
     /// Cgroups of runs that are over, to be removed.
     empty: VecDeque<ContainerCgroup>,
     events: VecDeque<Event>,
@@ -161,6 +163,7 @@ impl Shell {
         let shutdown = watch_shutdown(&poller).map_err(system("waiting for signals"))?;
         let pod = Pod::new(boot.paths.clone(), boot.masked.clone(), &poller);
         let writers = Writers::new(boot.paths.clone(), &poller, |id| Token::Writer(id).encode());
+        let asking = Asking::new(&poller);
         let cgroup = boot.cgroups.pod(boot.id);
         let (connection, runs, empty, events, upgrade) = Default::default();
         let (next_run, changed, end_at, ended) = (0, false, None, false);
@@ -178,6 +181,7 @@ impl Shell {
             runs,
             next_run,
             writers,
+            asking,
             empty,
             events,
             changed,
@@ -203,7 +207,7 @@ impl Shell {
             }
             self.upgrade_if_quiet();
             let upgrade = self.upgrade.as_ref().and_then(Upgrade::give_up_at);
-            let wake_at = [self.machine.wake_at(), self.end_at, upgrade];
+            let wake_at = [self.machine.wake_at(), self.asking.wake_at(), self.end_at, upgrade];
             self.timer
                 .set(wake_at.into_iter().flatten().min())
                 .map_err(system("setting the timer"))?;
@@ -221,12 +225,15 @@ impl Shell {
                 self.written(written);
             }
             self.finish_runs();
+            self.ask_again();
+            self.events.extend(std::iter::from_fn(|| self.asking.next_event()));
             let Some(event) = self.events.pop_front() else { break };
             self.changed = true;
             for effect in self.machine.step(event, BootTime::now()) {
                 self.perform(effect);
             }
         }
+        self.asking.remove_empty();
         self.remove_empty();
         self.publish();
         let idle = self.connection.as_ref().is_none_or(Connection::is_idle);
@@ -247,6 +254,7 @@ impl Shell {
             Token::Connection => self.receive(),
             Token::Timer => {
                 self.timer.clear();
+                self.asking.expire(BootTime::now());
                 self.events.push_back(Event::Tick);
                 self.look_at_upgrade();
             }
@@ -270,6 +278,7 @@ impl Shell {
             Token::Status(id) => self.read_status(id),
             Token::Stdout(id) => self.read_output(id, Stream::Stdout),
             Token::Stderr(id) => self.read_output(id, Stream::Stderr),
+            Token::Question(id) => self.asking.look(id),
             Token::Cgroup(id) => {
                 if let Some(run) = self.runs.get_mut(&id) {
                     run.kill_others(&self.poller, id);
@@ -321,6 +330,7 @@ impl Shell {
             self.runs.iter().filter(|(_, run)| run.is_through()).map(|(id, _)| *id).collect();
         for run in through.iter().filter_map(|id| self.runs.remove(id)) {
             let (container, attempt, at) = (run.container.clone(), run.attempt, WallTime::now());
+            self.asking.forget(&container, attempt);
             let (exit, cgroup) = run.finish(&mut [0; READ_LEN], at);
             self.empty.push_back(cgroup);
             self.events.push_back(Event::Exited { container, attempt, exit, at });
@@ -394,11 +404,13 @@ impl Shell {
             Effect::Update { container, attempt, resources } => {
                 self.update(container, attempt, &resources);
             }
-            Effect::Ask { container, attempt, purpose, handler: _, timeout: _ } => {
-                let answer = Answer::NotAsked { why: "not possible yet".to_owned() };
-                self.events.push_back(Event::Answered { container, attempt, purpose, answer });
+            Effect::Ask { container, attempt, purpose, handler, timeout } => {
+                let question = Question { container, attempt, purpose, handler, timeout };
+                self.ask(question);
             }
-            Effect::Unask { .. } => {}
+            Effect::Unask { container, attempt, purpose } => {
+                self.asking.unask(&container, attempt, purpose);
+            }
             Effect::UpdatePod { pids_limit: _ } => self.update_pod(),
         }
     }

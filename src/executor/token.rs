@@ -27,6 +27,8 @@ pub(super) enum Token {
     Cgroup(u32),
     /// The machine is shut down.
     Shutdown,
+    /// Something of a question to a container.
+    Question(u32),
 }
 
 impl Token {
@@ -46,6 +48,7 @@ impl Token {
             Self::Stderr(id) => (9, id),
             Self::Cgroup(id) => (10, id),
             Self::Shutdown => (11, 0),
+            Self::Question(id) => (12, id),
         };
         kind << 32 | u64::from(id)
     }
@@ -67,6 +70,7 @@ impl Token {
             9 => Self::Stderr(id),
             10 => Self::Cgroup(id),
             11 => Self::Shutdown,
+            12 => Self::Question(id),
             _ => return None,
         })
     }

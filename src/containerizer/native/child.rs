@@ -93,7 +93,15 @@ pub(super) fn clone_flags(prepared: &Prepared) -> u64 {
 
 /// Becomes the container's program.
 pub(super) fn run(prepared: &Prepared, ends: &ChildEnds, entry: &Entry) -> ! {
-    let failure = match catch_unwind(AssertUnwindSafe(|| start(prepared, ends, entry))) {
+    report_failure(&ends.status, || start(prepared, ends, entry))
+}
+
+/// Does what ends in another program; tells if that fails, and ends.
+pub(super) fn report_failure(
+    report: &OwnedFd,
+    start: impl FnOnce() -> Result<Infallible, Failure>,
+) -> ! {
+    let failure = match catch_unwind(AssertUnwindSafe(start)) {
         Ok(Ok(never)) => match never {},
         Ok(Err(failure)) => failure.to_string(),
         Err(_) => "the set-up of the container panicked".to_owned(),
@@ -103,7 +111,7 @@ pub(super) fn run(prepared: &Prepared, ends: &ChildEnds, entry: &Entry) -> ! {
         len -= 1;
     }
     // Nobody else can be told that nobody is there to be told.
-    rustix::io::write(&ends.status, failure.as_bytes().get(..len).unwrap_or_default()).ok();
+    rustix::io::write(report, failure.as_bytes().get(..len).unwrap_or_default()).ok();
     sys::exit_now(EXIT_NOT_STARTED)
 }
 
@@ -118,9 +126,7 @@ fn start(prepared: &Prepared, ends: &ChildEnds, entry: &Entry) -> Result<Infalli
     rustix::process::setsid().to(|| "begin a session".to_owned())?;
     enter_cgroup(prepared, entry)?;
     if let Some(score) = prepared.oom_score_adj {
-        // Lowering it needs CAP_SYS_RESOURCE, which an executor may not have. The pod's memory
-        // limit holds either way.
-        std::fs::write("/proc/self/oom_score_adj", score.to_string()).ok();
+        set_oom_score(score);
     }
     rustix::process::umask(Mode::empty());
     let kept = mounts::set_up(prepared)?;
@@ -135,12 +141,19 @@ fn start(prepared: &Prepared, ends: &ChildEnds, entry: &Entry) -> Result<Infalli
             .to(|| "give the sandbox to the user".to_owned())?;
     }
     place_standard_streams(&kept.null, ends, &user)?;
+    become_user(prepared, &user)?;
+    wait_at(&ends.gate)?;
+    execute(&prepared.program, user.home.as_deref())
+}
+
+/// Gives up what the container's program is not to have, in its working directory.
+pub(super) fn become_user(prepared: &Prepared, user: &User) -> Result<(), Failure> {
     limit_open_files(prepared);
-    change_user(prepared, &user)?;
+    change_user(prepared, user)?;
     let cwd = &prepared.program.cwd;
     rustix::process::chdir(cwd.as_str()).to(|| format!("change to working directory {cwd}"))?;
     // After the change of user, which clears it (prctl(2)). If the executor has ended before, the
-    // gate tells.
+    // gate tells, or the kill of the pod's cgroup ends it.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .to(|| "ask to be killed with the executor".to_owned())?;
     if prepared.no_new_privs {
@@ -149,14 +162,25 @@ fn start(prepared: &Prepared, ends: &ChildEnds, entry: &Entry) -> Result<Infalli
     if let Some(filter) = &prepared.seccomp {
         sys::load_seccomp(filter).to(|| "load the system call filter".to_owned())?;
     }
-    wait_at(&ends.gate)?;
-    execute(&prepared.program, user.home.as_deref())
+    Ok(())
 }
 
-fn enter_cgroup(prepared: &Prepared, entry: &Entry) -> Result<(), Failure> {
+/// Lowering it needs CAP_SYS_RESOURCE, which an executor may not have. The pod's memory limit
+/// holds either way.
+pub(super) fn set_oom_score(score: i32) {
+    std::fs::write("/proc/self/oom_score_adj", score.to_string()).ok();
+}
+
+/// Enters the cgroups that a clone does not begin in.
+pub(super) fn enter_tasks(entry: &Entry) -> Result<(), Failure> {
     for tasks in &entry.tasks {
         rustix::io::write(tasks, b"0").to(|| "enter the container's cgroup".to_owned())?;
     }
+    Ok(())
+}
+
+fn enter_cgroup(prepared: &Prepared, entry: &Entry) -> Result<(), Failure> {
+    enter_tasks(entry)?;
     if prepared.own_cgroups {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)
             .to(|| "make a cgroup namespace".to_owned())?;
@@ -235,7 +259,7 @@ fn wait_at(gate: &OwnedFd) -> Result<(), Failure> {
 /// script that does not say so.
 ///
 /// A program that is told of no HOME has that of its user.
-fn execute(program: &Program, home: Option<&str>) -> Result<Infallible, Failure> {
+pub(super) fn execute(program: &Program, home: Option<&str>) -> Result<Infallible, Failure> {
     let mut env = program.env.clone();
     if let Some(home) = home.filter(|_| !env.iter().any(|v| v.as_bytes().starts_with(b"HOME="))) {
         env.extend(CString::new(format!("HOME={home}")));

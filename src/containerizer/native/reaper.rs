@@ -20,7 +20,7 @@ use super::{ContainerizerError, ReaperState};
 use crate::sys::{self, CloneRequest, Cloned};
 
 /// A link to the namespace that children of this process begin in, unless it joined another.
-const OWN_NAMESPACE: &str = "/proc/self/ns/pid";
+pub(super) const OWN_NAMESPACE: &str = "/proc/self/ns/pid";
 
 /// The handle on a pod's PID 1.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use crate::executor::connection::Connection;
 use crate::executor::handover::{ConnectionState, FORMAT, Handover, ProcessState, RunState};
 use crate::executor::journal::{self, chain};
 use crate::executor::logs::ContainerLog;
+use crate::executor::machine::Event;
 use crate::executor::poller::{EventFlags, Poller, Watched};
 use crate::executor::run::{Process, Run};
 use crate::executor::token::Token;
@@ -37,6 +38,7 @@ impl Shell {
         for run in runs {
             shell.resume_run(run)?;
         }
+        shell.events.push_back(Event::AnswersLost);
         if let Some(ConnectionState { socket, received, unsent }) = connection {
             let (inbox, outbox) = (Inbox::resume(received), Outbox::resume(unsent));
             let mut connection = Connection::resume(take(socket)?, inbox, outbox, &shell.poller)
@@ -122,6 +124,7 @@ impl Shell {
     /// Otherwise the end of what is under way is an event, after which this is called again.
     pub(super) fn upgrade_if_quiet(&mut self) {
         let quiet = self.events.is_empty()
+            && self.asking.is_quiet()
             && self.writers.is_idle()
             && self.runs.values().all(|run| run.handles().is_some())
             && self.connection.as_ref().is_none_or(|connection| connection.state().is_some());
