@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::images::Note;
 use crate::clock::WallTime;
-use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport};
+use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport, ProbeFault};
+use crate::executor::question::Seen;
 use crate::ids::{ContainerName, PodId, PodName};
 use crate::state::record::{Exit, Outcome, PodRecord, RecordPhase};
 use crate::state::store::{EventKind, EventRecord};
@@ -151,6 +152,7 @@ fn of_container(
         events.push(about(record, at, kind, word, &message));
     }
     let is_new_run = old.attempt != new.attempt;
+    events.extend(of_health(record, old, new, at));
     match &new.status {
         ContainerStatus::Running { .. } => {
             if is_new_run || !matches!(old.status, ContainerStatus::Running { .. }) {
@@ -172,6 +174,46 @@ fn of_container(
         | ContainerStatus::Stopping { .. }
         | ContainerStatus::Recording { fault: None }
         | ContainerStatus::Terminated => {}
+    }
+    events
+}
+
+/// What probes and checks have found, if that is news.
+fn of_health(
+    record: &PodRecord,
+    old: &ContainerReport,
+    new: &ContainerReport,
+    at: WallTime,
+) -> Vec<EventRecord> {
+    let Some(health) = &new.health else { return Vec::new() };
+    let before = old.health.as_ref().filter(|_| old.attempt == new.attempt);
+    let name = &new.name;
+    let mut events = Vec::new();
+    for fault in &health.faults {
+        let ProbeFault { purpose, is_failure, text, count: _ } = fault;
+        if before.is_some_and(|before| before.faults.contains(fault)) {
+            continue;
+        }
+        let (reason, what) =
+            if *is_failure { ("Unhealthy", "failed") } else { ("ProbeWarning", "warning") };
+        let message = format!("container {name}: {purpose} {what}: {text}");
+        events.push(about(record, at, EventKind::Warning, reason, &message));
+    }
+    if let Some(purpose) = health.failed.filter(|it| before.and_then(|old| old.failed) != Some(*it))
+    {
+        let probe = purpose.to_string().to_lowercase();
+        let message = format!("container {name} failed its {probe} and is stopped");
+        events.push(about(record, at, EventKind::Normal, "Killing", &message));
+    }
+    if let Some(found) = &health.check {
+        let known = before.and_then(|old| old.check.as_ref()).map_or(Seen::Nothing, |it| it.seen);
+        if found.seen != known {
+            let message = match found.text.as_str() {
+                "" => format!("container {name}: check: {}", found.seen),
+                text => format!("container {name}: check: {}: {text}", found.seen),
+            };
+            events.push(about(record, at, EventKind::Normal, "CheckReported", &message));
+        }
     }
     events
 }

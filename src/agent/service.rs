@@ -24,7 +24,10 @@ pub use super::image_keeper::{
 pub use super::inspect::{Draft, TooLarge};
 pub use super::put::NewManifest;
 pub use super::usage::{ContainerUsage, Detail, Readings};
-pub use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport};
+pub use crate::executor::protocol::{
+    CheckReport, ContainerReport, ContainerStatus, Goal, PodReport, ProbeFault,
+};
+pub use crate::executor::question::{Purpose, Seen};
 pub use crate::provisioner::failure::Retry;
 pub use crate::provisioner::pull::{PullPhase, PullProgress};
 pub use crate::reconciler::{Alarm, ImageTrouble, Node, Requests, WaitReason};

@@ -83,7 +83,8 @@ pub(crate) fn report(
     last: Option<LastRun>,
 ) -> ContainerReport {
     let name = name.parse().unwrap();
-    ContainerReport { name, attempt: Some(Attempt(run)), status, last, update_fault: None }
+    let attempt = Some(Attempt(run));
+    ContainerReport { name, attempt, status, last, update_fault: None, health: None }
 }
 
 /// A container that runs.

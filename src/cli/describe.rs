@@ -208,6 +208,16 @@ fn container(page: &mut Page, status: &ContainerStatus, now: WallTime) {
     }
     page.line(2, "Ready", if status.ready { "True" } else { "False" });
     page.line(2, "Restart Count", &status.restart_count.to_string());
+    if let Some(extra) = &status.roost {
+        for fault in &extra.probe_faults {
+            let tone = if fault.failed { Tone::Bad } else { Tone::Warning };
+            let text = format!("{} ({} in a row)", fault.message, fault.count);
+            page.toned(2, &fault.probe, tone, &text);
+        }
+        if let Some(check) = &extra.check {
+            page.line(2, "Check", check.result().as_deref().unwrap_or("no result"));
+        }
+    }
     if let Some(fault) = status.roost.as_ref().and_then(|extra| extra.update_fault.as_deref()) {
         page.toned(2, "Limits Not Applied", Tone::Bad, fault);
     }

@@ -35,6 +35,7 @@ use crate::manifest::revision::{Hash, Revision};
 use crate::state::record::{Exit, LastRun, Outcome};
 
 mod container;
+mod probing;
 #[cfg(test)]
 mod tests;
 
@@ -237,7 +238,7 @@ impl PodMachine {
             Event::Wanted(wanted) => self.take_wanted(wanted, effects),
             Event::Started { container, attempt, pid, at } => {
                 if let Some(container) = self.containers.get_mut(&container) {
-                    container.started(Live { attempt, pid, since: now, started_at: at });
+                    container.started(Live::new(attempt, pid, now, at));
                 }
             }
             Event::Exited { container: name, attempt, exit, at } => {
@@ -259,7 +260,15 @@ impl PodMachine {
                     container.update_fault = Some(why);
                 }
             }
-            Event::Answered { .. } | Event::AnswersLost | Event::Tick => {}
+            Event::Answered { container, attempt, purpose, answer } => {
+                if let Some(container) = self.containers.get_mut(&container) {
+                    container.answered(attempt, purpose, answer, now);
+                }
+            }
+            Event::AnswersLost => {
+                self.containers.values_mut().for_each(Container::repeat_questions)
+            }
+            Event::Tick => {}
         }
     }
 

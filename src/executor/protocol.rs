@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::question::{Purpose, Seen};
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::ids::{Attempt, ContainerName, PodId};
 use crate::manifest::pod::PodSpec;
@@ -142,6 +143,58 @@ pub struct ContainerReport {
     pub last: Option<LastRun>,
     /// Why the limits of the specification could not be applied to it.
     pub update_fault: Option<String>,
+    /// How a run fares whose program runs. None otherwise, and from builds that ask nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+/// What probes and the check have found of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Whether it has started, as its startup probe says.
+    pub started: bool,
+    /// Whether it is ready, as its readiness probe says, and was not told to stop.
+    pub ready: bool,
+    /// The probe that had it stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Purpose>,
+    /// Probes whose newest answer was no plain success.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<ProbeFault>,
+    /// What the check has found, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckReport>,
+}
+
+/// A probe whose newest answer was no plain success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeFault {
+    /// Which.
+    pub purpose: Purpose,
+    /// Whether it was a failure; else it could not be asked, or is doubtful.
+    pub is_failure: bool,
+    /// What was seen the last time.
+    pub text: String,
+    /// How many such answers there were in a row.
+    pub count: u32,
+}
+
+/// What a check has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckReport {
+    /// The result; nothing if there is none yet, or was no answer in time.
+    pub seen: Seen,
+    /// What was said when it was first like that.
+    pub text: String,
+}
+
+impl Default for CheckReport {
+    fn default() -> Self {
+        Self { seen: Seen::Nothing, text: String::new() }
+    }
 }
 
 /// Where the newest run of a container stands.

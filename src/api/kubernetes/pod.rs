@@ -220,6 +220,7 @@ fn conditions(
         of_containers("ContainersReady"),
         of_containers("Ready"),
     ];
+    all.extend(checks(view, containers));
     all.extend(behind(view));
     if problem == Some(MANIFEST_INVALID) {
         all.push(Condition {
@@ -231,6 +232,34 @@ fn conditions(
         });
     }
     all
+}
+
+/// Whether every check has a result, if there are checks, and which.
+fn checks(view: &PodView, containers: &[super::types::ContainerStatus]) -> Option<Condition> {
+    let checked = view.spec.iter().flat_map(|spec| &spec.containers);
+    let checked = checked.filter(|container| container.check.is_some());
+    let results: Vec<(&str, Option<String>)> = checked
+        .map(|container| {
+            let name = container.name.as_str();
+            let shown = containers.iter().find(|shown| shown.name == name);
+            let check = shown.and_then(|shown| shown.roost.as_ref()?.check.as_ref());
+            (name, check.and_then(super::types::CheckExtra::result))
+        })
+        .collect();
+    if results.is_empty() {
+        return None;
+    }
+    let is_whole = results.iter().all(|(_, result)| result.is_some());
+    let texts = results
+        .into_iter()
+        .map(|(name, result)| format!("{name}: {}", result.as_deref().unwrap_or("no result")));
+    Some(Condition {
+        kind: "ChecksReported".to_owned(),
+        status: if is_whole { "True" } else { "False" }.to_owned(),
+        reason: (!is_whole).then(|| "NoResult".to_owned()),
+        message: Some(texts.collect::<Vec<_>>().join("; ")),
+        last_transition_time: None,
+    })
 }
 
 /// Says so if the pod is not what its manifest asks for, although that is without fault.

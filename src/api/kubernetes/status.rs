@@ -2,12 +2,12 @@
 
 use super::Context;
 use super::types::{
-    ContainerExtra, ContainerState, ContainerStatus as Shown, StateRunning, StateTerminated,
-    StateWaiting,
+    CheckExtra, ContainerExtra, ContainerState, ContainerStatus as Shown, ProbeExtra, StateRunning,
+    StateTerminated, StateWaiting,
 };
 use crate::agent::service::{
-    ContainerReport, ContainerStatus, Exit, LastRun, PodView, RecordPhase, WaitReason, Waiting,
-    Waits,
+    CheckReport, ContainerReport, ContainerStatus, Exit, LastRun, PodView, ProbeFault, Purpose,
+    RecordPhase, Seen, WaitReason, Waiting, Waits,
 };
 use crate::clock::{BootTime, Millis};
 use crate::ids::{Attempt, ContainerName};
@@ -116,7 +116,7 @@ fn through(view: &PodView, name: &ContainerName, last: Option<&LastRun>) -> Show
 }
 
 fn reported(view: &PodView, report: &ContainerReport, context: &Context) -> Shown {
-    let ContainerReport { name, attempt, status, last, update_fault } = report;
+    let ContainerReport { name, attempt, status, last, update_fault, health } = report;
     let ended = last.as_ref().map(|last| terminated(view, name, last)).unwrap_or_default();
     let running = |started_at: crate::clock::WallTime| {
         let running = StateRunning { started_at: started_at.rfc3339() };
@@ -147,17 +147,59 @@ fn reported(view: &PodView, report: &ContainerReport, context: &Context) -> Show
         | ContainerStatus::BackingOff { .. }
         | ContainerStatus::Terminated => (None, false),
     };
-    let extra = ContainerExtra { pid, update_fault: update_fault.clone() };
+    // A build that asks nothing knows no more than that it runs.
+    let is_ready = health.as_ref().map_or(is_running, |health| health.ready);
+    let is_started = health.as_ref().map_or(is_running, |health| health.started);
+    let faults = health.iter().flat_map(|health| &health.faults);
+    let extra = ContainerExtra {
+        pid,
+        update_fault: update_fault.clone(),
+        probe_faults: faults.map(probe_fault).collect(),
+        check: health.as_ref().and_then(|health| health.check.as_ref()).map(check),
+    };
     Shown {
         state,
         last_state,
-        ready: is_running,
+        ready: is_ready,
         restart_count: attempt.map_or(0, |attempt| attempt.0),
-        started: is_running,
+        started: is_started,
         container_id: attempt.map(|attempt| container_id(view, name, attempt)),
         roost: (extra != ContainerExtra::default()).then_some(extra),
         ..empty(name)
     }
+}
+
+fn probe_fault(fault: &ProbeFault) -> ProbeExtra {
+    let ProbeFault { purpose, is_failure, text, count } = fault;
+    let probe = match purpose {
+        Purpose::Startup => "startupProbe",
+        Purpose::Liveness => "livenessProbe",
+        Purpose::Readiness => "readinessProbe",
+        Purpose::PostStart => "postStart",
+        Purpose::PreStop => "preStop",
+        Purpose::Check => "check",
+    };
+    ProbeExtra {
+        probe: probe.to_owned(),
+        failed: *is_failure,
+        count: (*count).into(),
+        message: text.clone(),
+    }
+}
+
+/// The result of a check, in the words of Mesos (`CheckStatusInfo`).
+fn check(found: &CheckReport) -> CheckExtra {
+    let CheckReport { seen, text } = found;
+    let mut shown = CheckExtra::default();
+    match *seen {
+        Seen::ExitCode(code) => shown.exit_code = Some(code.into()),
+        Seen::Signal(signal) => shown.exit_code = Some(128 + i32::from(signal)),
+        Seen::HttpStatus(status) => shown.status_code = Some(status.into()),
+        Seen::Connected(connected) => shown.succeeded = Some(connected),
+        Seen::Nothing | Seen::GrpcStatus(_) | Seen::Slept => {}
+    }
+    shown.message = (!text.is_empty()).then(|| text.clone());
+    shown
 }
 
 /// In the words of the kubelet, and with the time that is left.

@@ -177,6 +177,56 @@ object! {
         /// Why changed limits could not be applied to it.
         #[serde(skip_serializing_if = "Option::is_none")]
         update_fault: Option<String>,
+        /// Probes whose newest answer was no plain success.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        probe_faults: Vec<ProbeExtra>,
+        /// What its check has found (annotation `roost/check.…`).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        check: Option<CheckExtra>,
+    }
+}
+
+object! {
+    /// A probe whose newest answer was no plain success.
+    ProbeExtra {
+        /// Its field: `livenessProbe`, `readinessProbe` or `startupProbe`.
+        probe: String,
+        /// Whether that was a failure; else it could not be asked, or is doubtful.
+        failed: bool,
+        /// How many such answers there were in a row.
+        count: i64,
+        /// What was seen the last time.
+        message: String,
+    }
+}
+
+object! {
+    /// What a check has found: at most one of the first three, none if there was no answer.
+    CheckExtra {
+        /// Of a program; 128 + n for signal n.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i32>,
+        /// Of an answer by HTTP.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status_code: Option<i32>,
+        /// Whether a TCP connection was made.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        succeeded: Option<bool>,
+        /// What was said when it was first like that.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    }
+}
+
+impl CheckExtra {
+    /// The result in words, if there is one.
+    #[must_use]
+    pub fn result(&self) -> Option<String> {
+        let Self { exit_code, status_code, succeeded, message: _ } = self;
+        let exit_code = exit_code.map(|code| format!("exit code {code}"));
+        let status_code = status_code.map(|code| format!("HTTP status {code}"));
+        let connected = |yes| if yes { "connected" } else { "not connected" }.to_owned();
+        exit_code.or(status_code).or(succeeded.map(connected))
     }
 }
 

@@ -5,9 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::probing::{Probing, Who};
 use super::{Effect, KILL_RETRY, LAUNCH_TIME_MAX, RECORD_RETRY, Recovered};
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::executor::protocol::{ContainerReport, ContainerStatus};
+use crate::executor::question::{Answer, Purpose};
 use crate::ids::{Attempt, ContainerName};
 use crate::manifest::pod::{BackoffPolicy, ContainerSpec, PodSpec, Resources, RestartPolicy};
 use crate::manifest::revision::{Hash, Revision};
@@ -29,6 +31,9 @@ pub(super) struct Container {
     pub(super) resources: Option<Resources>,
     /// Why limits could not be changed in place.
     pub(super) update_fault: Option<String>,
+    /// The newest run that a probe had stopped: it was no success, however it ended.
+    #[serde(default)]
+    pub(super) ailed: Option<Attempt>,
 }
 
 /// Where the newest run stands.
@@ -55,6 +60,20 @@ pub(super) struct Live {
     pub(super) pid: u32,
     pub(super) since: BootTime,
     pub(super) started_at: WallTime,
+    /// What is asked of it. Builds before this field asked nothing.
+    #[serde(default)]
+    pub(super) probing: Probing,
+}
+
+impl Live {
+    /// A run whose program was just executed.
+    pub(super) fn new(attempt: Attempt, pid: u32, since: BootTime, started_at: WallTime) -> Self {
+        Self { attempt, pid, since, started_at, probing: Probing::default() }
+    }
+
+    fn who<'a>(&self, container: &'a ContainerName) -> Who<'a> {
+        Who { container, attempt: self.attempt, since: self.since }
+    }
 }
 
 /// How recording an end goes.
@@ -123,6 +142,7 @@ impl Container {
             streak,
             resources: None,
             update_fault: None,
+            ailed: None,
         }
     }
 
@@ -136,6 +156,7 @@ impl Container {
             streak: 0,
             resources: None,
             update_fault: None,
+            ailed: None,
         }
     }
 
@@ -246,7 +267,9 @@ impl Container {
                 let attempt = live.attempt;
                 if self.hash != Some(hash) {
                     self.stop(name, pod.termination_grace, now, effects);
-                } else if self.resources != Some(spec.resources) {
+                    return;
+                }
+                if self.resources != Some(spec.resources) {
                     self.resources = Some(spec.resources);
                     effects.push(Effect::Update {
                         container: name.clone(),
@@ -254,6 +277,7 @@ impl Container {
                         resources: spec.resources,
                     });
                 }
+                self.look_after(name, spec, pod, now, effects);
             }
             (State::Running(_), Want::Stop { grace }) => self.stop(name, grace, now, effects),
             (State::Stopping { live, force }, want) => {
@@ -270,6 +294,47 @@ impl Container {
                     effects.push(Effect::Record { container: name.clone(), run: run.clone() });
                 }
             }
+        }
+    }
+
+    /// Asks of a run what is due, and stops it if it ails.
+    fn look_after(
+        &mut self,
+        name: &ContainerName,
+        spec: &ContainerSpec,
+        pod: &PodSpec,
+        now: BootTime,
+        effects: &mut Vec<Effect>,
+    ) {
+        let State::Running(live) = &mut self.state else { return };
+        let who = live.who(name);
+        live.probing.settle(spec, who, now, effects);
+        if let Some(ailing) = live.probing.ailing() {
+            self.ailed = Some(live.attempt);
+            let grace = ailing.grace.unwrap_or(pod.termination_grace);
+            self.stop(name, grace, now, effects);
+        }
+    }
+
+    /// What came of a question.
+    pub(super) fn answered(
+        &mut self,
+        attempt: Attempt,
+        purpose: Purpose,
+        answer: Answer,
+        now: BootTime,
+    ) {
+        if let State::Running(live) = &mut self.state
+            && live.attempt == attempt
+        {
+            live.probing.answered(purpose, answer, now);
+        }
+    }
+
+    /// Questions that are open are asked again.
+    pub(super) fn repeat_questions(&mut self) {
+        if let State::Running(live) = &mut self.state {
+            live.probing.repeat();
         }
     }
 
@@ -299,7 +364,9 @@ impl Container {
         now: BootTime,
         effects: &mut Vec<Effect>,
     ) {
-        let State::Running(live) = &self.state else { return };
+        let State::Running(live) = &mut self.state else { return };
+        let who = live.who(name);
+        live.probing.stop(who, effects);
         let attempt = live.attempt;
         let container = name.clone();
         let force = if grace == Millis(0) {
@@ -317,7 +384,10 @@ impl Container {
         if self.hash != Some(hash) {
             return Next::At(since);
         }
-        let success = self.last.as_ref().is_some_and(|last| last.exit.is_success());
+        let success = self
+            .last
+            .as_ref()
+            .is_some_and(|last| last.exit.is_success() && self.ailed != Some(last.attempt));
         let again = match pod.restart_policy {
             RestartPolicy::Always => true,
             RestartPolicy::OnFailure => !success,
@@ -338,8 +408,9 @@ impl Container {
                     Next::Never => None,
                 }
             }
-            (State::Ended { .. }, Want::Stop { .. })
-            | (State::Fresh | State::Running(_), _)
+            (State::Running(live), Want::Run { .. }) => live.probing.wake_at(),
+            (State::Ended { .. } | State::Running(_), Want::Stop { .. })
+            | (State::Fresh, _)
             | (State::Recording { writing: Writing::UnderWay, .. }, _) => None,
         }
     }
@@ -381,12 +452,20 @@ impl Container {
                 (self.last.as_ref().map(|last| last.attempt), status)
             }
         };
+        let health = match &self.state {
+            State::Running(live) | State::Stopping { live, .. } => Some(live.probing.health()),
+            State::Fresh
+            | State::Starting { .. }
+            | State::Recording { .. }
+            | State::Ended { .. } => None,
+        };
         ContainerReport {
             name: name.clone(),
             attempt,
             status,
             last: self.last.clone(),
             update_fault: self.update_fault.clone(),
+            health,
         }
     }
 }
