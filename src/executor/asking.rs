@@ -281,3 +281,6 @@ fn bounded(mut answer: Answer) -> Answer {
     text.truncate(len);
     answer
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use super::container::delay;
 use super::*;
 use crate::executor::protocol::ContainerStatus;
-use crate::manifest::pod::{ContainerSpec, EnvVar, HostNamespaces, RestartPolicy};
+use crate::manifest::pod::{ContainerSpec, EnvVar, HostNamespaces, Probe, RestartPolicy};
+
+mod probing;
 
 /// A machine, a clock, and what the last step answered with.
 struct Bench {
@@ -550,13 +552,14 @@ enum Input {
     Exited { container: usize, attempt: u32, code: u8 },
     Recorded { container: usize, attempt: u32, fails: bool },
     NotUpdated { container: usize },
+    Answered { container: usize, attempt: u32, purpose: usize, verdict: u8 },
     Tick,
     HandOver,
 }
 
 fn inputs() -> impl Strategy<Value = Vec<(u64, Input)>> {
     let input = prop_oneof![
-        (0_usize..6, proptest::option::of(0_u64..3000))
+        (0_usize..8, proptest::option::of(0_u64..3000))
             .prop_map(|(spec, stop)| Input::Want { spec, stop }),
         (0_usize..3, 0_u32..6)
             .prop_map(|(container, attempt)| Input::Started { container, attempt }),
@@ -568,6 +571,14 @@ fn inputs() -> impl Strategy<Value = Vec<(u64, Input)>> {
         (0_usize..3, 0_u32..6, any::<bool>())
             .prop_map(|(container, attempt, fails)| Input::Recorded { container, attempt, fails }),
         (0_usize..3).prop_map(|container| Input::NotUpdated { container }),
+        (0_usize..3, 0_u32..6, 0_usize..4, 0_u8..3).prop_map(
+            |(container, attempt, purpose, verdict)| Input::Answered {
+                container,
+                attempt,
+                purpose,
+                verdict
+            }
+        ),
         Just(Input::Tick),
         Just(Input::HandOver),
     ];
@@ -575,6 +586,8 @@ fn inputs() -> impl Strategy<Value = Vec<(u64, Input)>> {
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
+const PURPOSES: [Purpose; 4] =
+    [Purpose::Startup, Purpose::Liveness, Purpose::Readiness, Purpose::Check];
 
 fn specs() -> Vec<PodSpec> {
     let always = pod(RestartPolicy::Always, &["a", "b"]);
@@ -587,6 +600,15 @@ fn specs() -> Vec<PodSpec> {
         pod(RestartPolicy::Never, &["a", "b", "c"]),
         pod(RestartPolicy::OnFailure, &["b"]),
         pod(RestartPolicy::Always, &["c"]),
+        probing::with(|a| {
+            a.startup = Some(probing::probe());
+            a.liveness = Some(probing::probe());
+            a.readiness = Some(probing::probe());
+        }),
+        probing::with(|a| {
+            a.liveness = Some(Probe { failure_threshold: 1, ..probing::probe() });
+            a.check = Some(probing::check());
+        }),
     ]
 }
 
@@ -613,7 +635,17 @@ fn event(input: &Input, specs: &[PodSpec], number: u64) -> Event {
         Input::NotUpdated { container } => {
             Event::NotUpdated { container: name(NAMES[*container]), why: "no".to_owned() }
         }
-        Input::Tick | Input::HandOver => Event::Tick,
+        Input::Answered { container, attempt, purpose, verdict } => {
+            let (container, attempt) = (name(NAMES[*container]), Attempt(*attempt));
+            let answer = match verdict {
+                0 => probing::good(),
+                1 => probing::bad(),
+                _ => Answer::NotAsked { why: "no".to_owned() },
+            };
+            Event::Answered { container, attempt, purpose: PURPOSES[*purpose], answer }
+        }
+        Input::Tick => Event::Tick,
+        Input::HandOver => Event::AnswersLost,
     }
 }
 
@@ -622,7 +654,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     /// Whatever comes: no two live runs of a container, numbers only grow, a kill is not repeated
-    /// within a second, and the machine never asks to be woken in the past.
+    /// within a second, one question of a kind at a time and only of what runs, and the machine
+    /// never asks to be woken in the past.
     #[test]
     fn any_sequence_of_events_is_borne(inputs in inputs()) {
         let specs = specs();
@@ -631,16 +664,25 @@ proptest! {
         let mut live: BTreeMap<ContainerName, Attempt> = BTreeMap::new();
         let mut newest: BTreeMap<ContainerName, Attempt> = BTreeMap::new();
         let mut killed: BTreeMap<(ContainerName, Attempt), u64> = BTreeMap::new();
+        let mut open: BTreeMap<(ContainerName, Purpose), Attempt> = BTreeMap::new();
         for (number, (passes, input)) in inputs.iter().enumerate() {
             now += passes;
             if let Input::HandOver = input {
                 let json = serde_json::to_string(&machine).unwrap();
                 machine = serde_json::from_str(&json).unwrap();
+                open.clear();
+            }
+            if let Input::Answered { container, attempt, purpose, .. } = input {
+                let key = (name(NAMES[*container]), PURPOSES[*purpose]);
+                if open.get(&key) == Some(&Attempt(*attempt)) {
+                    open.remove(&key);
+                }
             }
             if let Input::Exited { container, attempt, .. } = input {
                 let container = name(NAMES[*container]);
                 if live.get(&container) == Some(&Attempt(*attempt)) {
                     live.remove(&container);
+                    open.retain(|(of, _), _| *of != container);
                 }
             }
             let event = event(input, &specs, u64::try_from(number).unwrap());
@@ -664,7 +706,14 @@ proptest! {
                         prop_assert_eq!(live.get(&container), None);
                         prop_assert_eq!(newest.get(&container), Some(&run.attempt));
                     }
-                    Effect::Ask { .. } | Effect::Unask { .. } | Effect::UpdatePod { .. } => {}
+                    Effect::Ask { container, attempt, purpose, .. } => {
+                        prop_assert_eq!(live.get(&container), Some(&attempt));
+                        prop_assert_eq!(open.insert((container, purpose), attempt), None);
+                    }
+                    Effect::Unask { container, attempt, purpose } => {
+                        prop_assert_eq!(open.remove(&(container, purpose)), Some(attempt));
+                    }
+                    Effect::UpdatePod { .. } => {}
                 }
             }
             prop_assert!(machine.wake_at().is_none_or(|at| at > BootTime(now)));
