@@ -262,6 +262,7 @@ fn program(argv: &[&str]) -> ContainerSpec {
         read_only_root: false,
         mounts: Vec::new(),
         ports: Vec::new(),
+        restart: None,
     }
 }
 
@@ -279,6 +280,7 @@ fn pod(container: ContainerSpec) -> PodSpec {
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
         volumes: Vec::new(),
+        init_containers: vec![],
         containers: vec![container],
     }
 }

@@ -10,6 +10,7 @@ mod metadata;
 mod pod;
 mod port;
 mod program;
+mod restart;
 mod schema;
 pub(crate) mod suggest;
 mod volume;

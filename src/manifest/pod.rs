@@ -22,6 +22,10 @@ use crate::ids::{ContainerName, PodName, VolumeName};
 use crate::provisioner::reference::{ImageSource, PullPolicy};
 use crate::provisioner::store::{ImageId, LayerId};
 
+mod order;
+
+pub use order::{ContainerRestart, ExitCodes, RestartAction, RestartRule, Role};
+
 /// A pod as it shall run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +56,9 @@ pub struct PodSpec {
     pub node_selector: BTreeMap<String, String>,
     /// `spec.volumes`, in the order of the manifest.
     pub volumes: Vec<Volume>,
+    /// `spec.initContainers`, in the order of the manifest; names are unique among all containers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init_containers: Vec<ContainerSpec>,
     /// `spec.containers`, in the order of the manifest; never empty, names are unique.
     pub containers: Vec<ContainerSpec>,
 }
@@ -65,7 +72,7 @@ impl PodSpec {
             | VolumeSource::Memory { .. }
             | VolumeSource::HostPath { .. } => None,
         });
-        self.containers.iter().filter_map(|container| container.image.as_ref()).chain(volumes)
+        self.all_containers().filter_map(|container| container.image.as_ref()).chain(volumes)
     }
 
     /// The same, to be resolved.
@@ -76,13 +83,9 @@ impl PodSpec {
             | VolumeSource::Memory { .. }
             | VolumeSource::HostPath { .. } => None,
         });
-        self.containers.iter_mut().filter_map(|container| container.image.as_mut()).chain(volumes)
-    }
-
-    /// The container of that name.
-    #[must_use]
-    pub fn container(&self, name: &ContainerName) -> Option<&ContainerSpec> {
-        self.containers.iter().find(|container| container.name == *name)
+        let init = self.init_containers.iter_mut();
+        let containers = init.chain(&mut self.containers);
+        containers.filter_map(|container| container.image.as_mut()).chain(volumes)
     }
 }
 
@@ -298,7 +301,7 @@ impl FromStr for StopSignal {
     }
 }
 
-/// One of `spec.containers`. No image means the host's own root file system, read-only.
+/// One of `spec.containers` or `spec.initContainers`. No image means the host's own root file system, read-only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerSpec {
@@ -332,6 +335,9 @@ pub struct ContainerSpec {
     /// `ports`, in the order of the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<ContainerPort>,
+    /// `restartPolicy` and `restartPolicyRules`; the pod's policy where the manifest has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<ContainerRestart>,
 }
 
 impl ContainerSpec {

@@ -164,6 +164,7 @@ pub(crate) fn spec() -> PodSpec {
                 },
             },
         ],
+        init_containers: vec![],
         containers: vec![ContainerSpec {
             name: "web".parse().unwrap(),
             image: None,
@@ -176,6 +177,7 @@ pub(crate) fn spec() -> PodSpec {
             group: Some(1000),
             read_only_root: true,
             ports: vec![],
+            restart: None,
             mounts: vec![VolumeMount {
                 volume: "data".parse().unwrap(),
                 path: "/srv/data".parse().unwrap(),

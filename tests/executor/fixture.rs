@@ -56,6 +56,7 @@ pub(crate) fn container(name: &str, argv: &[&str]) -> ContainerSpec {
         read_only_root: true,
         mounts: Vec::new(),
         ports: Vec::new(),
+        restart: None,
     }
 }
 
@@ -74,6 +75,7 @@ pub(crate) fn spec(scripts: &[(&str, &str)]) -> PodSpec {
         backoff: BackoffPolicy::default(),
         pids_limit: 1000,
         volumes: Vec::new(),
+        init_containers: vec![],
         containers: scripts
             .iter()
             .map(|(name, script)| {

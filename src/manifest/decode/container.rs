@@ -6,7 +6,7 @@ use super::fields::At;
 use super::pod::{VOLUMES_MAX, id};
 use super::program::{self, Program};
 use super::suggest::closest;
-use super::{image, port, schema};
+use super::{image, port, restart, schema};
 use crate::ids::{ContainerName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::pod::{AbsolutePath, ContainerSpec, Resources, VolumeMount};
@@ -45,6 +45,7 @@ pub(super) fn decode(
         fields.get("volumeMounts").map(|at| mounts(at, volumes, faults)).unwrap_or_default();
     let ports = fields.get("ports");
     let ports = ports.map(|at| port::decode(at, inherited.host_network, faults));
+    let restart = restart::decode(&fields, faults);
     let image = image::decode(&fields, faults);
     // Without an image nothing else says who runs it.
     let default = image.is_none().then_some(0);
@@ -61,6 +62,7 @@ pub(super) fn decode(
         read_only_root: own.read_only_root,
         mounts,
         ports: ports.unwrap_or_default(),
+        restart,
     })
 }
 

@@ -12,7 +12,9 @@ mod scheduling;
 mod security;
 mod volume;
 
-pub(super) use container::{CONTAINER, ENV_VAR, PORT, RESOURCE_NAMES, RESOURCES, VOLUME_MOUNT};
+pub(super) use container::{
+    CONTAINER, ENV_VAR, EXIT_CODES, PORT, RESOURCE_NAMES, RESOURCES, RESTART_RULE, VOLUME_MOUNT,
+};
 pub(super) use pod::{METADATA, OS, POD, POD_SPEC};
 pub(super) use security::{CONTAINER_SECURITY, POD_SECURITY};
 pub(super) use volume::{EMPTY_DIR, HOST_PATH, IMAGE, VOLUME};
@@ -203,6 +205,8 @@ pub(super) static OBJECTS: &[&Object] = &[
     &RESOURCE_NAMES,
     &VOLUME_MOUNT,
     &PORT,
+    &RESTART_RULE,
+    &EXIT_CODES,
     &probe::PROBE,
     &probe::HTTP_GET,
     &probe::LIFECYCLE,

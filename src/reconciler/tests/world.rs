@@ -29,6 +29,7 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         read_only_root: false,
         mounts: vec![],
         ports: Vec::new(),
+        restart: None,
     };
     PodSpec {
         name: name.parse().unwrap(),
@@ -43,6 +44,7 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         backoff: BackoffPolicy::default(),
         pids_limit: 10,
         volumes: vec![],
+        init_containers: vec![],
         containers: vec![container],
     }
 }
@@ -284,5 +286,5 @@ pub(in crate::reconciler) fn connected(report: Option<PodReport>) -> ExecutorSta
 
 pub(in crate::reconciler) fn report(record: &PodRecord, goal: Goal) -> PodReport {
     let Accepted { number, digest, .. } = record.accepted;
-    PodReport { number, digest, goal, finished: None, containers: vec![] }
+    PodReport { number, digest, goal, finished: None, initializing: false, containers: vec![] }
 }

@@ -22,6 +22,7 @@ fn container(name: &str) -> ContainerSpec {
         read_only_root: false,
         mounts: Vec::new(),
         ports: Vec::new(),
+        restart: None,
     }
 }
 
@@ -39,6 +40,7 @@ fn pod(containers: Vec<ContainerSpec>) -> PodSpec {
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
         volumes: Vec::new(),
+        init_containers: vec![],
         containers,
     }
 }
