@@ -266,6 +266,7 @@ fn program(argv: &[&str]) -> ContainerSpec {
         readiness: None,
         startup: None,
         check: None,
+        restart: None,
     }
 }
 
@@ -283,6 +284,7 @@ fn pod(container: ContainerSpec) -> PodSpec {
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
         volumes: Vec::new(),
+        init_containers: vec![],
         containers: vec![container],
     }
 }

@@ -28,6 +28,8 @@ mod executor;
 mod fake_host;
 #[path = "simulation/oracle.rs"]
 mod oracle;
+#[path = "simulation/order.rs"]
+mod order;
 #[path = "simulation/specs.rs"]
 mod specs;
 #[path = "simulation/tests.rs"]

@@ -169,7 +169,7 @@ fn difference(name: PodName, desired: &DesiredState, actual: &ActualState) -> Di
         let after = claims.iter().find(is_here);
         let change = if after.is_some() { Change::Create } else { Change::Nothing };
         let containers =
-            after.map(|claim| claim.spec.containers.iter().map(|c| c.name.clone()).collect());
+            after.map(|claim| claim.spec.all_containers().map(|c| c.name.clone()).collect());
         let after = after.map(|claim| claim.spec.clone());
         return Difference {
             pod: name,

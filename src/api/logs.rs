@@ -114,27 +114,39 @@ fn form(query: &Query) -> Result<Form, Failure> {
     Ok(Form { timestamps: query.flag("timestamps")?, since, limit })
 }
 
-/// Which container is meant; a pod of one needs no name for it.
+/// Which container is meant; a pod of one needs no name for it, whatever comes before it.
 fn container(view: &PodView, wanted: Option<&str>) -> Result<ContainerName, Failure> {
-    let names: Vec<&ContainerName> = match (&view.spec, &view.report) {
-        (Some(spec), _) => spec.containers.iter().map(|container| &container.name).collect(),
-        (None, Some(report)) => report.containers.iter().map(|report| &report.name).collect(),
-        (None, None) => Vec::new(),
+    let (main, init): (Vec<&ContainerName>, Vec<&ContainerName>) = match (&view.spec, &view.report)
+    {
+        (Some(spec), _) => (
+            spec.containers.iter().map(|container| &container.name).collect(),
+            spec.init_containers.iter().map(|container| &container.name).collect(),
+        ),
+        (None, Some(report)) => {
+            (report.containers.iter().map(|report| &report.name).collect(), Vec::new())
+        }
+        (None, None) => Default::default(),
     };
     let pod = &view.record.name.name;
-    let all = || names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" ");
-    match (wanted, names.as_slice()) {
+    let words = |names: &[&ContainerName]| {
+        format!("[{}]", names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" "))
+    };
+    let all = || match init.as_slice() {
+        [] => words(&main),
+        init => format!("{} or one of the init containers: {}", words(&main), words(init)),
+    };
+    match (wanted, main.as_slice()) {
         (Some(wanted), _) => {
-            let found = names.iter().find(|name| name.as_str() == wanted);
+            let found = main.iter().chain(&init).find(|name| name.as_str() == wanted);
             found.map(|name| (*name).clone()).ok_or_else(|| {
                 let text = format!("container {wanted:?} is not valid for pod {pod:?}: it has");
-                Failure::bad_request(format!("{text} [{}]", all()))
+                Failure::bad_request(format!("{text} {}", all()))
             })
         }
         (None, [only]) => Ok((*only).clone()),
         (None, _) => {
             let text = format!("a container name must be specified for pod {pod}, choose one of:");
-            Err(Failure::bad_request(format!("{text} [{}]", all())))
+            Err(Failure::bad_request(format!("{text} {}", all())))
         }
     }
 }

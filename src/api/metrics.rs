@@ -183,7 +183,7 @@ fn containers(out: &mut Exposition, outlines: &[Outline<'_>]) {
     let help = "Most memory that the container may use.";
     out.family("roost_container_memory_limit_bytes", Kind::Gauge, help);
     for (view, _) in outlines {
-        for container in view.spec.iter().flat_map(|spec| &spec.containers) {
+        for container in view.spec.iter().flat_map(|spec| spec.all_containers()) {
             if let Some(limit) = container.resources.memory_limit_bytes {
                 out.sample(&labels(view, container.name.as_str()), limit);
             }

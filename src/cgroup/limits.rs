@@ -212,17 +212,15 @@ impl ContainerLimits {
 pub struct PodLimits {
     /// Most processes and threads.
     pub pids_max: Option<u32>,
-    /// The sum of `requests.cpu` in thousandths: the weight against other pods.
+    /// The most of `requests.cpu` at once in thousandths: the weight against other pods.
     pub cpu_request_milli: Option<u64>,
 }
 
 impl From<&PodSpec> for PodLimits {
     fn from(spec: &PodSpec) -> Self {
-        let requests = spec.containers.iter().filter_map(|c| c.resources.cpu_request_milli);
-        Self {
-            pids_max: Some(spec.pids_limit),
-            cpu_request_milli: requests.reduce(u64::saturating_add),
-        }
+        let any = spec.all_containers().any(|c| c.resources.cpu_request_milli.is_some());
+        let demand = || spec.demand(|resources| resources.cpu_request_milli.unwrap_or(0));
+        Self { pids_max: Some(spec.pids_limit), cpu_request_milli: any.then(demand) }
     }
 }
 

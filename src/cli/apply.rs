@@ -150,7 +150,7 @@ pub(super) struct Instance {
 
 impl Instance {
     pub(super) fn of(pod: &Pod) -> Self {
-        let runs = pod.status.container_statuses.iter();
+        let runs = pod.status.lasting_containers();
         Self {
             uid: pod.metadata.uid.clone(),
             generation: pod.metadata.generation,
@@ -167,7 +167,7 @@ impl Instance {
     /// Whether none of the runs from then goes on.
     pub(super) fn is_all_anew(&self, pod: &Pod) -> bool {
         self.is_other(pod)
-            || pod.status.container_statuses.iter().all(|container| {
+            || pod.status.lasting_containers().all(|container| {
                 self.runs.get(&container.name).is_none_or(|run| *run != container.container_id)
             })
     }

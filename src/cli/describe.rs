@@ -17,7 +17,7 @@ use super::screen::{Screen, Tone};
 use super::table::{Cell, Table};
 use super::{image, output, time};
 use crate::api::kubernetes::pod::SOURCE_ANNOTATION;
-use crate::api::kubernetes::types::{ContainerState, ContainerStatus, Event, List, Pod};
+use crate::api::kubernetes::types::{ContainerState, ContainerStatus, Event, List, Pod, PodStatus};
 use crate::clock::WallTime;
 use crate::ids::PodName;
 use crate::provisioner::reference::{ImageSource, Reference};
@@ -46,7 +46,7 @@ pub(super) async fn pod(client: &Client, screen: Screen, args: &PodArgs) -> Resu
 async fn pulls(client: &Client, pod: &Pod) -> Vec<Pull> {
     let may_wait =
         |status: &ContainerStatus| status.state.waiting.is_some() && !status.image.is_empty();
-    if !pod.status.container_statuses.iter().any(may_wait) {
+    if !pod.status.all_containers().any(may_wait) {
         return Vec::new();
     }
     let answer: Result<Items<Pull>, Failure> = client.get(&format!("{}/pulls", image::PATH)).await;
@@ -107,14 +107,21 @@ fn text(screen: Screen, pod: &Pod, pulls: &[Pull], events: &[Event], now: WallTi
         };
         page.toned(1, &condition.kind, tone, &value);
     }
-    page.title("Containers");
-    let specs = pod.spec["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for status in &pod.status.container_statuses {
-        page.line(1, &status.name, "");
-        image_of(&mut page, status, pulls);
-        container(&mut page, status, now);
-        if let Some(spec) = specs.iter().find(|spec| spec["name"] == status.name.as_str()) {
-            wanted(&mut page, spec);
+    let PodStatus { init_container_statuses: init, container_statuses: main, .. } = &pod.status;
+    for (title, key, statuses) in
+        [("Init Containers", "initContainers", init), ("Containers", "containers", main)]
+    {
+        if !statuses.is_empty() || key == "containers" {
+            page.title(title);
+        }
+        let specs = pod.spec[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        for status in statuses {
+            page.line(1, &status.name, if status.is_sidecar() { "(sidecar)" } else { "" });
+            image_of(&mut page, status, pulls);
+            container(&mut page, status, now);
+            if let Some(spec) = specs.iter().find(|spec| spec["name"] == status.name.as_str()) {
+                wanted(&mut page, spec);
+            }
         }
     }
     let volumes = pod.spec["volumes"].as_array().map(Vec::as_slice).unwrap_or_default();

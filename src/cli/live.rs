@@ -136,7 +136,7 @@ pub(super) fn ready(name: &PodName, pods: &[Pod]) -> Result<Step, Failure> {
 /// A pod that will not run again, and why.
 pub(super) fn failed(name: &PodName, pod: &Pod) -> Failure {
     let ends: Vec<String> =
-        pod.status.container_statuses.iter().filter_map(|it| bad_end(it, &it.state)).collect();
+        pod.status.all_containers().filter_map(|it| bad_end(it, &it.state)).collect();
     let why = if ends.is_empty() { String::new() } else { format!(": {}", ends.join(", ")) };
     let help = format!("`roost logs {name}` and `roost describe pod {name}` may say more");
     let line = output::clean_line(&format!("pod {name} has failed{why}"));
@@ -160,20 +160,20 @@ fn bad_end(container: &ContainerStatus, state: &ContainerState) -> Option<String
 
 /// What tells the runs of a pod's containers from others.
 fn runs(pod: &Pod) -> String {
-    let ids = pod.status.container_statuses.iter().filter_map(|it| it.container_id.as_deref());
+    let ids = pod.status.lasting_containers().filter_map(|it| it.container_id.as_deref());
     std::iter::once(pod.metadata.uid.as_str()).chain(ids).collect::<Vec<_>>().join(" ")
 }
 
 /// Where a pod stands that is not ready, in a few words.
 pub(super) fn missing(pod: &Pod) -> String {
-    let containers = &pod.status.container_statuses;
-    let ready = containers.iter().filter(|container| container.ready).count();
-    let mut text = format!("{} ({ready}/{} ready)", status(pod), containers.len());
+    let lasting = pod.status.lasting_containers();
+    let ready = lasting.clone().filter(|container| container.ready).count();
+    let mut text = format!("{} ({ready}/{} ready)", status(pod), lasting.count());
     if let Some(why) = pod.status.message.as_deref().and_then(|why| why.lines().next()) {
         text.push_str(", ");
         text.push_str(why);
     }
-    let waiting = containers.iter().filter(|container| container.state.waiting.is_some());
+    let waiting = pod.status.all_containers().filter(|it| it.state.waiting.is_some());
     for end in waiting.filter_map(|container| bad_end(container, &container.last_state)) {
         text.push_str(", ");
         text.push_str(&end);

@@ -25,16 +25,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use self::container::{Container, Live, Next, State, Want};
+use self::container::{Container, Live, Running, Want};
+use self::order::Course;
 use super::protocol::{ContainerReport, Goal, PodReport, WantedPod};
 use super::question::{Answer, Purpose};
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::ids::{Attempt, ContainerName};
 use crate::manifest::pod::{BackoffPolicy, Handler, PodSpec, Resources};
 use crate::manifest::revision::{Hash, Revision};
-use crate::state::record::{Exit, LastRun, Outcome};
+use crate::state::record::{Exit, LastRun};
 
 mod container;
+mod order;
 mod probing;
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,9 @@ mod tests;
 pub const LAUNCH_TIME_MAX: Millis = Millis::from_secs(120);
 /// How long after a kill that did not end a container it is killed again.
 pub const KILL_RETRY: Millis = Millis::from_secs(1);
+/// What is told to stop late, because others had to end before it, has at least this long, even if
+/// the grace period is over by then (as in the kubelet, `minimumGracePeriodInSeconds`).
+pub const LATE_STOP_TIME: Millis = Millis::from_secs(2);
 /// How long after an exit could not be recorded it is tried again.
 pub const RECORD_RETRY: Millis = Millis::from_secs(1);
 
@@ -198,6 +203,9 @@ pub struct Recovered {
 pub struct PodMachine {
     wanted: Option<Wanted>,
     containers: BTreeMap<ContainerName, Container>,
+    /// Builds before this field knew no init containers, so for them it is as good as new.
+    #[serde(default)]
+    course: Course,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,7 +224,7 @@ impl PodMachine {
             .into_iter()
             .map(|(name, recovered)| (name, Container::recovered(recovered, now)))
             .collect();
-        Self { wanted: None, containers }
+        Self { wanted: None, containers, course: Course::default() }
     }
 
     /// Takes in an event and answers with what is to be done.
@@ -224,10 +232,13 @@ impl PodMachine {
         let mut effects = Vec::new();
         self.take(event, now, &mut effects);
         if let Some(wanted) = &self.wanted {
+            self.course.advance(wanted, &mut self.containers, now);
+            let wants = |name| self.course.want(wanted, &self.containers, name);
+            let wants: Vec<Want<'_>> = self.containers.keys().map(wants).collect();
             // A container that left the specification stays known: if it comes back, its runs
             // are counted on, because the number of a run is never used twice.
-            for (name, container) in &mut self.containers {
-                container.settle(name, wanted.of(name), &wanted.spec, now, &mut effects);
+            for ((name, container), want) in self.containers.iter_mut().zip(wants) {
+                container.settle(name, want, &wanted.spec, now, &mut effects);
             }
         }
         effects
@@ -237,8 +248,9 @@ impl PodMachine {
         match event {
             Event::Wanted(wanted) => self.take_wanted(wanted, effects),
             Event::Started { container, attempt, pid, at } => {
+                let spec = self.wanted.as_ref().and_then(|it| it.spec.container(&container));
                 if let Some(container) = self.containers.get_mut(&container) {
-                    container.started(Live::new(attempt, pid, now, at));
+                    container.started(Live::new(attempt, pid, now, at), spec);
                 }
             }
             Event::Exited { container: name, attempt, exit, at } => {
@@ -250,9 +262,11 @@ impl PodMachine {
                     effects.extend(container.exited(&name, attempt, exit, at, reset.reset, now));
                 }
             }
-            Event::Recorded { container, attempt, result } => {
-                if let Some(container) = self.containers.get_mut(&container) {
-                    container.recorded(attempt, result, now);
+            Event::Recorded { container: name, attempt, result } => {
+                let Some(container) = self.containers.get_mut(&name) else { return };
+                let is_durable = container.recorded(attempt, result, now);
+                if let Some(wanted) = self.wanted.as_ref().filter(|_| is_durable) {
+                    self.course.ended(wanted, &name, container, now);
                 }
             }
             Event::NotUpdated { container, why } => {
@@ -277,7 +291,7 @@ impl PodMachine {
         if self.wanted.as_ref().is_none_or(|old| old.spec.pids_limit != spec.pids_limit) {
             effects.push(Effect::UpdatePod { pids_limit: spec.pids_limit });
         }
-        for container in &spec.containers {
+        for container in spec.all_containers() {
             self.containers.entry(container.name.clone()).or_insert_with(Container::fresh);
         }
         // What could not be applied is tried again whenever the agent speaks.
@@ -291,6 +305,9 @@ impl PodMachine {
             if container.hash.is_none() && container.last.is_some() {
                 container.hash = revision.containers.get(name).copied();
             }
+            if let Some(spec) = spec.container(name) {
+                container.is_wanted_as(spec);
+            }
         }
         self.wanted = Some(Wanted { number, goal, revision, spec });
     }
@@ -299,10 +316,11 @@ impl PodMachine {
     #[must_use]
     pub fn wake_at(&self) -> Option<BootTime> {
         let wanted = self.wanted.as_ref()?;
-        self.containers
-            .iter()
-            .filter_map(|(name, c)| c.wake_at(wanted.of(name), &wanted.spec))
-            .min()
+        let of_container = |(name, container): (&ContainerName, &Container)| {
+            container.wake_at(self.course.want(wanted, &self.containers, name), &wanted.spec)
+        };
+        let containers = self.containers.iter().filter_map(of_container);
+        containers.chain(self.course.wake_at(wanted, &self.containers)).min()
     }
 
     /// Whether the goal is to stop and nothing is left to be stopped or recorded.
@@ -321,51 +339,32 @@ impl PodMachine {
     /// Where everything stands; none before the first specification.
     #[must_use]
     pub fn report(&self) -> Option<PodReport> {
-        let Wanted { number, goal, spec, revision } = self.wanted.as_ref()?;
+        let wanted = self.wanted.as_ref()?;
+        let Wanted { number, goal, spec, revision } = wanted;
         let containers: Vec<ContainerReport> = self
             .containers
             .iter()
             .filter(|(name, container)| container.is_live() || spec.container(name).is_some())
-            .map(|(name, container)| container.report(name, revision, spec))
+            .map(|(name, container)| {
+                let want = self.course.want(wanted, &self.containers, name);
+                container.report(name, want, spec)
+            })
             .collect();
         Some(PodReport {
             number: *number,
             digest: revision.digest(),
             goal: *goal,
-            finished: self.outcome(),
+            finished: self.course.outcome(wanted, &self.containers),
+            initializing: self.course.is_initializing(wanted),
             containers,
         })
-    }
-
-    /// How the pod ended, if every container is through by its restart policy.
-    fn outcome(&self) -> Option<Outcome> {
-        let wanted = self.wanted.as_ref()?;
-        let mut outcome = Outcome::Succeeded;
-        for (name, container) in &self.containers {
-            let Want::Run { hash, .. } = wanted.of(name) else {
-                if wanted.goal == Goal::Run && !container.is_live() {
-                    continue;
-                }
-                return None;
-            };
-            let State::Ended { since } = container.state else { return None };
-            if container.next(&wanted.spec, hash, since) != Next::Never {
-                return None;
-            }
-            if !container.last.as_ref()?.exit.is_success() {
-                outcome = Outcome::Failed;
-            }
-        }
-        Some(outcome)
     }
 }
 
 impl Wanted {
-    fn of(&self, name: &ContainerName) -> Want<'_> {
-        match (self.goal, self.spec.container(name), self.revision.containers.get(name)) {
-            (Goal::Run, Some(spec), Some(hash)) => Want::Run { spec, hash: *hash },
-            (Goal::Run, _, _) => Want::Stop { grace: self.spec.termination_grace },
-            (Goal::Stop { grace }, _, _) => Want::Stop { grace },
-        }
+    /// What it is to run a container; none of one that is not in the specification.
+    fn run(&self, name: &ContainerName, anew: bool) -> Option<Running<'_>> {
+        let spec = self.spec.container(name)?;
+        Some(Running { spec, hash: *self.revision.containers.get(name)?, anew })
     }
 }

@@ -125,6 +125,9 @@ pub struct PodReport {
     pub goal: Goal,
     /// Set when every container is through by its restart policy.
     pub finished: Option<Outcome>,
+    /// Whether init containers have to be done before the others are started.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub initializing: bool,
     /// By name.
     pub containers: Vec<ContainerReport>,
 }
@@ -231,4 +234,9 @@ pub enum ContainerStatus {
     },
     /// It ended (`last`) and will not be started again.
     Terminated,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }

@@ -12,6 +12,7 @@ mod pod;
 mod port;
 mod probe;
 mod program;
+mod restart;
 mod schema;
 pub(crate) mod suggest;
 mod volume;

@@ -25,6 +25,9 @@ use crate::provisioner::reference::{ImageSource, PullPolicy};
 use crate::provisioner::store::{ImageId, LayerId};
 
 mod handler;
+mod order;
+
+pub use order::{ContainerRestart, ExitCodes, RestartAction, RestartRule, Role};
 
 /// A pod as it shall run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +59,9 @@ pub struct PodSpec {
     pub node_selector: BTreeMap<String, String>,
     /// `spec.volumes`, in the order of the manifest.
     pub volumes: Vec<Volume>,
+    /// `spec.initContainers`, in the order of the manifest; names are unique among all containers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init_containers: Vec<ContainerSpec>,
     /// `spec.containers`, in the order of the manifest; never empty, names are unique.
     pub containers: Vec<ContainerSpec>,
 }
@@ -69,7 +75,7 @@ impl PodSpec {
             | VolumeSource::Memory { .. }
             | VolumeSource::HostPath { .. } => None,
         });
-        self.containers.iter().filter_map(|container| container.image.as_ref()).chain(volumes)
+        self.all_containers().filter_map(|container| container.image.as_ref()).chain(volumes)
     }
 
     /// The same, to be resolved.
@@ -80,13 +86,9 @@ impl PodSpec {
             | VolumeSource::Memory { .. }
             | VolumeSource::HostPath { .. } => None,
         });
-        self.containers.iter_mut().filter_map(|container| container.image.as_mut()).chain(volumes)
-    }
-
-    /// The container of that name.
-    #[must_use]
-    pub fn container(&self, name: &ContainerName) -> Option<&ContainerSpec> {
-        self.containers.iter().find(|container| container.name == *name)
+        let init = self.init_containers.iter_mut();
+        let containers = init.chain(&mut self.containers);
+        containers.filter_map(|container| container.image.as_mut()).chain(volumes)
     }
 }
 
@@ -302,7 +304,7 @@ impl FromStr for StopSignal {
     }
 }
 
-/// One of `spec.containers`. No image means the host's own root file system, read-only.
+/// One of `spec.containers` or `spec.initContainers`. No image means the host's own root file system, read-only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerSpec {
@@ -349,6 +351,9 @@ pub struct ContainerSpec {
     /// Annotation `roost/check.<container>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Check>,
+    /// `restartPolicy` and `restartPolicyRules`; the pod's policy where the manifest has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<ContainerRestart>,
 }
 
 impl ContainerSpec {

@@ -10,7 +10,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::pod::{ContainerPort, ContainerSpec, Image, PodSpec, Resources, Volume, VolumeSource};
+use super::pod::{
+    ContainerPort, ContainerRestart, ContainerSpec, Image, PodSpec, Resources, Role, Volume,
+    VolumeSource,
+};
 use crate::ids::ContainerName;
 use crate::provisioner::reference::PullPolicy;
 
@@ -85,22 +88,24 @@ impl Revision {
             pids_limit,
             node_selector,
             volumes,
+            init_containers,
             containers,
         } = spec;
         let resources: BTreeMap<&ContainerName, &Resources> =
-            containers.iter().map(|c| (&c.name, &c.resources)).collect();
+            spec.all_containers().map(|c| (&c.name, &c.resources)).collect();
         let order: Vec<&ContainerName> = containers.iter().map(|c| &c.name).collect();
         let volumes: Vec<Volume> = volumes.iter().map(as_written).collect();
         let shared = Hash::of(&(name, hostname, host, share_process_namespace, volumes));
+        // What was done before the others began can't be done otherwise any more.
+        let is_over = |c: &&ContainerSpec| spec.role(&c.name) == Some(Role::Init);
+        let init: Vec<Hash> = init_containers.iter().filter(is_over).map(container_hash).collect();
+        let shared = and(shared, "initContainers", &init);
         let containers: BTreeMap<ContainerName, Hash> =
-            containers.iter().map(|c| (c.name.clone(), container_hash(c))).collect();
+            spec.all_containers().map(|c| (c.name.clone(), container_hash(c))).collect();
         let ports: BTreeMap<&ContainerName, &Vec<ContainerPort>> = containers_with_ports(spec);
         let first = (labels, annotations, restart_policy, termination_grace, backoff, pids_limit);
-        let pulls: BTreeMap<&ContainerName, PullPolicy> = spec
-            .containers
-            .iter()
-            .filter_map(|c| Some((&c.name, c.image.as_ref()?.pull)))
-            .collect();
+        let pulls: BTreeMap<&ContainerName, PullPolicy> =
+            spec.all_containers().filter_map(|c| Some((&c.name, c.image.as_ref()?.pull))).collect();
         // Fields that came later are hashed only where they are set: see the test.
         let in_place = if !pulls.is_empty() {
             Hash::of(&(first, (order, resources), (node_selector, ports), pulls))
@@ -109,9 +114,12 @@ impl Revision {
         } else {
             Hash::of(&(first, (order, resources), (node_selector, ports)))
         };
-        let probes = probes(spec);
-        let in_place =
-            if probes.is_empty() { in_place } else { Hash::of(&(in_place, "probes", probes)) };
+        let init_order: Vec<&ContainerName> = init_containers.iter().map(|c| &c.name).collect();
+        let in_place = and(in_place, "initContainers", &init_order);
+        let restarts: BTreeMap<&ContainerName, &ContainerRestart> =
+            spec.all_containers().filter_map(|c| Some((&c.name, c.restart.as_ref()?))).collect();
+        let in_place = and(in_place, "restartPolicy", &restarts);
+        let in_place = and(in_place, "probes", &probes(spec));
         let digest = Hash::of(&(shared, &containers, in_place));
         Self { shared, containers, in_place, digest }
     }
@@ -123,8 +131,13 @@ impl Revision {
     }
 }
 
+/// A hash with a field that came later, which counts where it is set: see the test.
+fn and<T: Serialize + Default + PartialEq>(hash: Hash, field: &str, value: &T) -> Hash {
+    if *value == T::default() { hash } else { Hash::of(&(hash, field, value)) }
+}
+
 fn containers_with_ports(spec: &PodSpec) -> BTreeMap<&ContainerName, &Vec<ContainerPort>> {
-    let with_ports = spec.containers.iter().filter(|container| !container.ports.is_empty());
+    let with_ports = spec.all_containers().filter(|container| !container.ports.is_empty());
     with_ports.map(|container| (&container.name, &container.ports)).collect()
 }
 
@@ -136,7 +149,7 @@ fn probes(spec: &PodSpec) -> BTreeMap<&ContainerName, [Option<Hash>; 4]> {
             probes.map(|probe| probe.as_ref().map(|probe| Hash::of(probe)));
         [liveness, readiness, startup, container.check.as_ref().map(|check| Hash::of(check))]
     };
-    let all = spec.containers.iter().map(|container| (&container.name, hashes(container)));
+    let all = spec.all_containers().map(|container| (&container.name, hashes(container)));
     all.filter(|(_, hashes)| hashes.iter().any(Option::is_some)).collect()
 }
 
@@ -169,6 +182,7 @@ fn container_hash(container: &ContainerSpec) -> Hash {
         readiness: _,
         startup: _,
         check: _,
+        restart: _changes_in_place_as_well,
     } = container;
     let rest = (env, working_dir, user, group, read_only_root, mounts);
     let Some(Image { source, pull: _changes_in_place, resolved: _not_written }) = image else {
@@ -190,8 +204,53 @@ mod tests {
     /// containers would run again. So a new field is hashed only where it is not its default.
     #[test]
     fn the_hashes_of_a_specification_are_the_same_in_every_build() {
-        let container = ContainerSpec {
-            name: "a".parse().unwrap(),
+        let Revision { shared, containers, in_place, digest: _of_the_others } =
+            Revision::of(&spec());
+        let container = containers.values().next().unwrap().to_string();
+        assert_eq!(
+            [shared.to_string(), container, in_place.to_string()],
+            [
+                "a75332b3a2ea8fe5ac6dd68a0d5f610e",
+                "f5a002ea005d70de4d2c3375f1ef565c",
+                "f6f216924f6c0645d1bc96b99d848cf1",
+            ],
+        );
+    }
+
+    #[test]
+    fn another_init_container_makes_a_new_instance_and_another_sidecar_restarts_alone() {
+        let mut spec = spec();
+        spec.init_containers = vec![container("i"), container("s")];
+        let policy = RestartPolicy::Always;
+        spec.init_containers[1].restart = Some(ContainerRestart { policy, rules: vec![] });
+        let before = Revision::of(&spec);
+        let command = vec!["true".to_owned()];
+        let changed = |name: &str, resources: bool| {
+            let mut spec = spec.clone();
+            let container = spec.all_containers_mut().find(|c| c.name.as_str() == name).unwrap();
+            if resources {
+                container.resources.cpu_limit_milli = Some(5);
+            } else {
+                container.command = command.clone();
+            }
+            let after = Revision::of(&spec);
+            let others = after.containers.iter().filter(|(n, hash)| before.containers[n] != **hash);
+            let others: Vec<String> = others.map(|(name, _)| name.to_string()).collect();
+            (after.shared != before.shared, others, after.in_place != before.in_place)
+        };
+        assert_eq!(changed("i", false), (true, vec!["i".to_owned()], false));
+        assert_eq!(changed("i", true), (false, vec![], true));
+        assert_eq!(changed("s", false), (false, vec!["s".to_owned()], false));
+        assert_eq!(changed("a", false), (false, vec!["a".to_owned()], false));
+        let mut swapped = spec.clone();
+        swapped.init_containers.swap(0, 1);
+        let swapped = Revision::of(&swapped);
+        assert_eq!((swapped.shared, swapped.in_place == before.in_place), (before.shared, false));
+    }
+
+    fn container(name: &str) -> ContainerSpec {
+        ContainerSpec {
+            name: name.parse().unwrap(),
             image: None,
             command: vec!["sleep".to_owned()],
             args: vec!["1".to_owned()],
@@ -209,6 +268,12 @@ mod tests {
             check: None,
         };
         let spec = PodSpec {
+            restart: None,
+        }
+    }
+
+    fn spec() -> PodSpec {
+        PodSpec {
             name: "default/p".parse().unwrap(),
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
             annotations: BTreeMap::new(),
@@ -221,17 +286,8 @@ mod tests {
             pids_limit: 4096,
             node_selector: BTreeMap::new(),
             volumes: vec![],
-            containers: vec![container],
-        };
-        let Revision { shared, containers, in_place, digest: _of_the_others } = Revision::of(&spec);
-        let container = containers.values().next().unwrap().to_string();
-        assert_eq!(
-            [shared.to_string(), container, in_place.to_string()],
-            [
-                "a75332b3a2ea8fe5ac6dd68a0d5f610e",
-                "f5a002ea005d70de4d2c3375f1ef565c",
-                "f6f216924f6c0645d1bc96b99d848cf1",
-            ],
-        );
+            init_containers: vec![],
+            containers: vec![container("a")],
+        }
     }
 }

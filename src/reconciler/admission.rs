@@ -75,19 +75,15 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// What all containers of a pod request; a request that is left out is the limit, and nothing
-    /// where that is left out too.
+    /// The most that a pod's containers request at once (see [`PodSpec::demand`]); a request that
+    /// is left out is the limit, and nothing where that is left out too.
     #[must_use]
     pub fn of(spec: &PodSpec) -> Self {
-        spec.containers.iter().map(|container| container.resources).fold(
-            Self::default(),
-            |sum, r| {
-                sum.plus(Self {
-                    cpu_milli: r.cpu_request_milli.or(r.cpu_limit_milli).unwrap_or(0),
-                    memory_bytes: r.memory_request_bytes.or(r.memory_limit_bytes).unwrap_or(0),
-                })
-            },
-        )
+        Self {
+            cpu_milli: spec.demand(|r| r.cpu_request_milli.or(r.cpu_limit_milli).unwrap_or(0)),
+            memory_bytes: spec
+                .demand(|r| r.memory_request_bytes.or(r.memory_limit_bytes).unwrap_or(0)),
+        }
     }
 
     fn plus(self, other: Self) -> Self {
@@ -170,7 +166,7 @@ pub(super) fn admit(node: &Node, shares: &[Share<'_>]) -> Admission {
     // Where everybody asks for nothing that can run out, the order does not matter: that is the
     // usual case, and a thousand names are not compared for it every time.
     let total = wanting.iter().filter_map(|share| share.wants).fold(ledger.used, |sum, wants| {
-        let ports = wants.spec.containers.iter().any(|container| !container.ports.is_empty());
+        let ports = wants.spec.all_containers().any(|container| !container.ports.is_empty());
         let all = Requests { cpu_milli: u64::MAX, memory_bytes: u64::MAX };
         if ports { all } else { sum.plus(Requests::of(wants.spec)) }
     });
@@ -306,7 +302,7 @@ impl fmt::Display for HostPort {
 }
 
 fn host_ports(spec: &PodSpec) -> impl Iterator<Item = HostPort> {
-    let ports = spec.containers.iter().flat_map(|container| &container.ports);
+    let ports = spec.all_containers().flat_map(|container| &container.ports);
     ports.filter_map(|port: &ContainerPort| {
         let number = port.host_port?;
         Some(HostPort { protocol: port.protocol, number, ip: port.host_ip })

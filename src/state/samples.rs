@@ -164,6 +164,7 @@ pub(crate) fn spec() -> PodSpec {
                 },
             },
         ],
+        init_containers: vec![],
         containers: vec![ContainerSpec {
             name: "web".parse().unwrap(),
             image: None,
@@ -180,6 +181,7 @@ pub(crate) fn spec() -> PodSpec {
             readiness: None,
             startup: None,
             check: None,
+            restart: None,
             mounts: vec![VolumeMount {
                 volume: "data".parse().unwrap(),
                 path: "/srv/data".parse().unwrap(),

@@ -60,6 +60,7 @@ pub(crate) fn container(name: &str, argv: &[&str]) -> ContainerSpec {
         readiness: None,
         startup: None,
         check: None,
+        restart: None,
     }
 }
 
@@ -78,6 +79,7 @@ pub(crate) fn spec(scripts: &[(&str, &str)]) -> PodSpec {
         backoff: BackoffPolicy::default(),
         pids_limit: 1000,
         volumes: Vec::new(),
+        init_containers: vec![],
         containers: scripts
             .iter()
             .map(|(name, script)| {

@@ -215,6 +215,11 @@ impl World {
                 }
                 let spec = executor.machine.spec()?;
                 report.containers.iter().find_map(|container| {
+                    let is_held =
+                        report.initializing && container.status == ContainerStatus::Creating;
+                    if is_held {
+                        return None;
+                    }
                     self.container_problem(record.id, spec, &container.name, &container.status)
                 })
             }
@@ -234,6 +239,8 @@ impl World {
         let run = self.runs.values().find(|run| run.pod == id && run.container == *name);
         let hash = Revision::of(spec).containers.get(name).copied();
         let limit = spec.container(name).and_then(|c| c.resources.memory_limit_bytes);
+        let policy =
+            spec.container(name).map_or(spec.restart_policy, |c| spec.restart_policy_of(c));
         match (status, run) {
             (ContainerStatus::Running { .. }, Some(run)) => {
                 let right = hash == Some(run.hash)
@@ -242,11 +249,11 @@ impl World {
                 (!right).then(|| format!("{name} runs with {run:?}"))
             }
             (ContainerStatus::BackingOff { .. }, None) => {
-                let again = spec.restart_policy != RestartPolicy::Never;
+                let again = policy != RestartPolicy::Never;
                 (!again).then(|| format!("{name} will run again"))
             }
             (ContainerStatus::Terminated, None) => {
-                let through = spec.restart_policy != RestartPolicy::Always;
+                let through = policy != RestartPolicy::Always;
                 (!through).then(|| format!("{name} does not run again"))
             }
             (ContainerStatus::Creating, Some(_)) => None,

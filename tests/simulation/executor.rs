@@ -8,12 +8,13 @@ use roost::executor::machine::{
 };
 use roost::executor::protocol::{Goal, PodReport, WantedPod};
 use roost::ids::{Attempt, ContainerName, PodId};
-use roost::manifest::pod::{PodSpec, RestartPolicy};
+use roost::manifest::pod::{PodSpec, RestartPolicy, Role};
 use roost::manifest::revision::{Hash, Revision};
 use roost::state::record::{Exit, LastRun};
 
 use crate::agent::AgentEvent;
 use crate::disk::{Body, Path};
+use crate::order::Standing;
 use crate::specs::Program;
 use crate::world::{Bug, Event, World};
 
@@ -31,6 +32,7 @@ pub(crate) struct Executor {
     /// The life of the agent that is connected.
     pub(crate) agent: Option<u64>,
     pub(crate) report: Option<PodReport>,
+    pub(crate) standing: Standing,
     /// What the attempts of runs that are not recorded yet hold.
     announced: BTreeMap<(ContainerName, Attempt), Body>,
 }
@@ -45,10 +47,12 @@ pub(crate) struct Run {
     pub(crate) hash: Hash,
     pub(crate) stage: Stage,
     /// When its set-up is given up.
-    patience: u64,
+    pub(crate) patience: u64,
     pub(crate) program: Program,
+    /// When it was told to stop.
+    pub(crate) told_at: Option<u64>,
     /// When it is to be killed, once it was told to stop.
-    due: Option<u64>,
+    pub(crate) due: Option<u64>,
     killed: bool,
     pub(crate) limit: Option<u64>,
 }
@@ -81,7 +85,9 @@ impl World {
     /// Starts an executor; it reads the checkpoints of its pod.
     pub(crate) fn spawn(&mut self, pod: PodId) -> u64 {
         let pid = self.number();
-        let machine = PodMachine::new(self.recovered(pod), self.executor_time());
+        let recovered = self.recovered(pod);
+        let standing = Standing::of(&recovered);
+        let machine = PodMachine::new(recovered, self.executor_time());
         self.runtime.insert(pod);
         let executor = Executor {
             pod,
@@ -93,6 +99,7 @@ impl World {
             tick: 0,
             agent: None,
             report: None,
+            standing,
             announced: BTreeMap::new(),
         };
         self.executors.insert(pid, executor);
@@ -165,16 +172,6 @@ impl World {
         let Some(executor) = self.executors.get_mut(&pid) else { return };
         executor.wanted = Some(wanted.clone());
         let pod = executor.pod;
-        let due = self.now + grace_of(&wanted);
-        for run in self.runs.values_mut().filter(|run| run.executor == pid) {
-            let stops = matches!(wanted.goal, Goal::Stop { .. })
-                || wanted.spec.container(&run.container).is_none();
-            // A wish may shorten the time, and a later one does not prolong it again.
-            if stops {
-                run.due = run.due.map(|before| before.min(due));
-                run.patience = run.patience.min(due);
-            }
-        }
         let known = wanted.clone();
         self.say(|| format!("executor {pid} of {pod} is told {}", describe(&known)));
         self.step(pid, MachineEvent::Wanted(wanted));
@@ -194,6 +191,11 @@ impl World {
         let mut machine: PodMachine = serde_json::from_str(&json).expect("it was just written");
         let same = machine == executor.machine;
         self.check(same, || format!("the machine of {pod} did not survive the hand-over"));
+        if self.has(Bug::HandOverForgetsTheInitialization) {
+            let mut json: serde_json::Value = serde_json::from_str(&json).expect("likewise");
+            json.as_object_mut().expect("it has fields").remove("course");
+            machine = serde_json::from_value(json).expect("older ones had no such field");
+        }
         if self.has(Bug::UpgradeWithoutHandOver) {
             machine = PodMachine::new(self.recovered(pod), now);
         }
@@ -237,6 +239,7 @@ impl World {
     /// Lets the machine take a step, and performs what it answers with.
     pub(crate) fn step(&mut self, pid: u64, event: MachineEvent) {
         let now = self.executor_time();
+        self.update_standing(pid, &event);
         let Some(executor) = self.executors.get_mut(&pid) else { return };
         let effects = executor.machine.step(event, now);
         executor.tick += 1;
@@ -280,12 +283,19 @@ impl World {
                 let killed = self.runs[&run].killed;
                 self.check(!killed, || format!("{pod}/{container} is killed, and told to stop"));
                 let now = self.now;
-                let wanted = self.executors.get(&pid).and_then(|e| e.wanted.as_ref());
-                let grace = wanted.map_or(0, grace_of);
+                let executor = &self.executors[&pid];
+                let grace = executor.wanted.as_ref().map_or(0, grace_of);
+                let ending = executor.standing.ending;
                 let running = self.runs.get_mut(&run).expect("just found");
-                running.due = Some(now + grace);
+                running.due = Some(ending.map_or(now + grace, |ending| ending.kill_at(now)));
+                running.told_at = Some(now);
                 let heeds = running.program.heeds;
                 self.say(|| format!("{pod}/{container}#{attempt} is told to stop"));
+                if self.has(Bug::EndIsToldBeforeProcessesAreGone) {
+                    let (exit, at) = (Exit::Signal(15), self.wall());
+                    self.step(pid, MachineEvent::Exited { container, attempt, exit, at });
+                    return;
+                }
                 if let Some(after) = heeds {
                     let what = ExecutorEvent::Exits { run, exit: Exit::Signal(15) };
                     self.at(after, Event::Executor { pid, what });
@@ -345,7 +355,10 @@ impl World {
     ) {
         let spec = self.executors[&pid].machine.spec().expect("told what to launch").clone();
         let wanted = spec.container(&container).expect("a launched container is wanted");
-        self.check_launch(pid, pod, &container, attempt, hash, spec.restart_policy);
+        self.check_launch(pid, pod, &container, attempt, hash);
+        if let Some(executor) = self.executors.get_mut(&pid) {
+            executor.standing.launched(&container);
+        }
         let run = Run {
             pod,
             container: container.clone(),
@@ -355,6 +368,7 @@ impl World {
             stage: Stage::Announced,
             patience: self.now + LAUNCH_TIME_MAX.0,
             program: Program::of(wanted),
+            told_at: None,
             due: None,
             killed: false,
             limit: wanted.resources.memory_limit_bytes,
@@ -392,6 +406,7 @@ impl World {
         run.stage = Stage::SettingUp;
         let path = Path::Attempt(run.pod, run.container.clone(), run.attempt.0);
         let setup = run.program.setup;
+        let (container, attempt) = (run.container.clone(), run.attempt);
         let body = Body::Attempt { hash, streak };
         if self.has(Bug::LaunchBeforeAttemptIsDurable) {
             self.disk.write_without_sync(path, body);
@@ -399,6 +414,10 @@ impl World {
             self.disk.write(path, body);
         }
         self.at(setup, Event::Executor { pid, what: ExecutorEvent::SetUp { run: id } });
+        if self.has(Bug::StartIsToldBeforeTheProgramRuns) {
+            let at = self.wall();
+            self.step(pid, MachineEvent::Started { container, attempt, pid: 1, at });
+        }
     }
 
     /// The program is executed, or can't be.
@@ -411,6 +430,11 @@ impl World {
         }
         run.stage = Stage::Executed { at: now };
         let run = run.clone();
+        if let Some(executor) = self.executors.get_mut(&pid)
+            && let Some(spec) = executor.machine.spec().cloned()
+        {
+            executor.standing.executed(&spec, &run.container);
+        }
         self.say(|| format!("{}/{}#{} runs", run.pod, run.container, run.attempt));
         self.check_execution(id);
         let exit = Exit::Code(run.program.code);
@@ -435,6 +459,10 @@ impl World {
         };
         self.say(|| format!("{}/{}#{} ends: {exit:?}", run.pod, run.container, run.attempt));
         self.oracle.exited(&run, &exit, lasted, self.now);
+        let exit = match exit {
+            Exit::Code(_) if self.has(Bug::InitFailureIsToldAsSuccess) => Exit::Code(0),
+            exit => exit,
+        };
         let exited = MachineEvent::Exited {
             container: run.container,
             attempt: run.attempt,
@@ -451,6 +479,7 @@ impl World {
         if result.is_ok() {
             let n = attempt.0;
             self.check_exit_record(pod, &container, &run);
+            self.stand_recorded(pid, &container, &run);
             // The attempt of a run that never began may be missing; without it the exit would
             // belong to nothing, and its number would be used again.
             let executor = self.executors.get_mut(&pid).expect("just seen");
@@ -474,6 +503,17 @@ impl World {
             });
         }
         self.step(pid, MachineEvent::Recorded { container, attempt, result });
+    }
+
+    fn stand_recorded(&mut self, pid: u64, container: &ContainerName, run: &LastRun) {
+        let Some(executor) = self.executors.get_mut(&pid) else { return };
+        let hash = match executor.announced.get(&(container.clone(), run.attempt)) {
+            Some(Body::Attempt { hash, .. }) => *hash,
+            Some(Body::Nothing | Body::Spec(_) | Body::Exit(_)) | None => return,
+        };
+        if let Some(spec) = executor.machine.spec().cloned() {
+            executor.standing.recorded(&spec, container, hash, run.exit.clone());
+        }
     }
 
     /// `kill -9` of an executor; its containers follow, some a little later.
@@ -535,8 +575,10 @@ impl World {
             matches!(wanted.goal, Goal::Stop { .. })
                 || Revision::of(&wanted.spec).containers.get(&run.container) != Some(&run.hash)
         });
-        let what = format!("{}/{} is stopped without a cause", run.pod, run.container);
-        self.check(unwanted, || what);
+        let is_ending = self.executors[&pid].standing.ending.is_some();
+        let what = format!("{}/{}", run.pod, run.container);
+        self.check(unwanted || is_ending, || format!("{what} is stopped without a cause"));
+        self.check_order_of_stops(pid, &run, &what);
     }
 
     fn check_kill(&mut self, pid: u64, id: u64) {
@@ -556,13 +598,16 @@ impl World {
         let executor = &self.executors[&pid];
         let never_hung = executor.hung_until == 0;
         let grace = executor.wanted.as_ref().map_or(0, grace_of);
+        let executor_ending = executor.standing.ending;
         if let Some(due) = run.due {
             let now = self.now;
             let in_time = now == due || (now > due && !never_hung);
             self.check(in_time, || format!("{what} is killed at {now}, due was {due}"));
         } else {
             self.check_stop(pid, id);
-            self.check(grace == 0, || format!("{what} is killed without a stop"));
+            let is_over =
+                executor_ending.is_some_and(|ending| ending.kill_at(self.now) <= self.now);
+            self.check(grace == 0 || is_over, || format!("{what} is killed without a stop"));
         }
     }
 
@@ -573,14 +618,22 @@ impl World {
         container: &ContainerName,
         attempt: Attempt,
         hash: Hash,
-        policy: RestartPolicy,
     ) {
         let what = format!("{pod}/{container}#{attempt}");
+        self.check_order(pid, container, &what);
+        let spec = self.executors[&pid].machine.spec().expect("told what to launch").clone();
+        let wanted = spec.container(container).expect("a launched container is wanted");
+        let policy = spec.restart_policy_of(wanted);
         let key = (pod, container.clone());
         if let Some(past) = self.oracle.past.get(&key).cloned()
             && past.hash == Some(hash)
         {
+            // What an init container did for another executor is gone.
+            let is_lost = spec.role(container) == Some(Role::Init)
+                && past.executor != pid
+                && past.recorded == Some(Exit::Code(0));
             let through = match policy {
+                _ if is_lost => false,
                 RestartPolicy::Always => false,
                 RestartPolicy::OnFailure => past.recorded == Some(Exit::Code(0)),
                 RestartPolicy::Never => true,
@@ -615,7 +668,7 @@ fn grace_of(wanted: &WantedPod) -> u64 {
 
 fn describe(wanted: &WantedPod) -> String {
     let spec: &PodSpec = &wanted.spec;
-    let names: Vec<&str> = spec.containers.iter().map(|c| c.name.as_str()).collect();
+    let names: Vec<&str> = spec.all_containers().map(|c| c.name.as_str()).collect();
     format!(
         "{:?} number {}: {} {:?} {names:?}",
         wanted.goal, wanted.number, spec.name, spec.restart_policy

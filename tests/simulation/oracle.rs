@@ -96,7 +96,7 @@ impl Basis {
 }
 
 pub(crate) fn host_ports(spec: &PodSpec) -> Vec<u16> {
-    let ports = spec.containers.iter().flat_map(|container| &container.ports);
+    let ports = spec.all_containers().flat_map(|container| &container.ports);
     ports.filter_map(|port| port.host_port).collect()
 }
 

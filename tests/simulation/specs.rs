@@ -7,8 +7,8 @@ use roost::clock::Millis;
 use roost::ids::ContainerName;
 use roost::manifest::desired::{Claim, DesiredState, DirectoryView};
 use roost::manifest::pod::{
-    BackoffPolicy, ContainerPort, ContainerSpec, HostNamespaces, PodSpec, Protocol, Resources,
-    RestartPolicy,
+    BackoffPolicy, ContainerPort, ContainerRestart, ContainerSpec, HostNamespaces, PodSpec,
+    Protocol, Resources, RestartPolicy,
 };
 use roost::manifest::revision::Revision;
 use roost::reconciler::{Node, Requests};
@@ -93,6 +93,7 @@ pub(crate) fn container(name: &str, program: Program) -> ContainerSpec {
         readiness: None,
         startup: None,
         check: None,
+        restart: None,
     }
 }
 
@@ -110,6 +111,7 @@ pub(crate) fn pod(name: &str, containers: Vec<ContainerSpec>) -> PodSpec {
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
         volumes: vec![],
+        init_containers: vec![],
         containers,
     }
 }
@@ -119,6 +121,8 @@ const POLICIES: [RestartPolicy; 3] =
 const GRACES: [u64; 5] = [0, 300, 1000, 5000, 30_000];
 const POD_NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const CONTAINER_NAMES: [&str; 3] = ["x", "y", "z"];
+/// Those of sidecars begin with `s`.
+const INIT_NAMES: [&str; 4] = ["s0", "i1", "s2", "i3"];
 const FILE_NAMES: [&str; 6] = ["1", "2", "3", "4", "5", "6"];
 
 pub(crate) fn random_pod(rng: &mut Rng) -> PodSpec {
@@ -129,8 +133,27 @@ pub(crate) fn random_pod(rng: &mut Rng) -> PodSpec {
     let mut spec = pod(name, containers);
     spec.restart_policy = *rng.pick(&POLICIES).expect("not empty");
     spec.termination_grace = Millis(*rng.pick(&GRACES).expect("not empty"));
+    if rng.chance(40) {
+        let names: Vec<&str> = INIT_NAMES.into_iter().filter(|_| rng.chance(60)).collect();
+        spec.init_containers = names.into_iter().map(|name| init_container(rng, name)).collect();
+    }
     demand(rng, &mut spec);
     spec
+}
+
+fn init_container(rng: &mut Rng, name: &str) -> ContainerSpec {
+    let mut program = Program::random(rng);
+    if name.starts_with('s') {
+        let restart = ContainerRestart { policy: RestartPolicy::Always, rules: vec![] };
+        return ContainerSpec { restart: Some(restart), ..container(name, program) };
+    }
+    // Most end, and well.
+    if rng.chance(90) {
+        program.lasts = program.lasts.min(rng.between(1, 3000));
+        program.starts = true;
+    }
+    program.code = u8::from(rng.chance(20));
+    container(name, program)
 }
 
 /// What the node of the simulation has: not enough for all pods.
@@ -168,6 +191,14 @@ pub(crate) fn edit(rng: &mut Rng, spec: &PodSpec) -> PodSpec {
         2 => {
             spec.containers[which].resources.memory_limit_bytes =
                 Some(rng.between(1, 3) * 1_000_000);
+        }
+        3 if rng.chance(50) && !spec.init_containers.is_empty() => {
+            let which = usize::try_from(rng.next() % spec.init_containers.len() as u64);
+            let container = &mut spec.init_containers[which.expect("small")];
+            *container = init_container(rng, container.name.clone().as_str());
+        }
+        3 if rng.chance(30) && spec.init_containers.iter().all(|c| c.name.as_str() != "s2") => {
+            spec.init_containers.push(init_container(rng, "s2"));
         }
         3 => spec.pids_limit = u32::try_from(rng.between(10, 12)).expect("small"),
         4 => spec.hostname = format!("h{}", rng.between(0, 3)),

@@ -72,9 +72,13 @@ pub(crate) enum Bug {
     RevisionsAreNotKept,
     RollBackIsForgotten,
     SuccessorIsRecordedFirst,
+    StartIsToldBeforeTheProgramRuns,
+    EndIsToldBeforeProcessesAreGone,
+    InitFailureIsToldAsSuccess,
+    HandOverForgetsTheInitialization,
 }
 
-pub(crate) const BUGS: [Bug; 23] = [
+pub(crate) const BUGS: [Bug; 27] = [
     Bug::LaunchBeforeAttemptIsDurable,
     Bug::ExitOnlyInRuntimeDirectory,
     Bug::ForgetBeforeDestroy,
@@ -98,6 +102,10 @@ pub(crate) const BUGS: [Bug; 23] = [
     Bug::RevisionsAreNotKept,
     Bug::RollBackIsForgotten,
     Bug::SuccessorIsRecordedFirst,
+    Bug::StartIsToldBeforeTheProgramRuns,
+    Bug::EndIsToldBeforeProcessesAreGone,
+    Bug::InitFailureIsToldAsSuccess,
+    Bug::HandOverForgetsTheInitialization,
 ];
 
 /// How a run is set up.

@@ -1,6 +1,10 @@
 //! [`of`]: a pod instance as Kubernetes' `Pod`.
 
-use super::types::{Condition, ContainerState, ObjectMeta, Pod, PodExtra, PodStatus};
+use super::status::Statuses;
+use super::types::{
+    Condition, ContainerState, ContainerStatus as ContainerShown, ObjectMeta, Pod, PodExtra,
+    PodStatus,
+};
 use super::{Context, spec, status};
 use crate::agent::service::{
     ContainerStatus, ExecutorView, Outcome, PodView, RecordPhase, TerminationCause, WaitReason,
@@ -28,9 +32,10 @@ pub fn of(view: &PodView, context: &Context) -> Pod {
 pub(in crate::api) fn outline(
     view: &PodView,
     context: &Context,
-) -> (&'static str, Vec<super::types::ContainerStatus>) {
-    let containers = status::containers(view, context);
-    (phase(view, &containers, context), containers)
+) -> (&'static str, Vec<ContainerShown>) {
+    let statuses = status::containers(view, context);
+    let phase = phase(view, &statuses, context);
+    (phase, statuses.init.into_iter().chain(statuses.main).collect())
 }
 
 fn metadata(view: &PodView, context: &Context) -> ObjectMeta {
@@ -75,8 +80,8 @@ fn on_wall(at: BootTime, context: &Context) -> WallTime {
 }
 
 fn pod_status(view: &PodView, context: &Context) -> PodStatus {
-    let containers = status::containers(view, context);
-    let phase = phase(view, &containers, context);
+    let statuses = status::containers(view, context);
+    let phase = phase(view, &statuses, context);
     let number = view.report.as_ref().map_or(0, |report| report.number);
     let problem = problem(view);
     let waits = view.waits.as_ref().map(|waits| waits.why.clone());
@@ -84,12 +89,13 @@ fn pod_status(view: &PodView, context: &Context) -> PodStatus {
     PodStatus {
         phase: phase.to_owned(),
         observed_generation: number,
-        conditions: conditions(view, phase, &containers, problem),
+        conditions: conditions(view, phase, &statuses, problem, context),
         message: (!messages.is_empty()).then(|| messages.join("\n")),
         reason: problem.map(str::to_owned),
         start_time: Some(view.record.created_at.rfc3339()),
         qos_class: view.spec.as_deref().map(|spec| qos_class(spec).to_owned()),
-        container_statuses: containers,
+        init_container_statuses: statuses.init,
+        container_statuses: statuses.main,
         roost: Some(extra(view)),
     }
 }
@@ -146,11 +152,7 @@ const MANIFEST_INVALID: &str = "ManifestInvalid";
 const STEP_FAILED: &str = "StepFailed";
 
 /// The rules are the kubelet's (`getPhase`), but that an ended pod is told by its record.
-fn phase(
-    view: &PodView,
-    containers: &[super::types::ContainerStatus],
-    context: &Context,
-) -> &'static str {
+fn phase(view: &PodView, statuses: &Statuses, context: &Context) -> &'static str {
     let finished = match &view.record.phase {
         RecordPhase::Finished { outcome, containers: _ } => Some(*outcome),
         RecordPhase::Active | RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => {
@@ -161,11 +163,11 @@ fn phase(
         (Some(Outcome::Succeeded), _, _) => "Succeeded",
         (Some(Outcome::Failed), _, _) => "Failed",
         (None, Some(report), _) => {
-            let has_all = report.containers.len() >= containers.len();
+            let has_all = report.containers.len() >= statuses.init.len() + statuses.main.len();
             let waits = report.containers.iter().any(|container| {
                 container.status == ContainerStatus::Creating && container.last.is_none()
             });
-            if waits || !has_all { "Pending" } else { "Running" }
+            if report.initializing || waits || !has_all { "Pending" } else { "Running" }
         }
         (None, None, RecordPhase::Active) if status::may_run_unseen(view, context) => "Unknown",
         (None, None, RecordPhase::Active) => "Pending",
@@ -177,8 +179,9 @@ fn phase(
 fn conditions(
     view: &PodView,
     phase: &str,
-    containers: &[super::types::ContainerStatus],
+    statuses: &Statuses,
     problem: Option<&str>,
+    context: &Context,
 ) -> Vec<Condition> {
     let created_at = view.record.created_at.rfc3339();
     let condition = |kind: &str, holds: bool, since: &str| Condition {
@@ -188,11 +191,10 @@ fn conditions(
         message: None,
         last_transition_time: Some(since.to_owned()),
     };
-    let unready: Vec<&str> =
-        containers.iter().filter(|c| !c.ready).map(|c| c.name.as_str()).collect();
-    let ready = unready.is_empty() && !containers.is_empty();
-    let changes =
-        containers.iter().filter_map(|c| changed_at(&c.state).or(changed_at(&c.last_state)));
+    let lasting = || statuses.init.iter().filter(|it| it.is_sidecar()).chain(&statuses.main);
+    let unready: Vec<&str> = lasting().filter(|c| !c.ready).map(|c| c.name.as_str()).collect();
+    let ready = unready.is_empty() && !statuses.main.is_empty();
+    let changes = lasting().filter_map(|c| changed_at(&c.state).or(changed_at(&c.last_state)));
     // Times of one form: their order as text is their order.
     let since = changes.max().unwrap_or(&created_at);
     let of_containers = |kind: &str| {
@@ -214,13 +216,17 @@ fn conditions(
         scheduled.reason = Some(UNSCHEDULABLE.to_owned());
         scheduled.message = Some(why.clone());
     }
-    let mut all = vec![
-        scheduled,
-        condition("Initialized", true, &created_at),
-        of_containers("ContainersReady"),
-        of_containers("Ready"),
-    ];
-    all.extend(checks(view, containers));
+    let mut initialized = condition("Initialized", true, &created_at);
+    let undone = incomplete(view, statuses, context);
+    if !undone.is_empty() {
+        initialized.status = "False".to_owned();
+        initialized.reason = Some("ContainersNotInitialized".to_owned());
+        initialized.message =
+            Some(format!("containers with incomplete status: [{}]", undone.join(" ")));
+    }
+    let mut all =
+        vec![scheduled, initialized, of_containers("ContainersReady"), of_containers("Ready")];
+    all.extend(checks(view, statuses));
     all.extend(behind(view));
     if problem == Some(MANIFEST_INVALID) {
         all.push(Condition {
@@ -235,13 +241,14 @@ fn conditions(
 }
 
 /// Whether every check has a result, if there are checks, and which.
-fn checks(view: &PodView, containers: &[super::types::ContainerStatus]) -> Option<Condition> {
-    let checked = view.spec.iter().flat_map(|spec| &spec.containers);
+fn checks(view: &PodView, statuses: &Statuses) -> Option<Condition> {
+    let checked = view.spec.iter().flat_map(|spec| spec.all_containers());
     let checked = checked.filter(|container| container.check.is_some());
     let results: Vec<(&str, Option<String>)> = checked
         .map(|container| {
             let name = container.name.as_str();
-            let shown = containers.iter().find(|shown| shown.name == name);
+            let mut all = statuses.init.iter().chain(&statuses.main);
+            let shown = all.find(|shown| shown.name == name);
             let check = shown.and_then(|shown| shown.roost.as_ref()?.check.as_ref());
             (name, check.and_then(super::types::CheckExtra::result))
         })
@@ -260,6 +267,21 @@ fn checks(view: &PodView, containers: &[super::types::ContainerStatus]) -> Optio
         message: Some(texts.collect::<Vec<_>>().join("; ")),
         last_transition_time: None,
     })
+}
+
+/// The init containers that the others wait for, or waited for in vain.
+fn incomplete<'a>(view: &PodView, statuses: &'a Statuses, context: &Context) -> Vec<&'a str> {
+    let initializes = match (&view.record.phase, &view.report) {
+        (RecordPhase::Finished { .. }, _) => {
+            statuses.main.iter().any(|it| it.state.waiting.is_some())
+        }
+        (_, Some(report)) => report.initializing,
+        (RecordPhase::Active, None) => !status::may_run_unseen(view, context),
+        (RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. }, None) => false,
+    };
+    let is_done = |it: &ContainerShown| if it.is_sidecar() { it.started } else { it.ready };
+    let undone = statuses.init.iter().filter(|it| initializes && !is_done(it));
+    undone.map(|it| it.name.as_str()).collect()
 }
 
 /// Says so if the pod is not what its manifest asks for, although that is without fault.
@@ -304,7 +326,7 @@ fn changed_at(state: &ContainerState) -> Option<&String> {
 
 /// <https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>.
 fn qos_class(spec: &PodSpec) -> &'static str {
-    let resources = || spec.containers.iter().map(|container| container.resources);
+    let resources = || spec.all_containers().map(|container| container.resources);
     let guaranteed = |resources: Resources| {
         let Resources {
             cpu_request_milli,

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use crate::clock::Millis;
 use crate::manifest::expansion::escape;
 use crate::manifest::pod::{
-    ContainerPort, ContainerSpec, Handler, HostPathType, HttpGet, PodSpec, Probe, Resources,
-    RestartPolicy, Volume, VolumeSource,
+    ContainerPort, ContainerRestart, ContainerSpec, ExitCodes, Handler, HostPathType, HttpGet,
+    PodSpec, Probe, Resources, RestartAction, RestartPolicy, RestartRule, Volume, VolumeSource,
 };
 
 /// `spec` of core/v1.
@@ -27,6 +27,7 @@ pub fn of(spec: &PodSpec) -> Value {
         pids_limit: _,
         node_selector,
         volumes,
+        init_containers,
         containers,
     } = spec;
     let mut out = Map::new();
@@ -39,13 +40,8 @@ pub fn of(spec: &PodSpec) -> Value {
     for (name, _) in flags.iter().filter(|(_, is_set)| *is_set) {
         out.insert((*name).to_owned(), true.into());
     }
-    let restart_policy = match restart_policy {
-        RestartPolicy::Always => "Always",
-        RestartPolicy::OnFailure => "OnFailure",
-        RestartPolicy::Never => "Never",
-    };
     out.insert("hostname".into(), hostname.as_str().into());
-    out.insert("restartPolicy".into(), restart_policy.into());
+    out.insert("restartPolicy".into(), policy(*restart_policy).into());
     out.insert("terminationGracePeriodSeconds".into(), (termination_grace.0 / 1000).into());
     if !node_selector.is_empty() {
         out.insert("nodeSelector".into(), json!(node_selector));
@@ -53,8 +49,32 @@ pub fn of(spec: &PodSpec) -> Value {
     if !volumes.is_empty() {
         out.insert("volumes".into(), volumes.iter().map(volume).collect());
     }
+    if !init_containers.is_empty() {
+        out.insert("initContainers".into(), init_containers.iter().map(container).collect());
+    }
     out.insert("containers".into(), containers.iter().map(container).collect());
     Value::Object(out)
+}
+
+fn policy(policy: RestartPolicy) -> &'static str {
+    match policy {
+        RestartPolicy::Always => "Always",
+        RestartPolicy::OnFailure => "OnFailure",
+        RestartPolicy::Never => "Never",
+    }
+}
+
+fn rule(rule: &RestartRule) -> Value {
+    let RestartRule { action, when, values } = rule;
+    let action = match action {
+        RestartAction::Restart => "Restart",
+        RestartAction::RestartAllContainers => "RestartAllContainers",
+    };
+    let operator = match when {
+        ExitCodes::In => "In",
+        ExitCodes::NotIn => "NotIn",
+    };
+    json!({ "action": action, "exitCodes": { "operator": operator, "values": values } })
 }
 
 fn volume(volume: &Volume) -> Value {
@@ -107,6 +127,7 @@ fn container(container: &ContainerSpec) -> Value {
         startup,
         // It stands in an annotation.
         check: _,
+        restart,
     } = container;
     let mut out = Map::new();
     out.insert("name".into(), name.as_str().into());
@@ -158,6 +179,12 @@ fn container(container: &ContainerSpec) -> Value {
         [("livenessProbe", liveness), ("readinessProbe", readiness), ("startupProbe", startup)];
     for (name, found) in probes {
         out.extend(found.as_ref().map(|found| (name.to_owned(), probe(found))));
+    }
+    if let Some(ContainerRestart { policy: own, rules }) = restart {
+        out.insert("restartPolicy".into(), policy(*own).into());
+        if !rules.is_empty() {
+            out.insert("restartPolicyRules".into(), rules.iter().map(rule).collect());
+        }
     }
     Value::Object(out)
 }

@@ -1,4 +1,7 @@
-//! [`containers`]: where the containers of a pod instance stand, as `containerStatuses`.
+//! [`containers`]: where the containers of a pod instance stand, as `containerStatuses` and
+//! `initContainerStatuses`.
+
+use std::sync::Arc;
 
 use super::Context;
 use super::types::{
@@ -11,20 +14,41 @@ use crate::agent::service::{
 };
 use crate::clock::{BootTime, Millis};
 use crate::ids::{Attempt, ContainerName};
-use crate::manifest::pod::Image;
+use crate::manifest::pod::{ContainerSpec, Image, PodSpec, Role};
 
-/// In the order of the manifest; without one, by name.
-pub(super) fn containers(view: &PodView, context: &Context) -> Vec<Shown> {
-    let shown = |name: ContainerName| {
-        let mut shown = container(view, &name, context);
-        let spec = view.spec.as_ref().and_then(|spec| spec.container(&name));
+/// Where all containers of an instance stand, each kind in the order of the manifest; without one,
+/// by name.
+pub(super) struct Statuses {
+    pub(super) init: Vec<Shown>,
+    pub(super) main: Vec<Shown>,
+}
+
+pub(super) fn containers(view: &PodView, context: &Context) -> Statuses {
+    let shown = |name: &ContainerName| {
+        let mut shown = container(view, name, context);
+        let spec = view.spec.as_ref().and_then(|spec| spec.container(name));
         if let Some(image) = spec.and_then(|spec| spec.image.as_ref()) {
             shown.image = image.source.to_string();
             shown.image_id = image_id(image);
         }
         shown
     };
-    names(view).into_iter().map(shown).collect()
+    let init = |(spec, container): (&Arc<PodSpec>, &ContainerSpec)| {
+        let mut shown = shown(&container.name);
+        match spec.role(&container.name) {
+            Some(Role::Sidecar) => shown.roost.get_or_insert_default().sidecar = true,
+            Some(Role::Init | Role::Main) | None => {
+                // As the kubelet has it: it is never "started", and ready when it is done.
+                let end = shown.state.terminated.as_ref();
+                shown.ready = end.is_some_and(|end| end.exit_code == 0);
+                shown.started = false;
+            }
+        }
+        shown
+    };
+    let spec = view.spec.iter();
+    let inits = spec.flat_map(|spec| spec.init_containers.iter().map(move |it| (spec, it)));
+    Statuses { init: inits.map(init).collect(), main: names(view).iter().map(shown).collect() }
 }
 
 /// Which image it is, in a form that names it in its registry where it comes from one.
@@ -62,9 +86,11 @@ fn container(view: &PodView, name: &ContainerName, context: &Context) -> Shown {
     let report = view.report.as_ref();
     let report = report.and_then(|report| report.containers.iter().find(|c| c.name == *name));
     match (&view.record.phase, report) {
-        (RecordPhase::Finished { containers, outcome: _ }, _) => {
-            through(view, name, containers.get(name))
-        }
+        (RecordPhase::Finished { containers, outcome: _ }, _) => match containers.get(name) {
+            // The initialization failed: the container never ran.
+            None if !containers.is_empty() => Shown { state: creating(view), ..empty(name) },
+            last => through(view, name, last),
+        },
         (_, Some(report)) => reported(view, report, context),
         (RecordPhase::Active, None) if may_run_unseen(view, context) => Shown {
             state: waiting(
@@ -83,9 +109,7 @@ fn container(view: &PodView, name: &ContainerName, context: &Context) -> Shown {
                         WaitReason::Trouble(trouble) => waiting(&trouble.to_string(), Some(why)),
                     }
                 }
-                Some(Waits { who: Waiting::Revision, .. }) | None => {
-                    waiting("ContainerCreating", None)
-                }
+                Some(Waits { who: Waiting::Revision, .. }) | None => creating(view),
             };
             Shown { state, ..empty(name) }
         }
@@ -123,7 +147,7 @@ fn reported(view: &PodView, report: &ContainerReport, context: &Context) -> Show
         ContainerState { running: Some(running), ..ContainerState::default() }
     };
     let (state, last_state) = match status {
-        ContainerStatus::Creating => (waiting("ContainerCreating", None), ended),
+        ContainerStatus::Creating => (creating(view), ended),
         ContainerStatus::Running { pid: _, started_at }
         | ContainerStatus::Stopping { pid: _, started_at } => (running(*started_at), ended),
         ContainerStatus::Recording { fault } => {
@@ -156,6 +180,7 @@ fn reported(view: &PodView, report: &ContainerReport, context: &Context) -> Show
         update_fault: update_fault.clone(),
         probe_faults: faults.map(probe_fault).collect(),
         check: health.as_ref().and_then(|health| health.check.as_ref()).map(check),
+        sidecar: false,
     };
     Shown {
         state,
@@ -253,6 +278,14 @@ fn terminated(view: &PodView, name: &ContainerName, last: &LastRun) -> Container
 fn waiting(reason: &str, message: Option<&str>) -> ContainerState {
     let waiting = StateWaiting { reason: reason.to_owned(), message: message.map(str::to_owned) };
     ContainerState { waiting: Some(waiting), ..ContainerState::default() }
+}
+
+/// What is not set up yet, in the words of the kubelet.
+fn creating(view: &PodView) -> ContainerState {
+    let has_init = view.spec.as_ref().is_some_and(|spec| !spec.init_containers.is_empty());
+    let initializes = view.report.as_ref().is_none_or(|report| report.initializing);
+    let reason = if has_init && initializes { "PodInitializing" } else { "ContainerCreating" };
+    waiting(reason, None)
 }
 
 fn container_id(view: &PodView, name: &ContainerName, attempt: Attempt) -> String {

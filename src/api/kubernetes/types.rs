@@ -95,10 +95,34 @@ object! {
         #[serde(skip_serializing_if = "Option::is_none")]
         qos_class: Option<String>,
         /// In the order of the manifest.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        init_container_statuses: Vec<ContainerStatus>,
+        /// In the order of the manifest.
         container_statuses: Vec<ContainerStatus>,
         /// What Kubernetes has no word for.
         #[serde(skip_serializing_if = "Option::is_none")]
         roost: Option<PodExtra>,
+    }
+}
+
+impl PodStatus {
+    /// Every container, init containers first.
+    pub fn all_containers(&self) -> impl Iterator<Item = &ContainerStatus> + Clone {
+        self.init_container_statuses.iter().chain(&self.container_statuses)
+    }
+
+    /// The containers that run as long as the pod does: those and sidecars.
+    pub fn lasting_containers(&self) -> impl Iterator<Item = &ContainerStatus> + Clone {
+        let init = self.init_container_statuses.iter().filter(|it| it.is_sidecar());
+        init.chain(&self.container_statuses)
+    }
+}
+
+impl ContainerStatus {
+    /// Whether it is an init container that goes on running.
+    #[must_use]
+    pub fn is_sidecar(&self) -> bool {
+        self.roost.as_ref().is_some_and(|extra| extra.sidecar)
     }
 }
 
@@ -162,7 +186,7 @@ object! {
         /// `roost://<pod>/<container>/<run>`.
         #[serde(rename = "containerID", skip_serializing_if = "Option::is_none")]
         container_id: Option<String>,
-        /// What Kubernetes has no word for; there while it has a process.
+        /// What Kubernetes has no word for.
         #[serde(skip_serializing_if = "Option::is_none")]
         roost: Option<ContainerExtra>,
     }
@@ -183,6 +207,9 @@ object! {
         /// What its check has found (annotation `roost/check.…`).
         #[serde(skip_serializing_if = "Option::is_none")]
         check: Option<CheckExtra>,
+        /// Whether it is an init container that goes on running.
+        #[serde(skip_serializing_if = "is_false")]
+        sidecar: bool,
     }
 }
 
@@ -416,6 +443,11 @@ pub struct WatchEvent<T> {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 fn is_default<S: Default + PartialEq>(value: &S) -> bool {

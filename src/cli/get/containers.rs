@@ -29,7 +29,7 @@ pub(in crate::cli) async fn run(
     if *output == Output::Name {
         return output::print(&names(&pods));
     }
-    if pods.iter().all(|pod| pod.status.container_statuses.is_empty()) {
+    if pods.iter().all(|pod| pod.status.all_containers().next().is_none()) {
         output::note("No containers found.");
         return Ok(());
     }
@@ -41,7 +41,10 @@ pub(in crate::cli) async fn run(
 pub(super) fn objects(pods: &[Value]) -> Value {
     let mut items = Vec::new();
     for pod in pods {
-        for status in pod["status"]["containerStatuses"].as_array().into_iter().flatten() {
+        let status = &pod["status"];
+        let kinds =
+            ["initContainerStatuses", "containerStatuses"].map(|kind| status[kind].as_array());
+        for status in kinds.into_iter().flatten().flatten() {
             let mut item = status.clone();
             item["kind"] = "Container".into();
             for (name, key) in [("pod", "name"), ("namespace", "namespace"), ("podUID", "uid")] {
@@ -56,7 +59,7 @@ pub(super) fn objects(pods: &[Value]) -> Value {
 fn names(pods: &[Listed]) -> String {
     let mut text = String::new();
     for pod in pods {
-        for container in &pod.status.container_statuses {
+        for container in pod.status.all_containers() {
             let name =
                 format!("{}/{}/{}", pod.metadata.namespace, pod.metadata.name, container.name);
             text.push_str(&output::clean_line(&name));
@@ -83,7 +86,7 @@ pub(super) fn text<S>(
     }
     let mut rows = Vec::new();
     for pod in pods {
-        for container in &pod.status.container_statuses {
+        for container in pod.status.all_containers() {
             let mut row = row(pod, container, now);
             if namespace {
                 row.insert(0, pod.metadata.namespace.as_str().into());

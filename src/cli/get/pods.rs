@@ -12,7 +12,9 @@ use super::{
     as_list, encoded, field, pods_path, structured, structured_next, understood, with_query,
 };
 use crate::api::kubernetes::pod::SOURCE_ANNOTATION;
-use crate::api::kubernetes::types::{List, Pod, WatchEvent};
+use crate::api::kubernetes::types::{
+    Condition, ContainerState, ContainerStatus, List, Pod, WatchEvent,
+};
 use crate::api::overview::Overview;
 use crate::cli::advice::name_of;
 use crate::cli::args::{Output, PodsArgs, Which};
@@ -329,7 +331,7 @@ impl Columns {
     }
 
     pub(super) fn row<S>(&self, pod: &Pod<S>, now: WallTime) -> Vec<Cell> {
-        let containers = &pod.status.container_statuses;
+        let containers: Vec<&ContainerStatus> = pod.status.lasting_containers().collect();
         let ready = containers.iter().filter(|container| container.ready).count();
         let mut row: Vec<Cell> = Vec::new();
         if self.namespace {
@@ -390,6 +392,9 @@ pub(in crate::cli) fn status<S>(pod: &Pod<S>) -> String {
     if pod.metadata.deletion_timestamp.is_some() {
         return "Terminating".to_owned();
     }
+    if let Some(status) = initialization(pod) {
+        return status;
+    }
     let mut status = pod.status.phase.as_str();
     let mut any_runs = false;
     // The first container counts most.
@@ -405,8 +410,39 @@ pub(in crate::cli) fn status<S>(pod: &Pod<S>) -> String {
     if status == "Completed" && any_runs { "Running" } else { status }.to_owned()
 }
 
+/// How far the initialization is, as long as it is not over.
+fn initialization<S>(pod: &Pod<S>) -> Option<String> {
+    let of_kind = |condition: &&Condition| condition.kind == "Initialized";
+    if pod.status.conditions.iter().find(of_kind).is_none_or(|found| found.status == "True") {
+        return None;
+    }
+    let all = &pod.status.init_container_statuses;
+    let is_done = |it: &ContainerStatus| {
+        let end = it.state.terminated.as_ref();
+        end.is_some_and(|end| end.exit_code == 0) || (it.is_sidecar() && it.started)
+    };
+    let (index, undone) = all.iter().enumerate().find(|(_, container)| !is_done(container))?;
+    let ContainerState { waiting, running: _, terminated } = &undone.state;
+    if let Some(end) = terminated {
+        return Some(format!("Init:{}", end.reason));
+    }
+    match waiting.as_ref().map(|waiting| waiting.reason.as_str()) {
+        // There is nothing of it yet.
+        Some("Pending") => Some("Pending".to_owned()),
+        Some(reason) if reason != "PodInitializing" && reason != "ContainerCreating" => {
+            Some(format!("Init:{reason}"))
+        }
+        Some(_) | None => Some(format!("Init:{index}/{}", all.len())),
+    }
+}
+
 fn restarts<S>(pod: &Pod<S>, now: WallTime) -> String {
-    let containers = &pod.status.container_statuses;
+    let status = &pod.status;
+    // As kubectl has it: until the pod is initialized, what counts is that.
+    let containers: Vec<&ContainerStatus> = match initialization(pod) {
+        Some(_) => status.init_container_statuses.iter().collect(),
+        None => pod.status.lasting_containers().collect(),
+    };
     let count: u64 = containers.iter().map(|container| u64::from(container.restart_count)).sum();
     let ends = containers.iter().filter(|container| container.restart_count > 0);
     let ends = ends.filter_map(|c| c.last_state.terminated.as_ref()?.finished_at.as_deref());

@@ -229,7 +229,13 @@ fn a_server_may_have_any_certificate() {
     let secret = HttpGet { scheme: Scheme::Https, ..get(at) };
     let answer = ask(Handler::Http(secret), PATIENCE);
     assert_eq!(seen(&answer), (Seen::HttpStatus(200), "in secret"));
-    let (at, _) = serve("127.0.0.1", vec!["plain text\r\n".repeat(10)]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"plain text, as it seems").unwrap();
+        stream.read_to_end(&mut Vec::new()).ok();
+    });
     let secret = HttpGet { scheme: Scheme::Https, ..get(at) };
     let answer = ask(Handler::Http(secret), PATIENCE);
     assert!(seen(&answer).1.contains("TLS"), "{answer:?}");

@@ -27,6 +27,7 @@ fn pod(container: &ContainerName) -> PodSpec {
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
         volumes: Vec::new(),
+        init_containers: vec![],
         containers: vec![ContainerSpec {
             name: container.clone(),
             image: None,
@@ -44,6 +45,7 @@ fn pod(container: &ContainerName) -> PodSpec {
             readiness: None,
             startup: None,
             check: None,
+            restart: None,
         }],
     }
 }
@@ -102,6 +104,10 @@ fn the_first_format_is_still_understood() {
     // What came later is found out by the first step.
     parsed.machine.step(Event::AnswersLost, BootTime(3));
     assert_eq!(parsed, example());
+    let mut old = Handover::parse(GOLDEN.as_bytes()).unwrap();
+    // It knew no init containers, so they are all done; nothing else changes.
+    assert_eq!(old.machine.step(Event::Tick, BootTime(3)), []);
+    assert_eq!(old, example());
 }
 
 #[test]

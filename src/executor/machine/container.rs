@@ -6,13 +6,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::probing::{Probing, Who};
-use super::{Effect, KILL_RETRY, LAUNCH_TIME_MAX, RECORD_RETRY, Recovered};
+use super::{Effect, KILL_RETRY, LATE_STOP_TIME, LAUNCH_TIME_MAX, RECORD_RETRY, Recovered};
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::executor::protocol::{ContainerReport, ContainerStatus};
 use crate::executor::question::{Answer, Purpose};
 use crate::ids::{Attempt, ContainerName};
-use crate::manifest::pod::{BackoffPolicy, ContainerSpec, PodSpec, Resources, RestartPolicy};
-use crate::manifest::revision::{Hash, Revision};
+use crate::manifest::pod::{
+    BackoffPolicy, ContainerSpec, PodSpec, Resources, RestartAction, RestartPolicy,
+};
+use crate::manifest::revision::Hash;
 use crate::state::record::{Exit, LastRun};
 
 /// One container of the pod: its runs so far, and where the newest stands.
@@ -34,6 +36,9 @@ pub(super) struct Container {
     /// The newest run that a probe had stopped: it was no success, however it ended.
     #[serde(default)]
     pub(super) ailed: Option<Attempt>,
+    /// Whether it is started again, however its last run ended.
+    #[serde(default)]
+    begins_anew: bool,
 }
 
 /// Where the newest run stands.
@@ -46,7 +51,13 @@ pub(super) enum State {
     /// Its program runs.
     Running(Live),
     /// It was told to stop.
-    Stopping { live: Live, force: Force },
+    Stopping {
+        live: Live,
+        force: Force,
+        /// When; not known of what another build has handed over.
+        #[serde(default)]
+        told_at: Option<BootTime>,
+    },
     /// It ended; that is being made durable, or will be tried again.
     Recording { run: LastRun, since: BootTime, writing: Writing },
     /// It ended, and that is durable (`Container::last`).
@@ -119,8 +130,64 @@ impl Force {
 /// What is wanted of one container.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Want<'a> {
-    Run { spec: &'a ContainerSpec, hash: Hash },
-    Stop { grace: Millis },
+    /// It shall run.
+    Run(Running<'a>),
+    /// It is not started, and goes on if it runs. If it is started later, as that.
+    Hold(Option<Running<'a>>),
+    /// It shall stop, and is not started again.
+    Stop(Stop),
+    /// It is not part of the pod any more.
+    Leave { grace: Millis },
+}
+
+/// What it is to run a container.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Running<'a> {
+    pub(super) spec: &'a ContainerSpec,
+    pub(super) hash: Hash,
+    /// Whether a success does not count.
+    pub(super) anew: bool,
+}
+
+/// A wish to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stop {
+    /// Since when there is the wish.
+    pub(super) since: BootTime,
+    /// When the grace period is over.
+    pub(super) by: BootTime,
+    /// Whether there is none.
+    pub(super) at_once: bool,
+}
+
+impl Want<'_> {
+    /// The wish to stop, if it is one.
+    fn stop(self, now: BootTime) -> Option<Stop> {
+        match self {
+            Self::Run(_) | Self::Hold(_) => None,
+            Self::Stop(stop) => Some(stop),
+            Self::Leave { grace } => Some(Stop::from(now, grace)),
+        }
+    }
+}
+
+impl Stop {
+    /// A wish that begins now.
+    pub(super) fn from(now: BootTime, grace: Millis) -> Self {
+        Self { since: now, by: now.plus(grace), at_once: grace == Millis(0) }
+    }
+
+    /// A wish that comes again may shorten the time, never prolong it.
+    pub(super) fn with(self, again: Self) -> Self {
+        let Self { since, by, at_once } = self;
+        Self { since, by: by.min(again.by), at_once: at_once || again.at_once }
+    }
+
+    /// When what was told to stop then is killed: who was told late has a little time of its own.
+    fn kill_at(self, told_at: Option<BootTime>) -> BootTime {
+        let late = told_at.filter(|told_at| *told_at > self.since && !self.at_once);
+        late.map_or(self.by, |told_at| self.by.max(told_at.plus(LATE_STOP_TIME)))
+    }
 }
 
 /// What the restart policy says of a container that ended.
@@ -143,6 +210,7 @@ impl Container {
             resources: None,
             update_fault: None,
             ailed: None,
+            begins_anew: false,
         }
     }
 
@@ -157,6 +225,7 @@ impl Container {
             resources: None,
             update_fault: None,
             ailed: None,
+            begins_anew: false,
         }
     }
 
@@ -171,13 +240,59 @@ impl Container {
         }
     }
 
-    pub(super) fn started(&mut self, live: Live) {
+    /// Whether a process of it may exist.
+    pub(super) fn has_process(&self) -> bool {
+        match self.state {
+            State::Starting { .. } | State::Running(_) | State::Stopping { .. } => true,
+            State::Fresh | State::Recording { .. } | State::Ended { .. } => false,
+        }
+    }
+
+    /// Whether what waits for its start may begin.
+    pub(super) fn has_started(&self) -> bool {
+        match self.state {
+            State::Running(live) => live.probing.is_started(),
+            State::Fresh
+            | State::Starting { .. }
+            | State::Stopping { .. }
+            | State::Recording { .. }
+            | State::Ended { .. } => false,
+        }
+    }
+
+    /// Whether its last run was a success, which one that a probe had stopped is not.
+    pub(super) fn has_succeeded(&self) -> bool {
+        let last = self.last.as_ref();
+        last.is_some_and(|last| last.exit.is_success() && self.ailed != Some(last.attempt))
+    }
+
+    /// Whether all containers have to begin anew because of how its last run ended.
+    pub(super) fn restarts_all(&self, spec: &ContainerSpec) -> bool {
+        self.action(spec) == Some(RestartAction::RestartAllContainers)
+    }
+
+    /// What the rules of the container say of how its last run ended.
+    fn action(&self, spec: &ContainerSpec) -> Option<RestartAction> {
+        let (restart, last) = spec.restart.as_ref().zip(self.last.as_ref())?;
+        let rule = restart.rules.iter().find(|rule| rule.matches(last.exit.code()));
+        rule.map(|rule| rule.action)
+    }
+
+    /// It is started again although it was stopped, as if it had never run.
+    pub(super) fn begin_anew(&mut self) {
+        self.begins_anew = true;
+    }
+
+    pub(super) fn started(&mut self, mut live: Live, spec: Option<&ContainerSpec>) {
+        if let Some(spec) = spec {
+            live.probing.begin(spec);
+        }
         match self.state {
             State::Starting { attempt, force } if attempt == live.attempt => {
                 // The kill of a set-up may cross its success: what was killed is not told to stop.
                 self.state = match force {
                     Force::At(_) => State::Running(live),
-                    Force::AgainAt(_) => State::Stopping { live, force },
+                    Force::AgainAt(_) => State::Stopping { live, force, told_at: None },
                 };
             }
             State::Starting { .. }
@@ -218,17 +333,27 @@ impl Container {
         Some(Effect::Record { container: name.clone(), run })
     }
 
-    pub(super) fn recorded(&mut self, attempt: Attempt, result: Result<(), String>, now: BootTime) {
-        let State::Recording { run, since, writing } = &mut self.state else { return };
+    /// How it ended is durable, or could not be made so; whether it is now.
+    pub(super) fn recorded(
+        &mut self,
+        attempt: Attempt,
+        result: Result<(), String>,
+        now: BootTime,
+    ) -> bool {
+        let State::Recording { run, since, writing } = &mut self.state else { return false };
         if run.attempt != attempt {
-            return;
+            return false;
         }
         match result {
             Ok(()) => {
                 self.last = Some(run.clone());
                 self.state = State::Ended { since: *since };
+                true
             }
-            Err(why) => *writing = Writing::Failed { why, retry_at: now.plus(RECORD_RETRY) },
+            Err(why) => {
+                *writing = Writing::Failed { why, retry_at: now.plus(RECORD_RETRY) };
+                false
+            }
         }
     }
 
@@ -242,31 +367,38 @@ impl Container {
         effects: &mut Vec<Effect>,
     ) {
         match (&mut self.state, want) {
-            (State::Fresh, Want::Run { spec, hash }) => {
-                effects.push(self.launch(name, spec, hash, now));
+            (State::Fresh, Want::Run(run)) => {
+                effects.push(self.launch(name, run, now));
             }
-            (State::Ended { since }, Want::Run { spec, hash }) => {
-                let since = *since;
-                if let Next::At(at) = self.next(pod, hash, since)
+            (State::Ended { .. }, Want::Run(run)) => {
+                if let Some(Next::At(at)) = self.next(pod, run)
                     && at <= now
                 {
-                    effects.push(self.launch(name, spec, hash, now));
+                    effects.push(self.launch(name, run, now));
                 }
             }
-            (State::Fresh | State::Ended { .. }, Want::Stop { .. }) => {}
+            (
+                State::Fresh | State::Ended { .. },
+                Want::Hold(_) | Want::Stop(_) | Want::Leave { .. },
+            ) => {}
             (State::Starting { attempt, force }, want) => {
                 // A set-up that hangs may delay the end of the pod by its grace period only.
-                if let Want::Stop { grace } = want {
-                    force.by(now.plus(grace));
+                if let Some(stop) = want.stop(now) {
+                    force.by(stop.by);
                 }
                 if force.strikes(now) {
                     effects.push(Effect::Kill { container: name.clone(), attempt: *attempt });
                 }
             }
-            (State::Running(live), Want::Run { spec, hash }) => {
+            (State::Running(_), Want::Hold(run)) => {
+                if let Some(run) = run {
+                    self.look_after(name, run.spec, pod, now, effects);
+                }
+            }
+            (State::Running(live), Want::Run(Running { spec, hash, anew: _ })) => {
                 let attempt = live.attempt;
                 if self.hash != Some(hash) {
-                    self.stop(name, pod.termination_grace, now, effects);
+                    self.stop(name, Stop::from(now, pod.termination_grace), now, effects);
                     return;
                 }
                 if self.resources != Some(spec.resources) {
@@ -279,10 +411,13 @@ impl Container {
                 }
                 self.look_after(name, spec, pod, now, effects);
             }
-            (State::Running(_), Want::Stop { grace }) => self.stop(name, grace, now, effects),
-            (State::Stopping { live, force }, want) => {
-                if let Want::Stop { grace } = want {
-                    force.by(now.plus(grace));
+            (State::Running(_), Want::Stop(stop)) => self.stop(name, stop, now, effects),
+            (State::Running(_), Want::Leave { grace }) => {
+                self.stop(name, Stop::from(now, grace), now, effects);
+            }
+            (State::Stopping { live, force, told_at }, want) => {
+                if let Some(stop) = want.stop(now) {
+                    force.by(stop.kill_at(*told_at));
                 }
                 if force.strikes(now) {
                     effects.push(Effect::Kill { container: name.clone(), attempt: live.attempt });
@@ -312,7 +447,7 @@ impl Container {
         if let Some(ailing) = live.probing.ailing() {
             self.ailed = Some(live.attempt);
             let grace = ailing.grace.unwrap_or(pod.termination_grace);
-            self.stop(name, grace, now, effects);
+            self.stop(name, Stop::from(now, grace), now, effects);
         }
     }
 
@@ -331,6 +466,13 @@ impl Container {
         }
     }
 
+    /// What is wanted of it has changed: without a startup probe it has started.
+    pub(super) fn is_wanted_as(&mut self, spec: &ContainerSpec) {
+        if let State::Running(live) = &mut self.state {
+            live.probing.begin(spec);
+        }
+    }
+
     /// Questions that are open are asked again.
     pub(super) fn repeat_questions(&mut self) {
         if let State::Running(live) = &mut self.state {
@@ -338,13 +480,8 @@ impl Container {
         }
     }
 
-    fn launch(
-        &mut self,
-        name: &ContainerName,
-        spec: &ContainerSpec,
-        hash: Hash,
-        now: BootTime,
-    ) -> Effect {
+    fn launch(&mut self, name: &ContainerName, run: Running<'_>, now: BootTime) -> Effect {
+        let Running { spec, hash, anew: _ } = run;
         if self.hash != Some(hash) {
             self.streak = 0;
         }
@@ -353,47 +490,46 @@ impl Container {
         self.hash = Some(hash);
         self.resources = Some(spec.resources);
         self.update_fault = None;
+        self.begins_anew = false;
         self.state = State::Starting { attempt, force: Force::At(now.plus(LAUNCH_TIME_MAX)) };
         Effect::Launch { container: name.clone(), attempt, hash, streak: self.streak }
     }
 
-    fn stop(
-        &mut self,
-        name: &ContainerName,
-        grace: Millis,
-        now: BootTime,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn stop(&mut self, name: &ContainerName, stop: Stop, now: BootTime, effects: &mut Vec<Effect>) {
         let State::Running(live) = &mut self.state else { return };
         let who = live.who(name);
         live.probing.stop(who, effects);
         let attempt = live.attempt;
         let container = name.clone();
-        let force = if grace == Millis(0) {
+        let kill_at = stop.kill_at(Some(now));
+        let force = if kill_at <= now {
             effects.push(Effect::Kill { container, attempt });
             Force::AgainAt(now.plus(KILL_RETRY))
         } else {
             effects.push(Effect::Stop { container, attempt });
-            Force::At(now.plus(grace))
+            Force::At(kill_at)
         };
-        self.state = State::Stopping { live: live.clone(), force };
+        self.state = State::Stopping { live: live.clone(), force, told_at: Some(now) };
     }
 
-    /// When a container that ended at `since` is started again.
-    pub(super) fn next(&self, pod: &PodSpec, hash: Hash, since: BootTime) -> Next {
-        if self.hash != Some(hash) {
-            return Next::At(since);
+    /// When a container that has ended is started again; none of one that has not.
+    pub(super) fn next(&self, pod: &PodSpec, run: Running<'_>) -> Option<Next> {
+        let State::Ended { since } = self.state else { return None };
+        let Running { spec, hash, anew } = run;
+        if self.hash != Some(hash) || (anew && self.has_succeeded()) {
+            return Some(Next::At(since));
         }
-        let success = self
-            .last
-            .as_ref()
-            .is_some_and(|last| last.exit.is_success() && self.ailed != Some(last.attempt));
-        let again = match pod.restart_policy {
-            RestartPolicy::Always => true,
-            RestartPolicy::OnFailure => !success,
-            RestartPolicy::Never => false,
+        let again = match (self.action(spec), pod.restart_policy_of(spec)) {
+            (Some(RestartAction::Restart | RestartAction::RestartAllContainers), _)
+            | (None, RestartPolicy::Always) => true,
+            (None, RestartPolicy::OnFailure) => !self.has_succeeded(),
+            (None, RestartPolicy::Never) => false,
         };
-        if again { Next::At(since.plus(delay(&pod.backoff, self.streak))) } else { Next::Never }
+        Some(match (again, self.begins_anew) {
+            (true, _) => Next::At(since.plus(delay(&pod.backoff, self.streak))),
+            (false, true) => Next::At(since),
+            (false, false) => Next::Never,
+        })
     }
 
     pub(super) fn wake_at(&self, want: Want<'_>, pod: &PodSpec) -> Option<BootTime> {
@@ -402,14 +538,13 @@ impl Container {
             (State::Recording { writing: Writing::Failed { retry_at, .. }, .. }, _) => {
                 Some(*retry_at)
             }
-            (State::Ended { since }, Want::Run { hash, .. }) => {
-                match self.next(pod, hash, *since) {
-                    Next::At(at) => Some(at),
-                    Next::Never => None,
-                }
-            }
-            (State::Running(live), Want::Run { .. }) => live.probing.wake_at(),
-            (State::Ended { .. } | State::Running(_), Want::Stop { .. })
+            (State::Ended { .. }, Want::Run(run)) => match self.next(pod, run)? {
+                Next::At(at) => Some(at),
+                Next::Never => None,
+            },
+            (State::Running(live), Want::Run(_) | Want::Hold(Some(_))) => live.probing.wake_at(),
+            (State::Ended { .. }, Want::Hold(_) | Want::Stop(_) | Want::Leave { .. })
+            | (State::Running(_), Want::Hold(None) | Want::Stop(_) | Want::Leave { .. })
             | (State::Fresh, _)
             | (State::Recording { writing: Writing::UnderWay, .. }, _) => None,
         }
@@ -418,10 +553,9 @@ impl Container {
     pub(super) fn report(
         &self,
         name: &ContainerName,
-        revision: &Revision,
+        want: Want<'_>,
         pod: &PodSpec,
     ) -> ContainerReport {
-        let hash = revision.containers.get(name).copied();
         let (attempt, status) = match &self.state {
             State::Fresh => (None, ContainerStatus::Creating),
             State::Starting { attempt, .. } => (Some(*attempt), ContainerStatus::Creating),
@@ -440,14 +574,19 @@ impl Container {
                 };
                 (Some(run.attempt), ContainerStatus::Recording { fault: why })
             }
-            State::Ended { since } => {
-                let next = hash.map_or(Next::Never, |hash| self.next(pod, hash, *since));
+            State::Ended { .. } => {
+                let (next, waits) = match want {
+                    Want::Run(run) => (self.next(pod, run), false),
+                    Want::Hold(Some(run)) => (self.next(pod, run), true),
+                    Want::Hold(None) | Want::Stop(_) | Want::Leave { .. } => (None, false),
+                };
                 let status = match next {
-                    Next::At(at) => ContainerStatus::BackingOff {
+                    Some(Next::At(_)) if waits => ContainerStatus::Creating,
+                    Some(Next::At(at)) => ContainerStatus::BackingOff {
                         until: at,
                         delay: delay(&pod.backoff, self.streak),
                     },
-                    Next::Never => ContainerStatus::Terminated,
+                    Some(Next::Never) | None => ContainerStatus::Terminated,
                 };
                 (self.last.as_ref().map(|last| last.attempt), status)
             }

@@ -146,6 +146,13 @@ impl Turn {
 }
 
 impl Probing {
+    /// Without a startup probe it has started.
+    pub(super) fn begin(&mut self, spec: &ContainerSpec) {
+        if self.stage == Stage::Starting && spec.startup.is_none() {
+            self.stage = Stage::Started;
+        }
+    }
+
     /// Brings what is asked in line with the specification, and asks what is due.
     pub(super) fn settle(
         &mut self,
@@ -154,9 +161,7 @@ impl Probing {
         now: BootTime,
         effects: &mut Vec<Effect>,
     ) {
-        if self.stage == Stage::Starting && spec.startup.is_none() {
-            self.stage = Stage::Started;
-        }
+        self.begin(spec);
         let (startup, others) = match self.stage {
             Stage::Starting => (true, false),
             Stage::Started => (false, true),

@@ -6,7 +6,9 @@ use super::container::delay;
 use super::*;
 use crate::executor::protocol::ContainerStatus;
 use crate::manifest::pod::{ContainerSpec, EnvVar, HostNamespaces, Probe, RestartPolicy};
+use crate::state::record::Outcome;
 
+mod order;
 mod probing;
 
 /// A machine, a clock, and what the last step answered with.
@@ -39,6 +41,7 @@ fn container(name: &str) -> ContainerSpec {
         readiness: None,
         startup: None,
         check: None,
+        restart: None,
     }
 }
 
@@ -56,6 +59,7 @@ fn pod(policy: RestartPolicy, names: &[&str]) -> PodSpec {
         backoff: BackoffPolicy::default(),
         pids_limit: 10,
         volumes: vec![],
+        init_containers: vec![],
         containers: names.iter().map(|name| container(name)).collect(),
     }
 }
@@ -430,7 +434,7 @@ fn a_stop_during_the_start_waits_for_the_start_but_the_grace_period_at_most() {
     assert_eq!(bench.wake(), Some(6000));
     bench.now = 2000;
     assert_eq!(bench.started("a"), [stop_of("a", 0)]);
-    assert_eq!(bench.wake(), Some(7000));
+    assert_eq!(bench.wake(), Some(6000));
 
     let mut bench = Bench::new();
     bench.want(&spec);
@@ -609,7 +613,13 @@ fn specs() -> Vec<PodSpec> {
             a.liveness = Some(Probe { failure_threshold: 1, ..probing::probe() });
             a.check = Some(probing::check());
         }),
+        initialized(RestartPolicy::Always, "a", &["b", "c"]),
+        initialized(RestartPolicy::Never, "b", &["a"]),
     ]
+}
+
+fn initialized(policy: RestartPolicy, init: &str, main: &[&str]) -> PodSpec {
+    PodSpec { init_containers: vec![container(init)], ..pod(policy, main) }
 }
 
 fn event(input: &Input, specs: &[PodSpec], number: u64) -> Event {

@@ -8,7 +8,7 @@ use super::pod::{VOLUMES_MAX, id};
 use super::probe::{self, Use};
 use super::program::{self, Program};
 use super::suggest::closest;
-use super::{image, port, schema};
+use super::{image, port, restart, schema};
 use crate::ids::{ContainerName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::pod::{AbsolutePath, ContainerSpec, Resources, VolumeMount};
@@ -54,6 +54,7 @@ pub(super) fn decode(
     let liveness = probe("livenessProbe", Use::Ends);
     let readiness = probe("readinessProbe", Use::Readiness);
     let startup = probe("startupProbe", Use::Ends);
+    let restart = restart::decode(&fields, faults);
     let image = image::decode(&fields, faults);
     // Without an image nothing else says who runs it.
     let default = image.is_none().then_some(0);
@@ -75,6 +76,7 @@ pub(super) fn decode(
         startup,
         // It stands in an annotation of the pod.
         check: None,
+        restart,
     })
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::container::{self, Inherited};
 use super::fields::{At, Fields};
 use super::port::HostPorts;
+use super::restart::POLICIES;
 use super::{annotations, metadata, probe, schema, volume};
 use crate::clock::Millis;
 use crate::ids::{LABEL_LEN_MAX, Namespace, VolumeName};
@@ -45,7 +46,8 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         && let Some(at) = at.member("annotations")
         && let Some(spec) = &mut spec
     {
-        probe::checks(at, &mut spec.containers, faults);
+        let all = spec.init_containers.iter_mut().chain(&mut spec.containers);
+        probe::checks(at, &mut all.collect::<Vec<_>>(), faults);
     }
 
     let (metadata, spec) = (metadata?, spec?);
@@ -66,6 +68,7 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         pids_limit: settings.pids_limit,
         node_selector: spec.node_selector,
         volumes: spec.volumes,
+        init_containers: spec.init_containers,
         containers: spec.containers,
     })
 }
@@ -79,6 +82,7 @@ struct Spec {
     termination_grace: Millis,
     node_selector: BTreeMap<String, String>,
     volumes: Vec<Volume>,
+    init_containers: Vec<ContainerSpec>,
     containers: Vec<ContainerSpec>,
 }
 
@@ -93,7 +97,7 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
     let inherited = Inherited { host_network: host.network, ..inherited.unwrap_or_default() };
     let volumes = volumes(&fields, faults);
     let names = volume_names(&fields);
-    let containers = containers(&fields, inherited, &names, faults);
+    let [init_containers, containers] = containers(&fields, inherited, &names, faults);
     let node_selector =
         fields.get("nodeSelector").map(|at| metadata::texts(at, faults)).unwrap_or_default();
     let share_process_namespace = fields.flag("shareProcessNamespace", faults);
@@ -109,12 +113,7 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
     {
         name.choice(&[("linux", ())], faults);
     }
-    let policies = [
-        ("Always", RestartPolicy::Always),
-        ("OnFailure", RestartPolicy::OnFailure),
-        ("Never", RestartPolicy::Never),
-    ];
-    let restart_policy = fields.get("restartPolicy").and_then(|at| at.choice(&policies, faults));
+    let restart_policy = fields.get("restartPolicy").and_then(|at| at.choice(&POLICIES, faults));
     let grace = fields
         .get("terminationGracePeriodSeconds")
         .and_then(|at| at.integer(0..=TERMINATION_GRACE_MAX_SECONDS, faults))
@@ -127,6 +126,7 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         termination_grace: grace.unwrap_or(TERMINATION_GRACE_DEFAULT),
         node_selector,
         volumes,
+        init_containers,
         containers,
     })
 }
@@ -185,30 +185,57 @@ fn volume_names(fields: &Fields<'_>) -> BTreeSet<VolumeName> {
     items.iter().filter_map(name).collect()
 }
 
+/// `initContainers` and `containers`.
 fn containers(
     fields: &Fields<'_>,
     inherited: Inherited,
     volumes: &BTreeSet<VolumeName>,
     faults: &mut Faults,
-) -> Vec<ContainerSpec> {
-    let Some(list) = fields.required("containers", faults) else { return Vec::new() };
-    let mark = faults.mark();
-    let items = list.items(CONTAINERS_MAX, faults);
-    if items.is_empty() && !faults.any_error_since(mark) {
-        faults.push(list.error("must have at least one container"));
-    }
+) -> [Vec<ContainerSpec>; 2] {
     let mut seen = BTreeSet::new();
     let mut host_ports = HostPorts::default();
-    let mut found = Vec::new();
-    for item in items {
-        if let Some(container) = container::decode(item, inherited, volumes, faults) {
+    let mut read = |list: At<'_>, is_init: bool, faults: &mut Faults| {
+        let mut found = Vec::new();
+        for item in list.items(CONTAINERS_MAX, faults) {
+            let Some(container) = container::decode(item, inherited, volumes, faults) else {
+                continue;
+            };
             if !seen.insert(container.name.clone()) {
                 let message = format!("two containers have the name `{}`", container.name);
                 faults.push(item.error(&message));
             }
-            host_ports.add(&item, &container.ports, faults);
+            let policy = container.restart.as_ref().map(|restart| restart.policy);
+            if is_init && policy != Some(RestartPolicy::Always) {
+                // It is over before the others begin.
+                HostPorts::default().add(&item, &container.ports, faults);
+                refuse_in_init_container(item, faults);
+            } else {
+                host_ports.add(&item, &container.ports, faults);
+            }
             found.push(container);
         }
+        found
+    };
+    let init = fields.get("initContainers").map(|list| read(list, true, faults));
+    let mut main = Vec::new();
+    if let Some(list) = fields.required("containers", faults) {
+        let mark = faults.mark();
+        main = read(list, false, faults);
+        if main.is_empty() && !faults.any_error_since(mark) {
+            faults.push(list.error("must have at least one container"));
+        }
     }
-    found
+    [init.unwrap_or_default(), main]
+}
+
+/// What has a meaning only for what goes on running.
+const NOT_IN_INIT_CONTAINERS: [&str; 4] =
+    ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"];
+
+fn refuse_in_init_container(container: At<'_>, faults: &mut Faults) {
+    for at in NOT_IN_INIT_CONTAINERS.iter().filter_map(|name| container.member(name)) {
+        let message = "has no meaning in an init container, which is over before the others start";
+        let help = "leave it out, or make it a sidecar by `restartPolicy: Always`";
+        faults.push(at.error(message).with_help(help));
+    }
 }

@@ -98,7 +98,7 @@ fn seconds(count: u32) -> Millis {
 
 /// Reads the generalized checks out of `metadata.annotations` into the containers that they are
 /// of.
-pub(super) fn checks(at: At<'_>, containers: &mut [ContainerSpec], faults: &mut Faults) {
+pub(super) fn checks(at: At<'_>, containers: &mut [&mut ContainerSpec], faults: &mut Faults) {
     // What is wrong with the mapping itself is said where it is read as a mapping of texts.
     for (key, value) in at.entries(&mut Faults::default()) {
         let Some(name) = key.text.strip_prefix(CHECK) else { continue };

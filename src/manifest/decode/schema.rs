@@ -12,7 +12,9 @@ mod scheduling;
 mod security;
 mod volume;
 
-pub(super) use container::{CONTAINER, ENV_VAR, PORT, RESOURCE_NAMES, RESOURCES, VOLUME_MOUNT};
+pub(super) use container::{
+    CONTAINER, ENV_VAR, EXIT_CODES, PORT, RESOURCE_NAMES, RESOURCES, RESTART_RULE, VOLUME_MOUNT,
+};
 pub(super) use pod::{METADATA, OS, POD, POD_SPEC};
 pub(super) use probe::{CHECK, EXEC, GRPC, HEADER, HTTP_GET, PROBE, SLEEP, TCP_SOCKET};
 pub(super) use security::{CONTAINER_SECURITY, POD_SECURITY};
@@ -204,6 +206,8 @@ pub(super) static OBJECTS: &[&Object] = &[
     &RESOURCE_NAMES,
     &VOLUME_MOUNT,
     &PORT,
+    &RESTART_RULE,
+    &EXIT_CODES,
     &PROBE,
     &HTTP_GET,
     &probe::LIFECYCLE,

@@ -33,6 +33,7 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         readiness: None,
         startup: None,
         check: None,
+        restart: None,
     };
     PodSpec {
         name: name.parse().unwrap(),
@@ -47,6 +48,7 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         backoff: BackoffPolicy::default(),
         pids_limit: 10,
         volumes: vec![],
+        init_containers: vec![],
         containers: vec![container],
     }
 }
@@ -288,5 +290,5 @@ pub(in crate::reconciler) fn connected(report: Option<PodReport>) -> ExecutorSta
 
 pub(in crate::reconciler) fn report(record: &PodRecord, goal: Goal) -> PodReport {
     let Accepted { number, digest, .. } = record.accepted;
-    PodReport { number, digest, goal, finished: None, containers: vec![] }
+    PodReport { number, digest, goal, finished: None, initializing: false, containers: vec![] }
 }

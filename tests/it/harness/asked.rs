@@ -38,6 +38,21 @@ impl Asked {
         self
     }
 
+    /// Adds an init container.
+    pub fn init(mut self, name: &str, script: &str) -> Self {
+        let container = json!({ "name": name, "command": ["/bin/sh", "-c", script] });
+        push(&mut self.0["spec"]["initContainers"], container);
+        self
+    }
+
+    /// Adds a sidecar.
+    pub fn sidecar(mut self, name: &str, script: &str) -> Self {
+        self = self.init(name, script);
+        let list = self.0["spec"]["initContainers"].as_array_mut().unwrap();
+        list.last_mut().unwrap()["restartPolicy"] = json!("Always");
+        self
+    }
+
     pub fn policy(self, policy: &str) -> Self {
         self.with("/spec/restartPolicy", json!(policy))
     }
@@ -65,11 +80,11 @@ impl Asked {
     /// Mounts a volume in every container so far.
     pub fn mounting(mut self, volume: &Value, path: &str) -> Self {
         let spec = &mut self.0["spec"];
-        for container in spec["containers"].as_array_mut().unwrap() {
-            push(
-                &mut container["volumeMounts"],
-                json!({ "name": volume["name"], "mountPath": path }),
-            );
+        for list in ["containers", "initContainers"] {
+            for container in spec[list].as_array_mut().into_iter().flatten() {
+                let mount = json!({ "name": volume["name"], "mountPath": path });
+                push(&mut container["volumeMounts"], mount);
+            }
         }
         push(&mut spec["volumes"], volume.clone());
         self

@@ -124,7 +124,7 @@ fn oom_score_adj(context: &Context<'_>) -> i32 {
     if is_guaranteed(context.pod) {
         return OOM_GUARANTEED;
     }
-    if context.pod.containers.iter().all(|container| asks_nothing(&container.resources)) {
+    if context.pod.all_containers().all(|container| asks_nothing(&container.resources)) {
         return OOM_BEST_EFFORT;
     }
     // The more of the machine's memory it asked for, the later it is killed.
@@ -136,9 +136,9 @@ fn oom_score_adj(context: &Context<'_>) -> i32 {
     i32::try_from(score).expect("the range fits")
 }
 
-/// Every container has limits for processor and memory, and asks for exactly these.
+/// Every container, init containers included, has limits for processor and memory, and asks for exactly these.
 fn is_guaranteed(pod: &PodSpec) -> bool {
-    pod.containers.iter().all(|container| {
+    pod.all_containers().all(|container| {
         let of = &container.resources;
         let fixed = |request: Option<u64>, limit: Option<u64>| {
             limit.is_some_and(|limit| limit > 0 && request.is_none_or(|request| request == limit))

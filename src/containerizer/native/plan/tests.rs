@@ -26,6 +26,7 @@ fn container(name: &str) -> ContainerSpec {
         readiness: None,
         startup: None,
         check: None,
+        restart: None,
     }
 }
 
@@ -43,6 +44,7 @@ fn pod(containers: Vec<ContainerSpec>) -> PodSpec {
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
         volumes: Vec::new(),
+        init_containers: vec![],
         containers,
     }
 }

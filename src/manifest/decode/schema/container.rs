@@ -21,17 +21,13 @@ pub(in super::super) static CONTAINER: Object = object(
         works("securityContext", Shape::Object(&CONTAINER_SECURITY)),
         works("volumeMounts", Shape::List(&Shape::Object(&VOLUME_MOUNT))),
         works("ports", Shape::List(&Shape::Object(&PORT))),
+        works("restartPolicy", Shape::Words(&["Always", "OnFailure", "Never"])),
+        works("restartPolicyRules", Shape::List(&Shape::Object(&RESTART_RULE))),
         later("envFrom", Shape::List(&Shape::Object(&ENV_FROM))),
         later("lifecycle", Shape::Object(&LIFECYCLE)),
         works("livenessProbe", Shape::Object(&PROBE)),
         works("readinessProbe", Shape::Object(&PROBE)),
         later("resizePolicy", Shape::List(&Shape::Object(&RESIZE_POLICY))),
-        later_but(
-            "restartPolicy",
-            Shape::Words(&["Always", "OnFailure", "Never"]),
-            "`spec.restartPolicy` counts for all containers",
-        ),
-        later("restartPolicyRules", Shape::List(&Shape::Object(&RESTART_RULE))),
         works("startupProbe", Shape::Object(&PROBE)),
         only("stdin", BOOLEAN, &["false"], ""),
         only("stdinOnce", BOOLEAN, &["false"], ""),
@@ -144,14 +140,20 @@ static RESIZE_POLICY: Object = object(
     &[part("resourceName", TEXT), part("restartPolicy", TEXT)],
 );
 
-static RESTART_RULE: Object = object(
+pub(in super::super) static RESTART_RULE: Object = object(
     "spec.containers[].restartPolicyRules[]",
-    &[part("action", TEXT), part("exitCodes", Shape::Object(&EXIT_CODES))],
+    &[
+        works("action", Shape::Words(&["Restart", "RestartAllContainers"])),
+        works("exitCodes", Shape::Object(&EXIT_CODES)),
+    ],
 );
 
-static EXIT_CODES: Object = object(
+pub(in super::super) static EXIT_CODES: Object = object(
     "spec.containers[].restartPolicyRules[].exitCodes",
-    &[part("operator", TEXT), part("values", Shape::List(&INT32))],
+    &[
+        works("operator", Shape::Words(&["In", "NotIn"])),
+        works("values", Shape::List(&Shape::Integer(0, u8::MAX as i64))),
+    ],
 );
 
 pub(in super::super) static VOLUME_MOUNT: Object = object(

@@ -63,6 +63,7 @@ pub(in super::super) static POD_SPEC: Object = object(
     "spec",
     &[
         works("containers", Shape::List(&Shape::Object(&CONTAINER))),
+        works("initContainers", Shape::List(&Shape::Object(&CONTAINER))),
         works("volumes", Shape::List(&Shape::Object(&VOLUME))),
         works("restartPolicy", Shape::Words(&["Always", "OnFailure", "Never"])),
         works("terminationGracePeriodSeconds", GRACE),
@@ -95,7 +96,6 @@ pub(in super::super) static POD_SPEC: Object = object(
         only("hostUsers", BOOLEAN, &["true"], ""),
         later("hostnameOverride", TEXT),
         later("imagePullSecrets", Shape::List(&Shape::Object(&LOCAL_REFERENCE))),
-        later("initContainers", Shape::List(&Shape::Object(&CONTAINER))),
         ignored("nodeName", TEXT, NO_SCHEDULER),
         ignored("overhead", QUANTITY_MAP, "there are no runtime classes"),
         usual("preemptionPolicy", TEXT, &["PreemptLowerPriority"], NO_SCHEDULER),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 /// Fields that must be set, with the objects that they belong to.
-const REQUIRED: [(&str, &[&str]); 11] = [
+const REQUIRED: [(&str, &[&str]); 13] = [
     ("spec.volumes[].image", &["reference"]),
     ("", &["apiVersion", "kind", "metadata", "spec"]),
     ("metadata", &["name"]),
@@ -16,6 +16,8 @@ const REQUIRED: [(&str, &[&str]); 11] = [
     ("spec.containers[].env[]", &["name"]),
     ("spec.containers[].volumeMounts[]", &["name", "mountPath"]),
     ("spec.containers[].ports[]", &["containerPort"]),
+    ("spec.containers[].restartPolicyRules[]", &["action", "exitCodes"]),
+    ("spec.containers[].restartPolicyRules[].exitCodes", &["operator", "values"]),
     ("spec.volumes[]", &["name"]),
     ("spec.volumes[].hostPath", &["path"]),
 ];

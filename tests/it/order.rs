@@ -1,0 +1,89 @@
+//! Init containers, sidecars, and the order in which the containers of a pod begin and end.
+
+use serde_json::json;
+
+use crate::harness::{Asked, Node, OUT, Process, until_lines};
+
+/// Says that it runs, and when it is told to stop.
+fn lasting(name: &str) -> String {
+    format!(
+        "trap 'echo {name} stops >> {OUT}/order; exit 0' TERM; echo {name} runs >> {OUT}/order; \
+         while :; do sleep 0.1; done"
+    )
+}
+
+#[test]
+fn init_containers_come_first_and_sidecars_end_last() {
+    let node = Node::started();
+    let said = |what: &str| format!("sleep 0.2; echo {what} >> {OUT}/order");
+    let pod = Asked::pod("order")
+        .init("fetch", &said("fetched"))
+        .sidecar("sidecar", &lasting("sidecar"))
+        .init("check", &said("checked"))
+        .sidecar("second", &lasting("second"))
+        .container("web", &lasting("web"))
+        .with("/spec/terminationGracePeriodSeconds", json!(20));
+    node.ask_for(&pod.sharing(&node.out()));
+    let pod = node.until_running("default/order");
+    let order = node.out().join("order");
+    let begun = until_lines(&order, 5);
+    assert_eq!(begun[0], "fetched");
+    // A sidecar has begun when its program was executed, not when it says so.
+    let place = |what: &str| begun.iter().position(|line| line == what).unwrap();
+    assert!(place("checked") > place("fetched") && place("web runs") > place("checked"));
+    let inits = pod.0["status"]["initContainerStatuses"].clone();
+    assert_eq!(inits[0]["state"]["terminated"]["reason"], "Completed", "{inits}");
+    assert!(inits[1]["started"] == true && inits[1]["roost"]["sidecar"] == true, "{inits}");
+    let table = node.said(&["get", "pods"]);
+    assert!(table.contains("3/3") && table.contains("Running"), "{table}");
+    assert!(node.said(&["describe", "pod", "order"]).contains("Init Containers"));
+    assert_eq!(node.said(&["logs", "order", "-c", "fetch"]), "");
+
+    // A sidecar that ends is started again, alone.
+    let before = pod.processes();
+    Process::of(inits[1]["roost"]["pid"].as_u64().unwrap().try_into().unwrap()).kill();
+    until_lines(&order, 6);
+    assert_eq!(node.pod("default/order").processes()["web"], before["web"]);
+
+    node.remove("order.json");
+    node.until_gone("default/order");
+    let lines = until_lines(&order, 9);
+    assert_eq!(&lines[6..], ["web stops", "second stops", "sidecar stops"], "{lines:?}");
+    node.end();
+}
+
+#[test]
+fn a_job_is_through_when_its_containers_are_and_its_sidecars_are_stopped() {
+    let node = Node::started();
+    let pod = Asked::pod("job")
+        .sidecar("sidecar", &lasting("sidecar"))
+        .container("work", "sleep 0.3; exit 0")
+        .with("/spec/terminationGracePeriodSeconds", json!(20));
+    node.ask_for(&pod.policy("Never").sharing(&node.out()));
+    let pod = node.until_through("default/job");
+    assert_eq!(pod.phase(), "Succeeded");
+    let lines = until_lines(&node.out().join("order"), 2);
+    assert_eq!(lines, ["sidecar runs", "sidecar stops"]);
+    node.end();
+}
+
+#[test]
+fn an_init_container_that_fails_keeps_the_others_from_running() {
+    let node = Node::started();
+    let pod = Asked::pod("failed").init("prepare", "exit 3").container("work", "exit 0");
+    node.ask_for(&pod.policy("Never"));
+    let pod = node.until_through("default/failed");
+    assert_eq!(pod.phase(), "Failed");
+    let status = &pod.0["status"];
+    let end = &status["initContainerStatuses"][0]["state"]["terminated"];
+    assert_eq!(end["exitCode"], 3, "{status}");
+    assert_eq!(pod.waiting("work"), "PodInitializing", "{status}");
+    let table = node.said(&["get", "pods"]);
+    assert!(table.contains("Init:Error") && table.contains("0/1"), "{table}");
+
+    node.ask_for(&Asked::pod("loop").init("prepare", "exit 1").container("work", "exit 0"));
+    node.until("a back-off", |_| {
+        node.said(&["get", "pods"]).contains("Init:CrashLoopBackOff").then_some(())
+    });
+    node.end();
+}
