@@ -266,8 +266,6 @@ mod tests {
             readiness: None,
             startup: None,
             check: None,
-        };
-        let spec = PodSpec {
             restart: None,
         }
     }

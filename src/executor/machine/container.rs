@@ -250,7 +250,7 @@ impl Container {
 
     /// Whether what waits for its start may begin.
     pub(super) fn has_started(&self) -> bool {
-        match self.state {
+        match &self.state {
             State::Running(live) => live.probing.is_started(),
             State::Fresh
             | State::Starting { .. }
