@@ -133,6 +133,7 @@ mod tests {
         "src/state/record",
         "src/state/paths",
         "src/executor/machine",
+        "src/executor/question",
         "src/provisioner/reference",
         "src/provisioner/image",
     ];
