@@ -38,12 +38,7 @@ pub(super) async fn ask(
 ) -> Answer {
     let socket = match connect(&poller, id, address, port).await {
         Ok(socket) => socket,
-        Err(error) => {
-            return match not_connected(address, port, &error) {
-                Answer::Failure(Observed { seen: _, text }) => failure(text),
-                other => other,
-            };
-        }
+        Err(error) => return failure(not_connected(address, port, &error)),
     };
     let mut builder = client::Builder::new();
     builder

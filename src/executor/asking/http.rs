@@ -48,12 +48,7 @@ pub(super) async fn ask(poller: Rc<Poller>, id: u32, get: HttpGet) -> Answer {
     for _ in 0..=REDIRECTS_MAX {
         let socket = match connect(&poller, id, target.address, target.port).await {
             Ok(socket) => socket,
-            Err(error) => {
-                return match not_connected(target.address, target.port, &error) {
-                    Answer::Failure(Observed { seen: _, text }) => failure(text),
-                    other => other,
-                };
-            }
+            Err(error) => return failure(not_connected(target.address, target.port, &error)),
         };
         let result = match target.scheme {
             Scheme::Http => exchange(socket, &target, &get).await,

@@ -99,14 +99,16 @@ async fn tcp(poller: Rc<Poller>, id: u32, address: IpAddr, port: u16) -> Answer 
             let seen = Seen::Connected(true);
             Answer::Success(Observed { seen, text: String::new() })
         }
-        Err(error) => not_connected(address, port, &error),
+        Err(error) => {
+            let (seen, text) = (Seen::Connected(false), not_connected(address, port, &error));
+            Answer::Failure(Observed { seen, text })
+        }
     }
 }
 
-/// The answer when no connection was made. A question by another protocol has seen nothing then.
-pub(super) fn not_connected(address: IpAddr, port: u16, error: &std::io::Error) -> Answer {
-    let text = format!("connecting to {}: {error}", std::net::SocketAddr::new(address, port));
-    Answer::Failure(Observed { seen: Seen::Connected(false), text })
+/// Why no connection was made.
+pub(super) fn not_connected(address: IpAddr, port: u16, error: &std::io::Error) -> String {
+    format!("connecting to {}: {error}", std::net::SocketAddr::new(address, port))
 }
 
 /// A failure of which nothing was seen.

@@ -38,13 +38,12 @@ fn ask(handler: Handler, timeout: Millis) -> Answer {
         timer.set(asking.wake_at()).unwrap();
         poller.wait(&mut ready).unwrap();
         for token in ready.iter().copied().filter_map(Token::decode) {
-            match token {
-                Token::Question(id) => asking.look(id),
-                Token::Timer => {
-                    timer.clear();
-                    asking.expire(BootTime::now());
-                }
-                other => panic!("{other:?}"),
+            if let Token::Question(id) = token {
+                asking.look(id);
+            } else {
+                assert_eq!(token, Token::Timer);
+                timer.clear();
+                asking.expire(BootTime::now());
             }
         }
     }
