@@ -267,6 +267,7 @@ fn program(argv: &[&str]) -> ContainerSpec {
         startup: None,
         check: None,
         restart: None,
+        lifecycle: Default::default(),
     }
 }
 
@@ -281,6 +282,8 @@ fn pod(container: ContainerSpec) -> PodSpec {
         share_process_namespace: false,
         restart_policy: RestartPolicy::Never,
         termination_grace: Millis::from_secs(1),
+        active_deadline: None,
+        termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
         volumes: Vec::new(),

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::images::Note;
 use crate::clock::WallTime;
-use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport, ProbeFault};
-use crate::executor::question::Seen;
+use crate::executor::protocol::{
+    ContainerReport, ContainerStatus, EndCause, Goal, PodReport, ProbeFault,
+};
+use crate::executor::question::{Purpose, Seen};
 use crate::ids::{ContainerName, PodId, PodName};
 use crate::state::record::{Exit, Outcome, PodRecord, RecordPhase};
 use crate::state::store::{EventKind, EventRecord};
@@ -112,7 +114,16 @@ pub(super) fn between(
         let wanted = Wanted { end: is_ending, stop: is_ending || stopped.contains(&new.name) };
         of_container(record, old, new, wanted, at)
     });
-    events.flatten().collect()
+    let cause = new.because.filter(|_| old.because.is_none()).map(|cause| {
+        let (reason, message) = match cause {
+            EndCause::DeadlineExceeded => {
+                ("DeadlineExceeded", "the pod was active longer than the specified deadline")
+            }
+            EndCause::GroupFailed => ("GroupFailed", "a container failed, so all are stopped"),
+        };
+        about(record, at, EventKind::Warning, reason, message)
+    });
+    events.flatten().chain(cause).collect()
 }
 
 /// What somebody wants of a container.
@@ -194,8 +205,16 @@ fn of_health(
         if before.is_some_and(|before| before.faults.contains(fault)) {
             continue;
         }
-        let (reason, what) =
-            if *is_failure { ("Unhealthy", "failed") } else { ("ProbeWarning", "warning") };
+        let (reason, what) = match (purpose, is_failure) {
+            (Purpose::PostStart, _) => ("FailedPostStartHook", "failed"),
+            (Purpose::PreStop, _) => ("FailedPreStopHook", "failed"),
+            (Purpose::Startup | Purpose::Liveness | Purpose::Readiness | Purpose::Check, true) => {
+                ("Unhealthy", "failed")
+            }
+            (Purpose::Startup | Purpose::Liveness | Purpose::Readiness | Purpose::Check, false) => {
+                ("ProbeWarning", "warning")
+            }
+        };
         let message = format!("container {name}: {purpose} {what}: {text}");
         events.push(about(record, at, EventKind::Warning, reason, &message));
     }

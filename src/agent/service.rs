@@ -25,7 +25,7 @@ pub use super::inspect::{Draft, TooLarge};
 pub use super::put::NewManifest;
 pub use super::usage::{ContainerUsage, Detail, Readings};
 pub use crate::executor::protocol::{
-    CheckReport, ContainerReport, ContainerStatus, Goal, PodReport, ProbeFault,
+    CheckReport, ContainerReport, ContainerStatus, EndCause, Goal, PodReport, ProbeFault,
 };
 pub use crate::executor::question::{Purpose, Seen};
 pub use crate::provisioner::failure::Retry;

@@ -123,6 +123,7 @@ pub(crate) fn pod(name: &str, number: u32) -> PodView {
             digest,
             goal: Goal::Run,
             finished: None,
+            because: None,
             initializing: false,
             containers: vec![running("sidecar", 0, None), running("web", 0, None)],
         }),

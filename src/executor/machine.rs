@@ -36,6 +36,7 @@ use crate::manifest::revision::{Hash, Revision};
 use crate::state::record::{Exit, LastRun};
 
 mod container;
+mod hooks;
 mod order;
 mod probing;
 #[cfg(test)]
@@ -48,6 +49,8 @@ pub const KILL_RETRY: Millis = Millis::from_secs(1);
 /// What is told to stop late, because others had to end before it, has at least this long, even if
 /// the grace period is over by then (as in the kubelet, `minimumGracePeriodInSeconds`).
 pub const LATE_STOP_TIME: Millis = Millis::from_secs(2);
+/// How long the hook at the beginning of a run may take.
+pub const POST_START_TIME_MAX: Millis = Millis::from_secs(3600);
 /// How long after an exit could not be recorded it is tried again.
 pub const RECORD_RETRY: Millis = Millis::from_secs(1);
 
@@ -355,6 +358,7 @@ impl PodMachine {
             digest: revision.digest(),
             goal: *goal,
             finished: self.course.outcome(wanted, &self.containers),
+            because: self.course.cause(),
             initializing: self.course.is_initializing(wanted),
             containers,
         })

@@ -125,11 +125,23 @@ pub struct PodReport {
     pub goal: Goal,
     /// Set when every container is through by its restart policy.
     pub finished: Option<Outcome>,
+    /// Why the pod ends, or ended, if its containers did not simply come to their end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<EndCause>,
     /// Whether init containers have to be done before the others are started.
     #[serde(default, skip_serializing_if = "is_false")]
     pub initializing: bool,
     /// By name.
     pub containers: Vec<ContainerReport>,
+}
+
+/// Why a pod ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndCause {
+    /// It lasted as long as `activeDeadlineSeconds` allows.
+    DeadlineExceeded,
+    /// A container failed, and with it all do (annotation `roost/termination-policy: group`).
+    GroupFailed,
 }
 
 /// Where a container stands.

@@ -7,6 +7,7 @@ mod container;
 mod fields;
 mod handler;
 mod image;
+mod lifecycle;
 mod metadata;
 mod pod;
 mod port;

@@ -25,8 +25,10 @@ use crate::provisioner::reference::{ImageSource, PullPolicy};
 use crate::provisioner::store::{ImageId, LayerId};
 
 mod handler;
+mod lifecycle;
 mod order;
 
+pub use lifecycle::{Lifecycle, TerminationPolicy};
 pub use order::{ContainerRestart, ExitCodes, RestartAction, RestartRule, Role};
 
 /// A pod as it shall run.
@@ -49,6 +51,12 @@ pub struct PodSpec {
     pub restart_policy: RestartPolicy,
     /// `spec.terminationGracePeriodSeconds`: between the stop signal and the kill.
     pub termination_grace: Millis,
+    /// `spec.activeDeadlineSeconds`: how long the pod may run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_deadline: Option<Millis>,
+    /// What the failure of a container means to the others.
+    #[serde(default, skip_serializing_if = "TerminationPolicy::is_container")]
+    pub termination_policy: TerminationPolicy,
     /// How containers that exit are restarted; annotations `roost/backoff-initial`,
     /// `roost/backoff-max`, `roost/backoff-reset`.
     pub backoff: BackoffPolicy,
@@ -263,6 +271,21 @@ impl StopSignal {
     }
 }
 
+impl fmt::Display for StopSignal {
+    /// By its name, as in `SIGTERM` and `SIGRTMIN+3`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, _] = Self::REAL_TIME;
+        let name = usize::from(self.0).checked_sub(1).and_then(|at| Self::NAMES.get(at));
+        match (name, self.0.checked_sub(first)) {
+            (Some(name), _) => write!(f, "SIG{name}"),
+            (None, Some(0)) => f.write_str("SIGRTMIN"),
+            (None, Some(more)) => write!(f, "SIGRTMIN+{more}"),
+            // What the C library keeps for itself has no name.
+            (None, None) => write!(f, "{}", self.0),
+        }
+    }
+}
+
 impl TryFrom<u8> for StopSignal {
     type Error = InvalidSignal;
     fn try_from(number: u8) -> Result<Self, InvalidSignal> {
@@ -354,6 +377,9 @@ pub struct ContainerSpec {
     /// `restartPolicy` and `restartPolicyRules`; the pod's policy where the manifest has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<ContainerRestart>,
+    /// `lifecycle`, and how long a run may last.
+    #[serde(default, skip_serializing_if = "Lifecycle::is_empty")]
+    pub lifecycle: Lifecycle,
 }
 
 impl ContainerSpec {
@@ -361,7 +387,8 @@ impl ContainerSpec {
     #[must_use]
     pub fn stop_signal(&self) -> StopSignal {
         let resolved = self.image.as_ref().and_then(|image| image.resolved.as_ref());
-        resolved.and_then(|image| image.stop_signal).unwrap_or(StopSignal::TERM)
+        let of_image = || resolved.and_then(|image| image.stop_signal);
+        self.lifecycle.stop_signal.or_else(of_image).unwrap_or(StopSignal::TERM)
     }
 }
 

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::pod::{
-    ContainerPort, ContainerRestart, ContainerSpec, Image, PodSpec, Resources, Role, Volume,
-    VolumeSource,
+    ContainerPort, ContainerRestart, ContainerSpec, Image, Lifecycle, PodSpec, Resources, Role,
+    Volume, VolumeSource,
 };
 use crate::ids::ContainerName;
 use crate::provisioner::reference::PullPolicy;
@@ -84,6 +84,8 @@ impl Revision {
             share_process_namespace,
             restart_policy,
             termination_grace,
+            active_deadline,
+            termination_policy,
             backoff,
             pids_limit,
             node_selector,
@@ -120,6 +122,14 @@ impl Revision {
             spec.all_containers().filter_map(|c| Some((&c.name, c.restart.as_ref()?))).collect();
         let in_place = and(in_place, "restartPolicy", &restarts);
         let in_place = and(in_place, "probes", &probes(spec));
+        let lifecycles: BTreeMap<&ContainerName, &Lifecycle> = spec
+            .all_containers()
+            .filter(|c| !c.lifecycle.is_empty())
+            .map(|c| (&c.name, &c.lifecycle))
+            .collect();
+        let in_place = and(in_place, "lifecycle", &lifecycles);
+        let in_place = and(in_place, "activeDeadlineSeconds", active_deadline);
+        let in_place = and(in_place, "roost/termination-policy", termination_policy);
         let digest = Hash::of(&(shared, &containers, in_place));
         Self { shared, containers, in_place, digest }
     }
@@ -183,6 +193,7 @@ fn container_hash(container: &ContainerSpec) -> Hash {
         startup: _,
         check: _,
         restart: _changes_in_place_as_well,
+        lifecycle: _,
     } = container;
     let rest = (env, working_dir, user, group, read_only_root, mounts);
     let Some(Image { source, pull: _changes_in_place, resolved: _not_written }) = image else {
@@ -267,6 +278,7 @@ mod tests {
             startup: None,
             check: None,
             restart: None,
+            lifecycle: Default::default(),
         }
     }
 
@@ -280,6 +292,8 @@ mod tests {
             share_process_namespace: false,
             restart_policy: RestartPolicy::Always,
             termination_grace: crate::clock::Millis(30_000),
+            active_deadline: None,
+            termination_policy: Default::default(),
             backoff: BackoffPolicy::default(),
             pids_limit: 4096,
             node_selector: BTreeMap::new(),

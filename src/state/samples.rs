@@ -148,6 +148,8 @@ pub(crate) fn spec() -> PodSpec {
         share_process_namespace: true,
         restart_policy: RestartPolicy::OnFailure,
         termination_grace: Millis::from_secs(5),
+        active_deadline: None,
+        termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 64,
         volumes: vec![
@@ -182,6 +184,7 @@ pub(crate) fn spec() -> PodSpec {
             startup: None,
             check: None,
             restart: None,
+            lifecycle: Default::default(),
             mounts: vec![VolumeMount {
                 volume: "data".parse().unwrap(),
                 path: "/srv/data".parse().unwrap(),

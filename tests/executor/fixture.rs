@@ -61,6 +61,7 @@ pub(crate) fn container(name: &str, argv: &[&str]) -> ContainerSpec {
         startup: None,
         check: None,
         restart: None,
+        lifecycle: Default::default(),
     }
 }
 
@@ -76,6 +77,8 @@ pub(crate) fn spec(scripts: &[(&str, &str)]) -> PodSpec {
         share_process_namespace: false,
         restart_policy: RestartPolicy::Always,
         termination_grace: Millis::from_secs(30),
+        active_deadline: None,
+        termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 1000,
         volumes: Vec::new(),

@@ -10,7 +10,7 @@ use roost::manifest::pod::{PodSpec, RestartPolicy, Role};
 use roost::manifest::revision::{Hash, Revision};
 use roost::state::record::Exit;
 
-use crate::executor::{Run, Stage};
+use crate::executor::Run;
 use crate::world::World;
 
 /// How far the pod of an executor is.
@@ -212,10 +212,4 @@ impl World {
 /// Whether it is a sidecar that waits for its turn to stop, and may go on being set up.
 fn is_kept_by(ending: Ending, spec: &PodSpec, name: &ContainerName, now: u64) -> bool {
     spec.role(name) == Some(Role::Sidecar) && now < ending.by
-}
-
-impl Run {
-    pub(crate) fn is_executed(&self) -> bool {
-        matches!(self.stage, Stage::Executed { .. })
-    }
 }

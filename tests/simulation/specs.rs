@@ -94,6 +94,7 @@ pub(crate) fn container(name: &str, program: Program) -> ContainerSpec {
         startup: None,
         check: None,
         restart: None,
+        lifecycle: Default::default(),
     }
 }
 
@@ -108,6 +109,8 @@ pub(crate) fn pod(name: &str, containers: Vec<ContainerSpec>) -> PodSpec {
         share_process_namespace: false,
         restart_policy: RestartPolicy::Always,
         termination_grace: Millis::from_secs(5),
+        active_deadline: None,
+        termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
         volumes: vec![],

@@ -7,8 +7,8 @@ use super::types::{
 };
 use super::{Context, spec, status};
 use crate::agent::service::{
-    ContainerStatus, ExecutorView, Outcome, PodView, RecordPhase, TerminationCause, WaitReason,
-    Waiting, Waits,
+    ContainerStatus, EndCause, ExecutorView, Outcome, PodView, RecordPhase, TerminationCause,
+    WaitReason, Waiting, Waits,
 };
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::manifest::pod::{PodSpec, Resources};
@@ -91,7 +91,7 @@ fn pod_status(view: &PodView, context: &Context) -> PodStatus {
         observed_generation: number,
         conditions: conditions(view, phase, &statuses, problem, context),
         message: (!messages.is_empty()).then(|| messages.join("\n")),
-        reason: problem.map(str::to_owned),
+        reason: problem.or_else(|| end_cause(view)).map(str::to_owned),
         start_time: Some(view.record.created_at.rfc3339()),
         qos_class: view.spec.as_deref().map(|spec| qos_class(spec).to_owned()),
         init_container_statuses: statuses.init,
@@ -122,6 +122,14 @@ fn extra(view: &PodView) -> PodExtra {
         termination_cause: cause.map(str::to_owned),
         executor_losses: view.record.losses.count.into(),
     }
+}
+
+/// Why it ends, in the words of the kubelet.
+fn end_cause(view: &PodView) -> Option<&'static str> {
+    Some(match view.report.as_ref()?.because? {
+        EndCause::DeadlineExceeded => "DeadlineExceeded",
+        EndCause::GroupFailed => "GroupFailed",
+    })
 }
 
 /// What is wrong with the pod, in one word.

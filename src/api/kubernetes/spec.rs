@@ -7,7 +7,8 @@ use crate::clock::Millis;
 use crate::manifest::expansion::escape;
 use crate::manifest::pod::{
     ContainerPort, ContainerRestart, ContainerSpec, ExitCodes, Handler, HostPathType, HttpGet,
-    PodSpec, Probe, Resources, RestartAction, RestartPolicy, RestartRule, Volume, VolumeSource,
+    Lifecycle, PodSpec, Probe, Resources, RestartAction, RestartPolicy, RestartRule, Volume,
+    VolumeSource,
 };
 
 /// `spec` of core/v1.
@@ -22,7 +23,9 @@ pub fn of(spec: &PodSpec) -> Value {
         share_process_namespace,
         restart_policy,
         termination_grace,
-        // Annotations have these two.
+        active_deadline,
+        // Annotations have these.
+        termination_policy: _,
         backoff: _,
         pids_limit: _,
         node_selector,
@@ -43,6 +46,9 @@ pub fn of(spec: &PodSpec) -> Value {
     out.insert("hostname".into(), hostname.as_str().into());
     out.insert("restartPolicy".into(), policy(*restart_policy).into());
     out.insert("terminationGracePeriodSeconds".into(), (termination_grace.0 / 1000).into());
+    if let Some(deadline) = active_deadline {
+        out.insert("activeDeadlineSeconds".into(), (deadline.0 / 1000).into());
+    }
     if !node_selector.is_empty() {
         out.insert("nodeSelector".into(), json!(node_selector));
     }
@@ -128,6 +134,7 @@ fn container(container: &ContainerSpec) -> Value {
         // It stands in an annotation.
         check: _,
         restart,
+        lifecycle,
     } = container;
     let mut out = Map::new();
     out.insert("name".into(), name.as_str().into());
@@ -180,6 +187,10 @@ fn container(container: &ContainerSpec) -> Value {
     for (name, found) in probes {
         out.extend(found.as_ref().map(|found| (name.to_owned(), probe(found))));
     }
+    let lifecycle = lifecycle_of(lifecycle);
+    if !lifecycle.is_empty() {
+        out.insert("lifecycle".into(), lifecycle.into());
+    }
     if let Some(ContainerRestart { policy: own, rules }) = restart {
         out.insert("restartPolicy".into(), policy(*own).into());
         if !rules.is_empty() {
@@ -187,6 +198,19 @@ fn container(container: &ContainerSpec) -> Value {
         }
     }
     Value::Object(out)
+}
+
+fn lifecycle_of(lifecycle: &Lifecycle) -> Map<String, Value> {
+    // Annotations have the last two.
+    let Lifecycle { post_start, pre_stop, stop_signal, stop_grace: _, max_run_time: _ } = lifecycle;
+    let mut out = Map::new();
+    for (name, hook) in [("postStart", post_start), ("preStop", pre_stop)] {
+        if let Some((kind, value)) = hook.as_ref().map(handler_of) {
+            out.insert(name.into(), json!({ kind: value }));
+        }
+    }
+    out.extend(stop_signal.map(|signal| ("stopSignal".to_owned(), signal.to_string().into())));
+    out
 }
 
 fn port(port: &ContainerPort) -> Value {

@@ -24,6 +24,8 @@ fn pod(container: &ContainerName) -> PodSpec {
         share_process_namespace: true,
         restart_policy: RestartPolicy::Always,
         termination_grace: crate::clock::Millis(30_000),
+        active_deadline: None,
+        termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
         volumes: Vec::new(),
@@ -46,6 +48,7 @@ fn pod(container: &ContainerName) -> PodSpec {
             startup: None,
             check: None,
             restart: None,
+            lifecycle: Default::default(),
         }],
     }
 }

@@ -5,10 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::hooks::Hooks;
 use super::probing::{Probing, Who};
 use super::{Effect, KILL_RETRY, LATE_STOP_TIME, LAUNCH_TIME_MAX, RECORD_RETRY, Recovered};
 use crate::clock::{BootTime, Millis, WallTime};
-use crate::executor::protocol::{ContainerReport, ContainerStatus};
+use crate::executor::protocol::{ContainerReport, ContainerStatus, Health};
 use crate::executor::question::{Answer, Purpose};
 use crate::ids::{Attempt, ContainerName};
 use crate::manifest::pod::{
@@ -57,11 +58,26 @@ pub(super) enum State {
         /// When; not known of what another build has handed over.
         #[serde(default)]
         told_at: Option<BootTime>,
+        /// How far that is.
+        #[serde(default)]
+        told: Told,
     },
     /// It ended; that is being made durable, or will be tried again.
     Recording { run: LastRun, since: BootTime, writing: Writing },
     /// It ended, and that is durable (`Container::last`).
     Ended { since: BootTime },
+}
+
+/// What a run that is to stop was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) enum Told {
+    /// Its hook is being asked; when that is over or its time is, comes the signal.
+    Hook,
+    /// The hook is over.
+    HookIsOver,
+    /// The stop signal, or it was killed.
+    #[default]
+    Signal,
 }
 
 /// A run whose program was executed.
@@ -74,16 +90,37 @@ pub(super) struct Live {
     /// What is asked of it. Builds before this field asked nothing.
     #[serde(default)]
     pub(super) probing: Probing,
+    /// Its hooks.
+    #[serde(default)]
+    hooks: Hooks,
 }
 
 impl Live {
     /// A run whose program was just executed.
     pub(super) fn new(attempt: Attempt, pid: u32, since: BootTime, started_at: WallTime) -> Self {
-        Self { attempt, pid, since, started_at, probing: Probing::default() }
+        let (probing, hooks) = (Probing::default(), Hooks::new());
+        Self { attempt, pid, since, started_at, probing, hooks }
     }
 
     fn who<'a>(&self, container: &'a ContainerName) -> Who<'a> {
         Who { container, attempt: self.attempt, since: self.since }
+    }
+
+    /// When it has lasted as long as it may.
+    fn ends_at(&self) -> Option<BootTime> {
+        Some(self.since.plus(self.hooks.lifecycle().max_run_time?))
+    }
+
+    /// What there is to be reported of its health.
+    fn health(&self) -> Health {
+        let mut health = self.probing.health();
+        health.started &= self.hooks.has_begun();
+        health.ready &= self.hooks.has_begun();
+        health.faults.extend(self.hooks.fault().cloned());
+        if self.hooks.has_failed() {
+            health.failed = Some(Purpose::PostStart);
+        }
+        health
     }
 }
 
@@ -251,7 +288,7 @@ impl Container {
     /// Whether what waits for its start may begin.
     pub(super) fn has_started(&self) -> bool {
         match &self.state {
-            State::Running(live) => live.probing.is_started(),
+            State::Running(live) => live.hooks.has_begun() && live.probing.is_started(),
             State::Fresh
             | State::Starting { .. }
             | State::Stopping { .. }
@@ -285,6 +322,7 @@ impl Container {
 
     pub(super) fn started(&mut self, mut live: Live, spec: Option<&ContainerSpec>) {
         if let Some(spec) = spec {
+            live.hooks.follow(spec);
             live.probing.begin(spec);
         }
         match self.state {
@@ -292,7 +330,9 @@ impl Container {
                 // The kill of a set-up may cross its success: what was killed is not told to stop.
                 self.state = match force {
                     Force::At(_) => State::Running(live),
-                    Force::AgainAt(_) => State::Stopping { live, force, told_at: None },
+                    Force::AgainAt(_) => {
+                        State::Stopping { live, force, told_at: None, told: Told::Signal }
+                    }
                 };
             }
             State::Starting { .. }
@@ -398,7 +438,7 @@ impl Container {
             (State::Running(live), Want::Run(Running { spec, hash, anew: _ })) => {
                 let attempt = live.attempt;
                 if self.hash != Some(hash) {
-                    self.stop(name, Stop::from(now, pod.termination_grace), now, effects);
+                    self.stop(name, Stop::from(now, self.grace(pod)), now, effects);
                     return;
                 }
                 if self.resources != Some(spec.resources) {
@@ -412,17 +452,11 @@ impl Container {
                 self.look_after(name, spec, pod, now, effects);
             }
             (State::Running(_), Want::Stop(stop)) => self.stop(name, stop, now, effects),
-            (State::Running(_), Want::Leave { grace }) => {
+            (State::Running(live), Want::Leave { grace }) => {
+                let grace = live.hooks.lifecycle().stop_grace.unwrap_or(grace);
                 self.stop(name, Stop::from(now, grace), now, effects);
             }
-            (State::Stopping { live, force, told_at }, want) => {
-                if let Some(stop) = want.stop(now) {
-                    force.by(stop.kill_at(*told_at));
-                }
-                if force.strikes(now) {
-                    effects.push(Effect::Kill { container: name.clone(), attempt: live.attempt });
-                }
-            }
+            (State::Stopping { .. }, want) => self.go_on_stopping(name, want, now, effects),
             (State::Recording { run, writing, .. }, _) => {
                 if matches!(writing, Writing::Failed { retry_at, .. } if *retry_at <= now) {
                     *writing = Writing::UnderWay;
@@ -443,12 +477,36 @@ impl Container {
     ) {
         let State::Running(live) = &mut self.state else { return };
         let who = live.who(name);
-        live.probing.settle(spec, who, now, effects);
-        if let Some(ailing) = live.probing.ailing() {
-            self.ailed = Some(live.attempt);
-            let grace = ailing.grace.unwrap_or(pod.termination_grace);
-            self.stop(name, Stop::from(now, grace), now, effects);
+        let is_over = live.ends_at().is_some_and(|at| at <= now);
+        live.hooks.settle(who, effects);
+        let has_failed = live.hooks.has_failed();
+        if !has_failed && !is_over && live.hooks.has_begun() {
+            live.probing.settle(spec, who, now, effects);
         }
+        let ailing = live.probing.ailing().map(|ailing| ailing.grace);
+        if !has_failed && !is_over && ailing.is_none() {
+            return;
+        }
+        self.ailed = Some(live.attempt);
+        let grace = match ailing.flatten() {
+            _ if is_over => Millis(0),
+            Some(grace) => grace,
+            None => self.grace(pod),
+        };
+        self.stop(name, Stop::from(now, grace), now, effects);
+    }
+
+    /// The grace period of a run that is stopped alone.
+    fn grace(&self, pod: &PodSpec) -> Millis {
+        let own = match &self.state {
+            State::Running(live) => live.hooks.lifecycle().stop_grace,
+            State::Fresh
+            | State::Starting { .. }
+            | State::Stopping { .. }
+            | State::Recording { .. }
+            | State::Ended { .. } => None,
+        };
+        own.unwrap_or(pod.termination_grace)
     }
 
     /// What came of a question.
@@ -459,24 +517,85 @@ impl Container {
         answer: Answer,
         now: BootTime,
     ) {
-        if let State::Running(live) = &mut self.state
-            && live.attempt == attempt
-        {
-            live.probing.answered(purpose, answer, now);
+        match (&mut self.state, purpose) {
+            (State::Running(live), Purpose::PostStart) if live.attempt == attempt => {
+                live.hooks.answered_post_start(answer);
+            }
+            (State::Stopping { live, told: told @ Told::Hook, .. }, Purpose::PreStop)
+                if live.attempt == attempt =>
+            {
+                live.hooks.answered_pre_stop(answer);
+                *told = Told::HookIsOver;
+            }
+            (State::Running(live), _) if live.attempt == attempt => {
+                live.probing.answered(purpose, answer, now);
+            }
+            (
+                State::Fresh
+                | State::Starting { .. }
+                | State::Running(_)
+                | State::Stopping { .. }
+                | State::Recording { .. }
+                | State::Ended { .. },
+                _,
+            ) => {}
         }
     }
 
     /// What is wanted of it has changed: without a startup probe it has started.
     pub(super) fn is_wanted_as(&mut self, spec: &ContainerSpec) {
         if let State::Running(live) = &mut self.state {
+            live.hooks.follow(spec);
             live.probing.begin(spec);
         }
     }
 
-    /// Questions that are open are asked again.
+    /// Questions that are open are asked again, but for the last.
     pub(super) fn repeat_questions(&mut self) {
-        if let State::Running(live) = &mut self.state {
-            live.probing.repeat();
+        match &mut self.state {
+            State::Running(live) => {
+                live.probing.repeat();
+                live.hooks.repeat();
+            }
+            State::Stopping { told: told @ Told::Hook, .. } => *told = Told::HookIsOver,
+            State::Fresh
+            | State::Starting { .. }
+            | State::Stopping { .. }
+            | State::Recording { .. }
+            | State::Ended { .. } => {}
+        }
+    }
+
+    /// What was told to stop is told more when it is time.
+    fn go_on_stopping(
+        &mut self,
+        name: &ContainerName,
+        want: Want<'_>,
+        now: BootTime,
+        effects: &mut Vec<Effect>,
+    ) {
+        let State::Stopping { live, force, told_at, told } = &mut self.state else { return };
+        let (container, attempt) = (name.clone(), live.attempt);
+        let wish = want.stop(now);
+        if let Some(stop) = wish {
+            force.by(stop.kill_at(*told_at));
+        }
+        if *told == Told::Hook && force.due() <= now {
+            effects.push(live.who(name).unask(Purpose::PreStop));
+            *told = Told::HookIsOver;
+        }
+        if *told == Told::HookIsOver {
+            *told = Told::Signal;
+            // Where there is no time at all, there is none for the signal either.
+            if !wish.is_some_and(|stop| stop.at_once) {
+                *told_at = Some(now);
+                *force = Force::At(force.due().max(now.plus(LATE_STOP_TIME)));
+                effects.push(Effect::Stop { container, attempt });
+                return;
+            }
+        }
+        if *told == Told::Signal && force.strikes(now) {
+            effects.push(Effect::Kill { container, attempt });
         }
     }
 
@@ -499,17 +618,21 @@ impl Container {
         let State::Running(live) = &mut self.state else { return };
         let who = live.who(name);
         live.probing.stop(who, effects);
-        let attempt = live.attempt;
-        let container = name.clone();
+        live.hooks.stop(who, effects);
+        let (container, attempt) = (name.clone(), live.attempt);
+        let own = live.hooks.lifecycle().stop_grace.map(|grace| now.plus(grace));
         let kill_at = stop.kill_at(Some(now));
-        let force = if kill_at <= now {
+        let kill_at = own.map_or(kill_at, |own| own.min(kill_at));
+        let (force, told) = if kill_at <= now {
             effects.push(Effect::Kill { container, attempt });
-            Force::AgainAt(now.plus(KILL_RETRY))
+            (Force::AgainAt(now.plus(KILL_RETRY)), Told::Signal)
+        } else if live.hooks.ask_pre_stop(who, kill_at.since(now), effects) {
+            (Force::At(kill_at), Told::Hook)
         } else {
             effects.push(Effect::Stop { container, attempt });
-            Force::At(kill_at)
+            (Force::At(kill_at), Told::Signal)
         };
-        self.state = State::Stopping { live: live.clone(), force, told_at: Some(now) };
+        self.state = State::Stopping { live: live.clone(), force, told_at: Some(now), told };
     }
 
     /// When a container that has ended is started again; none of one that has not.
@@ -542,7 +665,9 @@ impl Container {
                 Next::At(at) => Some(at),
                 Next::Never => None,
             },
-            (State::Running(live), Want::Run(_) | Want::Hold(Some(_))) => live.probing.wake_at(),
+            (State::Running(live), Want::Run(_) | Want::Hold(Some(_))) => {
+                live.probing.wake_at().into_iter().chain(live.ends_at()).min()
+            }
             (State::Ended { .. }, Want::Hold(_) | Want::Stop(_) | Want::Leave { .. })
             | (State::Running(_), Want::Hold(None) | Want::Stop(_) | Want::Leave { .. })
             | (State::Fresh, _)
@@ -592,7 +717,7 @@ impl Container {
             }
         };
         let health = match &self.state {
-            State::Running(live) | State::Stopping { live, .. } => Some(live.probing.health()),
+            State::Running(live) | State::Stopping { live, .. } => Some(live.health()),
             State::Fresh
             | State::Starting { .. }
             | State::Recording { .. }

@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use super::Wanted;
 use super::container::{Container, Next, Stop, Want};
 use crate::clock::BootTime;
-use crate::executor::protocol::Goal;
+use crate::executor::protocol::{EndCause, Goal};
 use crate::ids::ContainerName;
-use crate::manifest::pod::Role;
+use crate::manifest::pod::{Role, TerminationPolicy};
 use crate::state::record::Outcome;
 
 /// The containers of a pod by name.
@@ -31,6 +31,9 @@ type Containers = BTreeMap<ContainerName, Container>;
 pub(super) struct Course {
     initialization: Initialization,
     ending: Option<Ending>,
+    /// Since when the pod shall run, of which the deadline is counted.
+    #[serde(default)]
+    since: Option<BootTime>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +73,10 @@ enum Why {
     InitFailed,
     /// A rule of a container wants everything to begin anew.
     Again,
+    /// The pod has had its time.
+    DeadlineExceeded,
+    /// A container has failed for good, and with it all have.
+    GroupFailed,
 }
 
 impl Course {
@@ -99,15 +106,18 @@ impl Course {
     pub(super) fn advance(&mut self, wanted: &Wanted, containers: &mut Containers, now: BootTime) {
         let is_gone = !containers.values().any(Container::is_live);
         if self.ending.is_some_and(|ending| ending.why == Why::Again) && is_gone {
-            *self = Self::default();
+            *self = Self { since: self.since, ..Self::default() };
             containers.values_mut().for_each(Container::begin_anew);
+        }
+        if wanted.goal == Goal::Run {
+            self.since.get_or_insert(now);
         }
         self.initialize(wanted, containers);
         let grace = match wanted.goal {
             Goal::Stop { grace } => grace,
             Goal::Run => wanted.spec.termination_grace,
         };
-        let Some(why) = self.why(wanted, containers) else {
+        let Some(why) = self.why(wanted, containers, now) else {
             self.ending = None;
             return;
         };
@@ -131,12 +141,19 @@ impl Course {
     }
 
     /// Why everything has to stop, if so.
-    fn why(&self, wanted: &Wanted, containers: &Containers) -> Option<Why> {
+    fn why(&self, wanted: &Wanted, containers: &Containers, now: BootTime) -> Option<Why> {
         let before = self.ending.map(|ending| ending.why);
         if matches!(wanted.goal, Goal::Stop { .. }) {
             Some(Why::Wanted)
-        } else if before == Some(Why::Again) {
+        } else if let Some(Why::Again | Why::DeadlineExceeded) = before {
             before
+        } else if wanted.spec.termination_policy == TerminationPolicy::Group
+            && wanted.spec.containers.iter().any(|c| {
+                self.is_through(wanted, containers, &c.name)
+                    && !containers.get(&c.name).is_some_and(Container::has_succeeded)
+            })
+        {
+            Some(Why::GroupFailed)
         } else if wanted
             .spec
             .containers
@@ -149,7 +166,22 @@ impl Course {
         }) {
             Some(Why::InitFailed)
         } else {
-            None
+            let is_over = self.deadline(wanted).is_some_and(|at| at <= now);
+            is_over.then_some(Why::DeadlineExceeded)
+        }
+    }
+
+    /// When the pod has had its time.
+    fn deadline(&self, wanted: &Wanted) -> Option<BootTime> {
+        Some(self.since?.plus(wanted.spec.active_deadline?))
+    }
+
+    /// Why the pod ends, if there is more to say than that it does.
+    pub(super) fn cause(&self) -> Option<EndCause> {
+        match self.ending?.why {
+            Why::DeadlineExceeded => Some(EndCause::DeadlineExceeded),
+            Why::GroupFailed => Some(EndCause::GroupFailed),
+            Why::Wanted | Why::Through | Why::InitFailed | Why::Again => None,
         }
     }
 
@@ -204,7 +236,10 @@ impl Course {
 
     /// When there is something to be done about the pod as a whole.
     pub(super) fn wake_at(&self, wanted: &Wanted, containers: &Containers) -> Option<BootTime> {
-        let ending = self.ending.filter(|ending| !ending.is_overdue)?;
+        let Some(ending) = self.ending else { return self.deadline(wanted) };
+        if ending.is_overdue {
+            return None;
+        }
         let mut sidecars = wanted.spec.sidecars();
         let waits = |name| {
             containers.get(name).is_some_and(Container::has_process)
@@ -234,7 +269,7 @@ impl Course {
         }
         match ending.why {
             Why::Wanted | Why::Again => None,
-            Why::InitFailed => Some(Outcome::Failed),
+            Why::InitFailed | Why::DeadlineExceeded | Why::GroupFailed => Some(Outcome::Failed),
             Why::Through => {
                 let mut main = wanted.spec.containers.iter();
                 // How sidecars end does not matter: they were stopped.

@@ -106,12 +106,12 @@ pub(super) struct Who<'a> {
 }
 
 impl Who<'_> {
-    fn ask(self, purpose: Purpose, handler: &Handler, timeout: Millis) -> Effect {
+    pub(super) fn ask(self, purpose: Purpose, handler: &Handler, timeout: Millis) -> Effect {
         let (container, attempt) = (self.container.clone(), self.attempt);
         Effect::Ask { container, attempt, purpose, handler: handler.clone(), timeout }
     }
 
-    fn unask(self, purpose: Purpose) -> Effect {
+    pub(super) fn unask(self, purpose: Purpose) -> Effect {
         Effect::Unask { container: self.container.clone(), attempt: self.attempt, purpose }
     }
 }

@@ -8,6 +8,7 @@ use crate::executor::protocol::ContainerStatus;
 use crate::manifest::pod::{ContainerSpec, EnvVar, HostNamespaces, Probe, RestartPolicy};
 use crate::state::record::Outcome;
 
+mod life;
 mod order;
 mod probing;
 
@@ -42,6 +43,7 @@ fn container(name: &str) -> ContainerSpec {
         startup: None,
         check: None,
         restart: None,
+        lifecycle: Default::default(),
     }
 }
 
@@ -56,6 +58,8 @@ fn pod(policy: RestartPolicy, names: &[&str]) -> PodSpec {
         share_process_namespace: false,
         restart_policy: policy,
         termination_grace: Millis(5000),
+        active_deadline: None,
+        termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 10,
         volumes: vec![],

@@ -7,7 +7,7 @@ use super::fields::At;
 use super::suggest::closest;
 use crate::clock::Millis;
 use crate::manifest::diagnostic::{Diagnostic, Faults};
-use crate::manifest::pod::{BackoffPolicy, PIDS_LIMIT_DEFAULT};
+use crate::manifest::pod::{BackoffPolicy, PIDS_LIMIT_DEFAULT, TerminationPolicy};
 
 /// What all annotations of Roost begin with.
 const PREFIX: &str = "roost/";
@@ -17,7 +17,22 @@ const BACKOFF_RESET: &str = "roost/backoff-reset";
 const PIDS_LIMIT: &str = "roost/pids-limit";
 /// What is followed by the name of a container. `decode::probe` reads it.
 pub(super) const CHECK: &str = "roost/check.";
-const KNOWN: [&str; 5] = [BACKOFF_INITIAL, BACKOFF_MAX, BACKOFF_RESET, PIDS_LIMIT, CHECK];
+/// Likewise; `decode::lifecycle` reads them.
+pub(super) const STOP_GRACE: &str = "roost/stop-grace.";
+pub(super) const MAX_RUN_TIME: &str = "roost/max-run-time.";
+const TERMINATION_POLICY: &str = "roost/termination-policy";
+const KNOWN: [&str; 8] = [
+    BACKOFF_INITIAL,
+    BACKOFF_MAX,
+    BACKOFF_RESET,
+    PIDS_LIMIT,
+    CHECK,
+    STOP_GRACE,
+    MAX_RUN_TIME,
+    TERMINATION_POLICY,
+];
+const TERMINATION_POLICIES: [(&str, TerminationPolicy); 2] =
+    [("container", TerminationPolicy::Container), ("group", TerminationPolicy::Group)];
 
 /// Shortest and longest delay before a container is started again: no busy loop, no forgetting.
 const BACKOFF_RANGE: RangeInclusive<Duration> =
@@ -33,11 +48,13 @@ const PIDS_MAX: u32 = 4 << 20;
 pub(super) struct Settings {
     pub(super) backoff: BackoffPolicy,
     pub(super) pids_limit: u32,
+    pub(super) termination_policy: TerminationPolicy,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { backoff: BackoffPolicy::default(), pids_limit: PIDS_LIMIT_DEFAULT }
+        let (backoff, termination_policy) = Default::default();
+        Self { backoff, pids_limit: PIDS_LIMIT_DEFAULT, termination_policy }
     }
 }
 
@@ -70,7 +87,11 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Settings {
                     faults.push(value.error(&message));
                 }
             },
-            check if check.starts_with(CHECK) => {}
+            TERMINATION_POLICY => {
+                let found = value.choice(&TERMINATION_POLICIES, faults);
+                settings.termination_policy = found.unwrap_or_default();
+            }
+            one if [CHECK, STOP_GRACE, MAX_RUN_TIME].iter().any(|it| one.starts_with(it)) => {}
             unknown => {
                 let severity = faults.of_unknown();
                 let fault = Diagnostic { severity, ..value.error("unknown annotation of Roost") };

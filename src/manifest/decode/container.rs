@@ -8,7 +8,7 @@ use super::pod::{VOLUMES_MAX, id};
 use super::probe::{self, Use};
 use super::program::{self, Program};
 use super::suggest::closest;
-use super::{image, port, restart, schema};
+use super::{image, lifecycle, port, restart, schema};
 use crate::ids::{ContainerName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::pod::{AbsolutePath, ContainerSpec, Resources, VolumeMount};
@@ -55,6 +55,7 @@ pub(super) fn decode(
     let readiness = probe("readinessProbe", Use::Readiness);
     let startup = probe("startupProbe", Use::Ends);
     let restart = restart::decode(&fields, faults);
+    let lifecycle = fields.get("lifecycle").and_then(|at| lifecycle::decode(at, scope, faults));
     let image = image::decode(&fields, faults);
     // Without an image nothing else says who runs it.
     let default = image.is_none().then_some(0);
@@ -77,6 +78,7 @@ pub(super) fn decode(
         // It stands in an annotation of the pod.
         check: None,
         restart,
+        lifecycle: lifecycle.unwrap_or_default(),
     })
 }
 

@@ -6,7 +6,7 @@ use super::container::{self, Inherited};
 use super::fields::{At, Fields};
 use super::port::HostPorts;
 use super::restart::POLICIES;
-use super::{annotations, metadata, probe, schema, volume};
+use super::{annotations, lifecycle, metadata, probe, schema, volume};
 use crate::clock::Millis;
 use crate::ids::{LABEL_LEN_MAX, Namespace, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
@@ -20,6 +20,8 @@ pub(super) const CONTAINERS_MAX: usize = 128;
 pub(super) const VOLUMES_MAX: usize = 256;
 /// `terminationGracePeriodSeconds`: a week.
 pub(super) const TERMINATION_GRACE_MAX_SECONDS: i64 = 7 * 24 * 3600;
+/// `activeDeadlineSeconds`, as in Kubernetes (`validation.ValidatePodSpec`).
+pub(super) const ACTIVE_DEADLINE_MAX_SECONDS: i64 = i32::MAX as i64;
 /// Highest user and group (Kubernetes: `validation.IsValidUserID`).
 pub(super) const ID_MAX: i64 = i32::MAX as i64;
 
@@ -48,6 +50,8 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
     {
         let all = spec.init_containers.iter_mut().chain(&mut spec.containers);
         probe::checks(at, &mut all.collect::<Vec<_>>(), faults);
+        let all = spec.init_containers.iter_mut().chain(&mut spec.containers);
+        lifecycle::annotations(at, all, faults);
     }
 
     let (metadata, spec) = (metadata?, spec?);
@@ -64,6 +68,8 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         share_process_namespace: spec.share_process_namespace,
         restart_policy: spec.restart_policy,
         termination_grace: spec.termination_grace,
+        active_deadline: spec.active_deadline,
+        termination_policy: settings.termination_policy,
         backoff: settings.backoff,
         pids_limit: settings.pids_limit,
         node_selector: spec.node_selector,
@@ -80,6 +86,7 @@ struct Spec {
     share_process_namespace: bool,
     restart_policy: RestartPolicy,
     termination_grace: Millis,
+    active_deadline: Option<Millis>,
     node_selector: BTreeMap<String, String>,
     volumes: Vec<Volume>,
     init_containers: Vec<ContainerSpec>,
@@ -118,12 +125,17 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         .get("terminationGracePeriodSeconds")
         .and_then(|at| at.integer(0..=TERMINATION_GRACE_MAX_SECONDS, faults))
         .map(|seconds| Millis::from_secs(seconds.unsigned_abs()));
+    let active_deadline = fields
+        .get("activeDeadlineSeconds")
+        .and_then(|at| at.integer(1..=ACTIVE_DEADLINE_MAX_SECONDS, faults))
+        .map(|seconds| Millis::from_secs(seconds.unsigned_abs()));
     Some(Spec {
         hostname: fields.get("hostname").and_then(|at| hostname(at, faults)),
         host,
         share_process_namespace,
         restart_policy: restart_policy.unwrap_or(RestartPolicy::Always),
         termination_grace: grace.unwrap_or(TERMINATION_GRACE_DEFAULT),
+        active_deadline,
         node_selector,
         volumes,
         init_containers,

@@ -16,7 +16,9 @@ pub(super) use container::{
     CONTAINER, ENV_VAR, EXIT_CODES, PORT, RESOURCE_NAMES, RESOURCES, RESTART_RULE, VOLUME_MOUNT,
 };
 pub(super) use pod::{METADATA, OS, POD, POD_SPEC};
-pub(super) use probe::{CHECK, EXEC, GRPC, HEADER, HTTP_GET, PROBE, SLEEP, TCP_SOCKET};
+pub(super) use probe::{
+    CHECK, EXEC, GRPC, HEADER, HOOK, HTTP_GET, LIFECYCLE, PROBE, SLEEP, TCP_SOCKET,
+};
 pub(super) use security::{CONTAINER_SECURITY, POD_SECURITY};
 pub(super) use volume::{EMPTY_DIR, HOST_PATH, IMAGE, VOLUME};
 
@@ -210,7 +212,7 @@ pub(super) static OBJECTS: &[&Object] = &[
     &EXIT_CODES,
     &PROBE,
     &HTTP_GET,
-    &probe::LIFECYCLE,
+    &LIFECYCLE,
     &VOLUME,
     &EMPTY_DIR,
     &HOST_PATH,

@@ -34,6 +34,7 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         startup: None,
         check: None,
         restart: None,
+        lifecycle: Default::default(),
     };
     PodSpec {
         name: name.parse().unwrap(),
@@ -45,6 +46,8 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         share_process_namespace: false,
         restart_policy: RestartPolicy::Always,
         termination_grace: Millis(5000),
+        active_deadline: None,
+        termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 10,
         volumes: vec![],
@@ -290,5 +293,13 @@ pub(in crate::reconciler) fn connected(report: Option<PodReport>) -> ExecutorSta
 
 pub(in crate::reconciler) fn report(record: &PodRecord, goal: Goal) -> PodReport {
     let Accepted { number, digest, .. } = record.accepted;
-    PodReport { number, digest, goal, finished: None, initializing: false, containers: vec![] }
+    PodReport {
+        number,
+        digest,
+        goal,
+        finished: None,
+        because: None,
+        initializing: false,
+        containers: vec![],
+    }
 }

@@ -27,6 +27,7 @@ fn container(name: &str) -> ContainerSpec {
         startup: None,
         check: None,
         restart: None,
+        lifecycle: Default::default(),
     }
 }
 
@@ -41,6 +42,8 @@ fn pod(containers: Vec<ContainerSpec>) -> PodSpec {
         share_process_namespace: false,
         restart_policy: RestartPolicy::Always,
         termination_grace: Millis::from_secs(30),
+        active_deadline: None,
+        termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
         volumes: Vec::new(),

@@ -9,6 +9,7 @@ use super::security::POD_SECURITY;
 use super::volume::VOLUME;
 use super::*;
 
+const DEADLINE: Shape = Shape::Integer(1, super::super::pod::ACTIVE_DEADLINE_MAX_SECONDS);
 const GRACE: Shape = Shape::Integer(0, super::super::pod::TERMINATION_GRACE_MAX_SECONDS);
 
 pub(in super::super) static POD: Object = object(
@@ -67,6 +68,7 @@ pub(in super::super) static POD_SPEC: Object = object(
         works("volumes", Shape::List(&Shape::Object(&VOLUME))),
         works("restartPolicy", Shape::Words(&["Always", "OnFailure", "Never"])),
         works("terminationGracePeriodSeconds", GRACE),
+        works("activeDeadlineSeconds", DEADLINE),
         works("hostname", TEXT),
         works("hostNetwork", BOOLEAN),
         works("hostPID", BOOLEAN),
@@ -75,7 +77,6 @@ pub(in super::super) static POD_SPEC: Object = object(
         works("securityContext", Shape::Object(&POD_SECURITY)),
         works("nodeSelector", TEXT_MAP),
         works("os", Shape::Object(&OS)),
-        later("activeDeadlineSeconds", INT64),
         ignored("affinity", Shape::Object(&AFFINITY), NO_SCHEDULER),
         ignored("automountServiceAccountToken", BOOLEAN, NO_ACCOUNTS),
         later("dnsConfig", Shape::Object(&DNS_CONFIG)),

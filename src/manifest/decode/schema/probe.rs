@@ -58,16 +58,16 @@ pub(in super::super) static CHECK: Object = object(
     ],
 );
 
-pub(super) static LIFECYCLE: Object = object(
+pub(in super::super) static LIFECYCLE: Object = object(
     "spec.containers[].lifecycle",
     &[
-        part("postStart", Shape::Object(&HOOK)),
-        part("preStop", Shape::Object(&HOOK)),
-        part("stopSignal", TEXT),
+        works("postStart", Shape::Object(&HOOK)),
+        works("preStop", Shape::Object(&HOOK)),
+        works("stopSignal", TEXT),
     ],
 );
 
-static HOOK: Object = object(
+pub(in super::super) static HOOK: Object = object(
     "spec.containers[].lifecycle.postStart, .preStop",
     &[
         works("exec", Shape::Object(&EXEC)),
