@@ -278,6 +278,9 @@ fn pod(container: ContainerSpec) -> PodSpec {
         termination_grace: Millis::from_secs(1),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
+        after: Vec::new(),
+        priority: 0,
+        rollback_after: None,
         volumes: Vec::new(),
         containers: vec![container],
     }

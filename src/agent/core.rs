@@ -22,7 +22,7 @@ use super::link::{self, Heard, LinkEvent, LinkHandle, LinkId, Process};
 use super::manifests::Manifests;
 use super::publish::{Publisher, Saved};
 use super::reload::Reloaded;
-use super::requests::Asker;
+use super::requests::{Asker, Retreat};
 use super::service::Request;
 use super::starts::Starts;
 use super::worker::{self, ActError, Context, Subject, Update};
@@ -87,6 +87,8 @@ pub(super) struct Core {
     stops: Stops,
     /// Who waits for what was asked of an instance (`ActualState::asked`).
     pub(super) askers: BTreeMap<PodId, Vec<Asker>>,
+    /// Instances that were not Ready in time.
+    pub(super) retreats: BTreeMap<PodId, Retreat>,
     /// The last commit that nothing waits for.
     apart: Option<JoinHandle<()>>,
 }
@@ -137,6 +139,7 @@ impl Core {
             images,
             stops: Stops::default(),
             askers: BTreeMap::new(),
+            retreats: BTreeMap::new(),
             apart: None,
         }
     }
@@ -154,6 +157,7 @@ impl Core {
         let mut wake_at = plan.wake_at;
         self.remember(&plan);
         self.images.pursue(&plan.seek, &mut self.actual);
+        self.retreat(&plan);
         self.refuse_what_is_not_planned(&plan);
         for (key, steps) in std::mem::take(&mut plan.work) {
             let promised = match &key {
@@ -468,6 +472,7 @@ impl Core {
                 created_at: at,
                 losses: Losses::default(),
                 held: None,
+                trial: None,
                 successor: None,
             });
         }

@@ -128,6 +128,18 @@ pub struct PodReport {
     pub containers: Vec<ContainerReport>,
 }
 
+impl PodReport {
+    /// Whether the pod is Ready: every container of it is.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let is_running =
+            |it: &ContainerReport| matches!(it.status, ContainerStatus::Running { .. });
+        self.goal == Goal::Run
+            && !self.containers.is_empty()
+            && self.containers.iter().all(is_running)
+    }
+}
+
 /// Where a container stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

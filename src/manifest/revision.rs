@@ -83,6 +83,10 @@ impl Revision {
             termination_grace,
             backoff,
             pids_limit,
+            // They come from annotations, which are hashed.
+            after: _,
+            rollback_after: _,
+            priority,
             node_selector,
             volumes,
             containers,
@@ -109,6 +113,8 @@ impl Revision {
         } else {
             Hash::of(&(first, (order, resources), (node_selector, ports)))
         };
+        let in_place =
+            if *priority == 0 { in_place } else { Hash::of(&(in_place, "priority", priority)) };
         let digest = Hash::of(&(shared, &containers, in_place));
         Self { shared, containers, in_place, digest }
     }
@@ -196,6 +202,9 @@ mod tests {
             termination_grace: crate::clock::Millis(30_000),
             backoff: BackoffPolicy::default(),
             pids_limit: 4096,
+            after: Vec::new(),
+            priority: 0,
+            rollback_after: None,
             node_selector: BTreeMap::new(),
             volumes: vec![],
             containers: vec![container],

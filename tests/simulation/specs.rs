@@ -105,6 +105,9 @@ pub(crate) fn pod(name: &str, containers: Vec<ContainerSpec>) -> PodSpec {
         termination_grace: Millis::from_secs(5),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
+        after: Vec::new(),
+        priority: 0,
+        rollback_after: None,
         volumes: vec![],
         containers,
     }

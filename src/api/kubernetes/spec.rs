@@ -21,9 +21,12 @@ pub fn of(spec: &PodSpec) -> Value {
         share_process_namespace,
         restart_policy,
         termination_grace,
-        // Annotations have these two.
+        // Annotations have these.
         backoff: _,
         pids_limit: _,
+        after: _,
+        rollback_after: _,
+        priority,
         node_selector,
         volumes,
         containers,
@@ -46,6 +49,9 @@ pub fn of(spec: &PodSpec) -> Value {
     out.insert("hostname".into(), hostname.as_str().into());
     out.insert("restartPolicy".into(), restart_policy.into());
     out.insert("terminationGracePeriodSeconds".into(), (termination_grace.0 / 1000).into());
+    if *priority != 0 {
+        out.insert("priority".into(), (*priority).into());
+    }
     if !node_selector.is_empty() {
         out.insert("nodeSelector".into(), json!(node_selector));
     }

@@ -1,6 +1,7 @@
 //! [`containers`]: where the containers of a pod instance stand, as `containerStatuses`.
 
 use super::Context;
+use super::pod::WAITING_FOR_POD;
 use super::types::{
     ContainerExtra, ContainerState, ContainerStatus as Shown, StateRunning, StateTerminated,
     StateWaiting,
@@ -79,6 +80,7 @@ fn container(view: &PodView, name: &ContainerName, context: &Context) -> Shown {
                     match reason {
                         // Nothing is made as long as there is no room for it.
                         WaitReason::Room => waiting("Pending", Some(why)),
+                        WaitReason::Order => waiting(WAITING_FOR_POD, Some(why)),
                         WaitReason::Images { .. } => waiting("ContainerCreating", Some(why)),
                         WaitReason::Trouble(trouble) => waiting(&trouble.to_string(), Some(why)),
                     }

@@ -26,6 +26,9 @@ fn pod(container: &ContainerName) -> PodSpec {
         termination_grace: crate::clock::Millis(30_000),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
+        after: Vec::new(),
+        priority: 0,
+        rollback_after: None,
         volumes: Vec::new(),
         containers: vec![ContainerSpec {
             name: container.clone(),

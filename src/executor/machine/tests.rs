@@ -47,6 +47,9 @@ fn pod(policy: RestartPolicy, names: &[&str]) -> PodSpec {
         termination_grace: Millis(5000),
         backoff: BackoffPolicy::default(),
         pids_limit: 10,
+        after: Vec::new(),
+        priority: 0,
+        rollback_after: None,
         volumes: vec![],
         containers: names.iter().map(|name| container(name)).collect(),
     }

@@ -38,6 +38,9 @@ fn pod(containers: Vec<ContainerSpec>) -> PodSpec {
         termination_grace: Millis::from_secs(30),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
+        after: Vec::new(),
+        priority: 0,
+        rollback_after: None,
         volumes: Vec::new(),
         containers,
     }
