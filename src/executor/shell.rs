@@ -256,7 +256,7 @@ impl Shell {
             Token::Check => self.look_at_upgrade(),
             Token::Shutdown => self.shut_down(),
             Token::Writer(id) => {
-                for written in self.writers.ended(id) {
+                for written in self.writers.told(id) {
                     self.written(written);
                 }
             }
