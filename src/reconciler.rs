@@ -26,6 +26,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use admission::Turn;
 use images::Refusal;
 use pod_plan::{Claims, Pod};
 
@@ -40,6 +41,7 @@ use crate::state::record::PodRecord;
 pub mod admission;
 pub mod directory;
 pub mod images;
+mod order;
 pub mod plan;
 pub mod pod_plan;
 
@@ -124,6 +126,8 @@ pub enum Asked {
     },
     /// The end of a roll-back: its manifest is followed again.
     Release,
+    /// It stays what it is, although it was not Ready in time: there is nothing to go back to.
+    Persist,
 }
 
 /// What is known of a pod's executor.
@@ -188,35 +192,49 @@ pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan
         })
         .collect();
     plan.passed_over = pods.iter().flat_map(|pod| pod.passed_over(&actual.node)).collect();
-    let shares: Vec<_> = pods.iter().map(|pod| pod.share(actual, &trust)).collect();
+    let lacking: Vec<Option<String>> = pods
+        .iter()
+        .map(|pod| order::lacking(&pods, pod.to_be_started().map(|(spec, _)| &**spec)?))
+        .collect();
+    let mut shares: Vec<_> = pods.iter().map(|pod| pod.share(actual, &trust)).collect();
+    for (share, _) in shares.iter_mut().zip(&lacking).filter(|(_, lack)| lack.is_some()) {
+        // It takes nobody's room meanwhile.
+        share.wants = share.wants.filter(|wants| wants.turn != Turn::New);
+    }
     let admission = admission::admit(&actual.node, &shares);
     plan.requested = admission.requested;
-    for (pod, share) in pods.iter().zip(&shares) {
+    for ((pod, share), lack) in pods.iter().zip(&shares).zip(&lacking) {
         let refusal = match (share.wants, admission.refusal(share.name)) {
             (Some(_), Some(why)) => Some(Refusal::Room(why)),
             (Some(wants), None) => actual.images.refusal(share.name, wants.spec),
-            (None, _) => None,
+            (None, _) => lack.as_deref().map(Refusal::Order),
         };
         let wanted = share.wants.zip(refusal).map(|(wants, lack)| (lack, wants.spec, wants.source));
         let lost = pod.bereft(&actual.images).and_then(|(spec, source)| {
             Some((actual.images.refusal(share.name, spec)?, spec, source))
         });
+        let late = pod.to_be_started().zip(lack.as_deref());
+        let late = late.map(|((spec, source), lack)| (Refusal::Order(lack), spec, source));
         // What has no room asks nobody for its images.
         let sought = [wanted, lost].into_iter().flatten().find(|(lack, ..)| lack.is_of_images());
         if let Some((_, spec, _)) = sought {
             plan.seek.insert(share.name.clone(), spec.clone());
         }
-        if let Some((lack, spec, source)) = wanted.or(lost) {
+        if let Some((lack, spec, source)) = wanted.or(lost).or(late) {
             let (why, reason) = lack.in_words();
             let wait = Wait { why, reason, source: source.clone(), spec: spec.clone() };
             plan.waits.insert(share.name.clone(), wait);
         }
-        let (steps, wake_at) = pod.plan(refusal, actual, &trust, now);
+        let (mut steps, wake_at) = pod.plan(refusal, actual, &trust, now);
+        if late.is_some() {
+            steps.retain(|step| !matches!(step.action, Action::Start(_)));
+        }
         if let (Some(wants), None) = (share.wants, refusal)
             && !steps.is_empty()
         {
             plan.promised.insert(share.name.clone(), wants.spec.clone());
         }
+        plan.retreats.extend(pod.retreat(actual, now));
         plan.add(Key::Pod(share.name.clone()), steps);
         plan.wake_at = [plan.wake_at, wake_at].into_iter().flatten().min();
     }

@@ -5,8 +5,8 @@
 //!
 //! There are two ways to make a process. [`clone_process`] is fork with namespaces, for the
 //! executor, which has one thread: the child may go on with ordinary Rust. [`spawn_detached`] is
-//! for the agent, which has many threads: between clone and exec its child makes system calls
-//! only, on memory that was laid out before.
+//! for the agent, which has many threads and more memory: until exec its child shares that memory
+//! (`shared`), and makes system calls only, on what was laid out before.
 #![expect(unsafe_code, reason = "the one place where system calls are made by hand")]
 
 use std::convert::Infallible;
@@ -26,6 +26,8 @@ use seccompiler::sock_filter;
 
 use crate::cgroup::Entry;
 
+mod shared;
+
 /// `CLONE_INTO_CGROUP`. The constant of libc is 0: it does not fit into its `c_int`.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// `CLONE_PIDFD` (clone(2)).
@@ -44,7 +46,7 @@ const NAMESPACES: u64 = CLONE_NEWTIME
 
 /// `struct clone_args` of `linux/sched.h`, up to `cgroup` (Linux 5.7).
 #[repr(C, align(8))]
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct CloneArgs {
     flags: u64,
     pidfd: u64,
@@ -111,22 +113,30 @@ fn own_thread_count() -> io::Result<u64> {
     Ok(std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
 }
 
+impl CloneArgs {
+    /// Those of a child that tells its end by SIGCHLD, and whose descriptor goes to `pidfd`.
+    fn new(flags: u64, into: Option<BorrowedFd<'_>>, pidfd: &mut c_int) -> Self {
+        let mut args = Self {
+            flags: flags | CLONE_PIDFD,
+            pidfd: (&raw mut *pidfd).expose_provenance() as u64,
+            exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+            ..Self::default()
+        };
+        if let Some(cgroup) = into {
+            args.flags |= CLONE_INTO_CGROUP;
+            args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+        }
+        args
+    }
+}
+
 /// clone3(2) without shared memory; `None` in the child.
 ///
 /// # Safety
 /// With more than one thread the child may only make system calls until it executes a program.
 unsafe fn clone3(flags: u64, into: Option<BorrowedFd<'_>>) -> io::Result<Option<(Pid, OwnedFd)>> {
     let mut pidfd: c_int = -1;
-    let mut args = CloneArgs {
-        flags: flags | CLONE_PIDFD,
-        pidfd: (&raw mut pidfd).expose_provenance() as u64,
-        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
-        ..CloneArgs::default()
-    };
-    if let Some(cgroup) = into {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
-    }
+    let mut args = CloneArgs::new(flags, into, &mut pidfd);
     // SAFETY: the arguments live through the call, their size is given, and without CLONE_VM and
     // with no stack the child goes on with a copy of everything. What the child does then is the
     // caller's promise.
@@ -135,9 +145,13 @@ unsafe fn clone3(flags: u64, into: Option<BorrowedFd<'_>>) -> io::Result<Option<
         return Ok(None);
     }
     // SAFETY: CLONE_PIDFD has just made this descriptor (close-on-exec) for us alone.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Some((pid_of(result), unsafe { OwnedFd::from_raw_fd(pidfd) })))
+}
+
+/// The process that clone3 says it has made.
+fn pid_of(result: c_long) -> Pid {
     let pid = i32::try_from(result).ok().and_then(Pid::from_raw);
-    Ok(Some((pid.expect("clone3 returns a positive id that fits a pid_t"), pidfd)))
+    pid.expect("clone3 returns a positive id that fits a pid_t")
 }
 
 /// A program that [`spawn_detached`] executes.
@@ -167,8 +181,9 @@ const FIRST_FD: RawFd = 3;
 /// dispositions, nothing blocked and no descriptors but those given. May be called with any number
 /// of threads; returns once the program is executed, or could not be.
 ///
-/// Without CLONE_VM the kernel copies the caller's page tables (about 16 us/MiB). CLONE_VFORK
-/// would save that, but needs a stack of its own and assembly for each processor.
+/// The child shares the caller's memory until then. A copy would cost 16 us/MiB and, worse, hold
+/// up all threads of the caller: while the kernel copies the page tables none of them may fault,
+/// and afterwards each faults at its first write to every page.
 ///
 /// # Errors
 /// What failed on the way to the program, the child's steps included; no child is left then.
@@ -214,7 +229,7 @@ fn spawn_into(
     let mut placed: Vec<RawFd> = wanted.map(AsRawFd::as_raw_fd).collect();
     let tasks = request.entry.tasks.iter().map(AsRawFd::as_raw_fd).chain(more.iter().copied());
     let tasks: Vec<RawFd> = tasks.collect();
-    let plan = ChildPlan {
+    let mut plan = ChildPlan {
         exe: request.exe.as_raw_fd(),
         argv: &argv,
         env: &env,
@@ -224,14 +239,11 @@ fn spawn_into(
     };
     // No handler of ours may run in the child: it would write into the parent's self-pipes.
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    // SAFETY: the child runs `ChildPlan::run` only, which makes system calls and nothing else.
-    let cloned = unsafe { clone3(0, into) };
-    if matches!(cloned, Ok(None)) {
-        plan.run();
-    }
+    // SAFETY: `ChildPlan::run` makes system calls, changes the plan and nothing else.
+    let cloned = unsafe { shared::clone(into, &mut plan, ChildPlan::run) };
     before.thread_set_mask()?;
     drop(report);
-    let (pid, pidfd) = cloned?.expect("the child never comes here");
+    let (pid, pidfd) = cloned?;
     let outcome = read_outcome(failure)?;
     if !matches!(outcome, Outcome::Executed) {
         // Somebody else in the process may reap all children, and be first.
@@ -283,7 +295,7 @@ fn read_outcome(pipe: OwnedFd) -> io::Result<Outcome> {
 }
 
 /// Everything the child of [`spawn_detached`] needs, laid out before the clone. The child may not
-/// allocate, lock or panic: another thread may have held the lock at the moment of the clone.
+/// allocate, lock or panic: the memory is the parent's, whose other threads go on.
 struct ChildPlan<'a> {
     exe: RawFd,
     argv: &'a [*const c_char],
@@ -299,7 +311,7 @@ type Failed = (u8, c_int);
 
 impl ChildPlan<'_> {
     /// Executes the program, or reports why not.
-    fn run(mut self) -> ! {
+    fn run(&mut self) -> ! {
         let begun = [BEGUN];
         // SAFETY: the buffer is as long as said. It can't fail: the pipe is empty and has a reader.
         unsafe { libc::write(self.report, begun.as_ptr().cast(), begun.len()) };
@@ -327,8 +339,7 @@ impl ChildPlan<'_> {
         // A detached process must not keep the caller's directory busy. `/` is always there.
         // SAFETY: the path is a string with a null at its end.
         unsafe { libc::chdir(c"/".as_ptr()) };
-        // SAFETY: both arrays end with a null and point to strings, which the copy of the
-        // parent's memory keeps alive.
+        // SAFETY: both arrays end with a null and point to strings, which the parent keeps alive.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_execveat,

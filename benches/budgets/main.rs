@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! main ─► starts (1, 3, 4, 5, 6) ─┐
+//!      ─► scrapes (4)             │
 //!      ─► density (8–13) ─► exits ├─► engine ◄─ node (ours), peers (theirs) ─► table
 //!      ─► manifests (15) ─────────┘       └─► scene: the program, and how it says that it runs
 //! ```
@@ -21,6 +22,7 @@ mod measure;
 mod node;
 mod peers;
 mod scene;
+mod scrapes;
 mod starts;
 mod table;
 
@@ -80,6 +82,9 @@ fn run(scene: &Scene, options: &Options, begun: &mut Fifo, table: &mut Table) ->
         if options.wants(5) {
             starts::processor(options, &mut peers, begun, table);
         }
+    }
+    if options.wants(4) {
+        scrapes::measure(scene, begun, table)?;
     }
     if options.wants(9) {
         density::empty(scene, options, table);

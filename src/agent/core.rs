@@ -22,7 +22,7 @@ use super::link::{self, Heard, LinkEvent, LinkHandle, LinkId, Process};
 use super::manifests::Manifests;
 use super::publish::{Publisher, Saved};
 use super::reload::Reloaded;
-use super::requests::Asker;
+use super::requests::{Asker, Retreat};
 use super::service::Request;
 use super::starts::Starts;
 use super::worker::{self, ActError, Context, Subject, Update};
@@ -49,8 +49,11 @@ const HOLD: Millis = Millis(500);
 const HOLD_MAX: Millis = Millis::from_secs(60);
 /// How long an executor that is there but does not answer is left alone before it is tried again.
 const SILENCE_RETRY: Millis = Millis::from_secs(5);
-/// How long events wait for a commit that has to be made anyway.
-const EVENTS_FLUSH: Millis = Millis::from_secs(30);
+/// How long events wait for others before they are saved.
+const EVENTS_FLUSH: Millis = Millis::from_secs(1);
+/// How long, at least, from one time that events are saved to the next: of a pod that fails all the
+/// time the disk need not take down every single one.
+const EVENTS_PAUSE: Millis = Millis::from_secs(30);
 
 /// What the loop listens to.
 #[derive(Debug)]
@@ -80,6 +83,8 @@ pub(super) struct Core {
     /// Executors that were found at the start and have neither reported yet nor turned out not to.
     unheard: BTreeSet<PodId>,
     flush_at: Option<BootTime>,
+    /// When events were saved last.
+    flushed_at: Option<BootTime>,
     /// How the agent shall work. What of it needs a restart stays as it was at the start.
     pub(super) config: AgentConfig,
     starts: Starts,
@@ -87,6 +92,8 @@ pub(super) struct Core {
     stops: Stops,
     /// Who waits for what was asked of an instance (`ActualState::asked`).
     pub(super) askers: BTreeMap<PodId, Vec<Asker>>,
+    /// Instances that were not Ready in time.
+    pub(super) retreats: BTreeMap<PodId, Retreat>,
     /// The last commit that nothing waits for.
     apart: Option<JoinHandle<()>>,
 }
@@ -132,11 +139,13 @@ impl Core {
             unheard: silent.keys().copied().collect(),
             silent,
             flush_at: None,
+            flushed_at: None,
             config,
             starts: Starts::default(),
             images,
             stops: Stops::default(),
             askers: BTreeMap::new(),
+            retreats: BTreeMap::new(),
             apart: None,
         }
     }
@@ -154,6 +163,7 @@ impl Core {
         let mut wake_at = plan.wake_at;
         self.remember(&plan);
         self.images.pursue(&plan.seek, &mut self.actual);
+        self.retreat(&plan);
         self.refuse_what_is_not_planned(&plan);
         for (key, steps) in std::mem::take(&mut plan.work) {
             let promised = match &key {
@@ -468,6 +478,7 @@ impl Core {
                 created_at: at,
                 losses: Losses::default(),
                 held: None,
+                trial: None,
                 successor: None,
             });
         }
@@ -635,13 +646,17 @@ impl Core {
     fn flush_events(&mut self, now: BootTime) {
         match self.flush_at {
             _ if !self.publisher.has_unsaved() => self.flush_at = None,
-            None => self.flush_at = Some(now.plus(EVENTS_FLUSH)),
+            None => {
+                let next = self.flushed_at.map(|at| at.plus(EVENTS_PAUSE));
+                self.flush_at = Some(now.plus(EVENTS_FLUSH)).max(next);
+            }
             // A disk that hangs shall not have ever more waiting for it.
             Some(at) if at <= now && self.apart.as_ref().is_some_and(|it| !it.is_finished()) => {
                 self.flush_at = Some(now.plus(EVENTS_FLUSH));
             }
             Some(at) if at <= now => {
                 self.flush_at = None;
+                self.flushed_at = Some(now);
                 let unsaved = self.publisher.take_unsaved();
                 self.commit_apart(unsaved.into_iter().map(Change::PutEvent).collect());
             }

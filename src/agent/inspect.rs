@@ -266,6 +266,7 @@ mod tests {
             created_at: WallTime(0),
             losses: Losses::default(),
             held: None,
+            trial: None,
             successor: None,
         };
         let actual = ActualPod {

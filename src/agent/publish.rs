@@ -448,6 +448,8 @@ fn news_of_wait(old: Option<&Wait>, new: &Wait) -> Option<(EventKind, String)> {
     match new.reason {
         WaitReason::Room if old.is_some() => None,
         WaitReason::Room => Some((EventKind::Warning, "FailedScheduling".to_owned())),
+        WaitReason::Order if is_same => None,
+        WaitReason::Order => Some((EventKind::Normal, "WaitingForPod".to_owned())),
         WaitReason::Images { is_pulling: false } => None,
         WaitReason::Images { is_pulling: true } if is_same => None,
         WaitReason::Images { is_pulling: true } => Some((EventKind::Normal, "Pulling".to_owned())),
@@ -485,6 +487,7 @@ fn waiting(
             created_at: since,
             losses: Losses::default(),
             held: None,
+            trial: None,
             successor: None,
         },
         spec: Some(wait.spec.clone()),

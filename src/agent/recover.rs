@@ -156,6 +156,8 @@ impl Found {
                     accepted: from_file.accepted,
                     history: from_file.history,
                     held: from_file.held,
+                    // A revision that is found without its record is not judged.
+                    trial: None,
                     ..record
                 };
                 self.mended.push(mended.clone());

@@ -10,6 +10,7 @@ use std::path::Path;
 use tokio::sync::oneshot;
 
 use super::core::Core;
+use super::events;
 use super::inspect::Inspection;
 use super::publish::Saved;
 use super::put::{self, Place};
@@ -31,13 +32,23 @@ const ASKERS_MAX: usize = 64;
 /// Who asked something of an instance.
 pub(super) type Asker = oneshot::Sender<Result<Done, Refused>>;
 
+/// How far an instance is that is to be rolled back because it was not Ready in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retreat {
+    /// The revision to go back to is being read.
+    Reading,
+    /// It is asked for (`ActualState::asked`).
+    Asked,
+}
+
 /// Somebody wants a pod rolled back.
 #[derive(Debug)]
 pub(super) struct RollBackAsk {
     name: PodName,
     /// None: to the one before.
     to: Option<u64>,
-    asker: Asker,
+    /// None: it was not Ready in time.
+    asker: Option<Asker>,
 }
 
 impl Core {
@@ -101,13 +112,35 @@ impl Core {
                 }
             },
             Request::RollBack { name, to, answer } => {
-                let context = self.context.clone();
-                tokio::spawn(async move {
-                    let found = context.store.revisions(name.clone()).await;
-                    let ask = RollBackAsk { name, to, asker: answer };
-                    context.tell(Update::RevisionsRead { ask, found }).await;
-                });
+                self.read_revisions(RollBackAsk { name, to, asker: Some(answer) });
             }
+        }
+    }
+
+    fn read_revisions(&self, ask: RollBackAsk) {
+        let context = self.context.clone();
+        tokio::spawn(async move {
+            let found = context.store.revisions(ask.name.clone()).await;
+            context.tell(Update::RevisionsRead { ask, found }).await;
+        });
+    }
+
+    /// Asks for the roll-backs that revisions on trial bring about, as long as the plan says so.
+    pub(super) fn retreat(&mut self, plan: &Plan) {
+        let (askers, asked) = (&self.askers, &mut self.actual.asked);
+        self.retreats.retain(|id, retreat| {
+            let stays = plan.retreats.contains_key(id);
+            // What somebody asked for meanwhile stands.
+            if !stays && *retreat == Retreat::Asked && !askers.contains_key(id) {
+                asked.remove(id);
+            }
+            stays
+        });
+        for (id, back_to) in &plan.retreats {
+            let name = self.actual.pods.get(id).and_then(|pod| pod.name()).cloned();
+            let Some(name) = name.filter(|_| !self.retreats.contains_key(id)) else { continue };
+            self.retreats.insert(*id, Retreat::Reading);
+            self.read_revisions(RollBackAsk { name, to: Some(*back_to), asker: None });
         }
     }
 
@@ -143,12 +176,40 @@ impl Core {
             let refused = self.asks_for(record);
             Ok((record.id, Asked::RollBack { to: number, stored, refused }))
         });
-        match chosen {
-            Ok((id, asked)) => self.ask(id, &name, asked, asker),
-            Err(refused) => {
+        match (chosen, asker) {
+            (Ok((id, asked)), Some(asker)) => self.ask(id, &name, asked, asker),
+            (Err(refused), Some(asker)) => {
                 let _gone = asker.send(Err(refused));
             }
+            (Ok((id, asked)), None) => self.begin_retreat(id, asked),
+            (Err(refused), None) => {
+                tracing::warn!(pod = %name, %refused, "can't be rolled back");
+                if let Ok(id) = self.instance_of(&name).map(|record| record.id) {
+                    self.begin_retreat(id, Asked::Persist);
+                }
+            }
         }
+    }
+
+    /// What is to become of a revision that was not Ready in time is known now.
+    fn begin_retreat(&mut self, id: PodId, asked: Asked) {
+        let reading = self.retreats.get_mut(&id).filter(|it| **it == Retreat::Reading);
+        let Some(reading) = reading.filter(|_| !self.actual.asked.contains_key(&id)) else {
+            return;
+        };
+        *reading = Retreat::Asked;
+        if let (Asked::RollBack { to, .. }, Some(pod)) = (&asked, self.actual.pods.get(&id))
+            && let Some(record) = &pod.record
+        {
+            let after = pod.spec.as_ref().and_then(|stored| stored.spec.rollback_after);
+            let after = after.map(|after| format!(" within {after}")).unwrap_or_default();
+            let number = record.accepted.number;
+            let text = format!("revision {number} was not Ready{after}: back to revision {to}");
+            let (at, kind) = (WallTime::now(), EventKind::Warning);
+            let event = events::about(record, at, kind, "UpdateFailed", &text);
+            self.publisher.add_event(event, Saved::No);
+        }
+        self.actual.asked.insert(id, asked);
     }
 
     fn ask(&mut self, id: PodId, name: &PodName, asked: Asked, asker: Asker) {
@@ -238,6 +299,10 @@ impl Core {
     pub(super) fn refuse_what_is_not_planned(&mut self, plan: &Plan) {
         let ids: Vec<PodId> = self.actual.asked.keys().copied().collect();
         for id in ids {
+            // Asked by the plan itself, which says as well when that ends.
+            if self.retreats.get(&id) == Some(&Retreat::Asked) {
+                continue;
+            }
             let Some(name) = self.actual.pods.get(&id).and_then(|pod| pod.name()).cloned() else {
                 self.end_asking(id, &Err(Refused::Conflict("the pod is gone".to_owned())));
                 continue;

@@ -207,7 +207,7 @@ impl Context {
     }
 
     async fn create(&self, creation: Creation, reason: &str) -> Result<(), ActError> {
-        let Creation { source, spec, number, history, held, is_first } = creation;
+        let Creation { source, spec, number, history, held, trial, is_first } = creation;
         let mut bits = [0_u8; 16];
         rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()).map_err(
             |errno| ActError::Io {
@@ -230,6 +230,7 @@ impl Context {
             created_at: now,
             losses: Losses::default(),
             held,
+            trial,
             successor: None,
         };
         // Meanwhile the executor starts: it does nothing before it is told what for, and that is only

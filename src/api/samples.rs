@@ -115,6 +115,7 @@ pub(crate) fn pod(name: &str, number: u32) -> PodView {
             created_at: AT,
             losses: Losses::default(),
             held: None,
+            trial: None,
             successor: None,
         },
         spec: Some(parsed.spec.clone()),

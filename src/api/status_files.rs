@@ -18,8 +18,9 @@ use super::routes::Shared;
 use crate::agent::service::{Service, Snapshot};
 use crate::ids::PodId;
 
-/// Between two rounds of writing: a burst of starts costs a few writes for each pod, not one for
-/// each thing that happens to it.
+/// From the first change until it is written, with what else has changed by then: a burst of starts
+/// costs a few writes for each pod, not one for each thing that happens to it. And an agent that
+/// was just started learns of its pods without having to write meanwhile that it knows nothing.
 const PAUSE: Duration = Duration::from_millis(200);
 /// End of the names of the files.
 const SUFFIX: &str = ".json";
@@ -32,6 +33,7 @@ pub async fn keep_status_files(service: Service) {
     let shared = Arc::new(Shared::of(service));
     let mut files = StatusFiles::default();
     while snapshots.changed().await.is_ok() {
+        tokio::time::sleep(PAUSE).await;
         let snapshot = snapshots.borrow_and_update().clone();
         let shared = shared.clone();
         let written = tokio::task::spawn_blocking(move || {
@@ -43,8 +45,6 @@ pub async fn keep_status_files(service: Service) {
             return;
         };
         files = again;
-        // The loop goes on with whatever came meanwhile.
-        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -1,17 +1,19 @@
 //! [`Writers`]: durable checkpoints without stalling the executor.
 //!
 //! An fsync takes as long as the disk likes, and the executor has one thread. So a forked child
-//! writes, and the end of the child is the event that everything was tried. Not here: what the
-//! files hold (`state::checkpoint`), and reading them (`recovery`).
+//! writes, and says so in a pipe as soon as it has tried everything; that it ended comes later, for
+//! the kernel takes its time to take down a process. Not here: what the files hold
+//! (`state::checkpoint`), and reading them (`recovery`).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{DirBuilder, File};
-use std::io::{self, Read};
+use std::fs::DirBuilder;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::rc::Rc;
 
+use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
@@ -28,6 +30,8 @@ const WRITERS_MAX: usize = 4;
 const BATCH_LEN_MAX: usize = 16;
 /// Longest text of one failure: those of a whole batch must fit into a pipe.
 const FAILURE_LEN_MAX: usize = 1024;
+/// Bytes of reports read at once.
+const READ_LEN: usize = 256;
 /// Directories of containers hold what only root may see; the sandbox below has its own mode.
 const CONTAINER_DIR_MODE: u32 = 0o711;
 
@@ -81,15 +85,23 @@ pub(super) struct Writers {
     failed: Vec<Written>,
 }
 
+/// A child that writes.
 #[derive(Debug)]
 struct Writer {
     pidfd: Watched,
-    failures: OwnedFd,
-    jobs: Vec<Job>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// It writes. `text` is what it has said so far of what became of that: a line for each job.
+    Writing { report: Watched, text: Vec<u8>, jobs: Vec<Job> },
+    /// It has said everything. It only has to be reaped.
+    Through,
 }
 
 impl Writers {
-    /// None yet. `token` makes the token by which the poller tells that a child has ended.
+    /// None yet. `token` makes the token by which the poller tells of a child.
     #[must_use]
     pub(super) fn new(paths: PodPaths, poller: &Rc<Poller>, token: fn(u32) -> u64) -> Self {
         let poller = Rc::clone(poller);
@@ -97,13 +109,13 @@ impl Writers {
         Self { paths, poller, token, writers, next: 0, waiting, failed }
     }
 
-    /// Whether nothing is being written or waits for it.
+    /// Whether nothing is being written or waits for it, and no child is left.
     #[must_use]
     pub(super) fn is_idle(&self) -> bool {
         self.writers.is_empty() && self.waiting.is_empty() && self.failed.is_empty()
     }
 
-    /// Has a checkpoint written; [`Self::ended`] or [`Self::failed`] tells when that is done.
+    /// Has a checkpoint written; [`Self::told`] or [`Self::failed`] tells when that is done.
     pub(super) fn submit(&mut self, container: ContainerName, checkpoint: Checkpoint) {
         // Made here, because a launch that goes on meanwhile makes directories below it.
         let directory = self.paths.container(&container);
@@ -126,20 +138,28 @@ impl Writers {
         std::mem::take(&mut self.failed)
     }
 
-    /// A child has ended: what became of its checkpoints.
-    pub(super) fn ended(&mut self, writer: u32) -> Vec<Written> {
-        let Some(Writer { pidfd, failures, jobs }) = self.writers.remove(&writer) else {
+    /// A child has said something or ended: the checkpoints that it is through with.
+    pub(super) fn told(&mut self, writer: u32) -> Vec<Written> {
+        let Some(Writer { pidfd, stage }) = self.writers.get_mut(&writer) else {
             return Vec::new();
         };
-        let results = results(&pidfd, failures, jobs.len());
-        drop(pidfd);
-        self.start();
-        std::iter::zip(jobs, results)
-            .map(|(job, result)| {
+        let mut written = Vec::new();
+        if let Stage::Writing { report, text, jobs } = stage {
+            let Some(results) = results(report, text, jobs.len()) else { return written };
+            let all = std::iter::zip(std::mem::take(jobs), results);
+            written.extend(all.map(|(job, result)| {
                 let Job { container, checkpoint, new_directory: _ } = job;
                 Written { container, checkpoint, result }
-            })
-            .collect()
+            }));
+            *stage = Stage::Through;
+        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let ended = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options);
+        if !matches!(ended, Ok(None)) {
+            self.writers.remove(&writer);
+            self.start();
+        }
+        written
     }
 
     fn start(&mut self) {
@@ -149,8 +169,9 @@ impl Writers {
             let id = self.next;
             self.next = self.next.wrapping_add(1);
             match self.fork((self.token)(id), &jobs) {
-                Ok((pidfd, failures)) => {
-                    self.writers.insert(id, Writer { pidfd, failures, jobs });
+                Ok((pidfd, report)) => {
+                    let stage = Stage::Writing { report, text: Vec::new(), jobs };
+                    self.writers.insert(id, Writer { pidfd, stage });
                 }
                 Err(error) => {
                     let why = format!("making a process that writes it failed: {error}");
@@ -164,12 +185,15 @@ impl Writers {
         }
     }
 
-    fn fork(&self, token: u64, jobs: &[Job]) -> io::Result<(Watched, OwnedFd)> {
-        let (failures, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    /// A child that writes; it, and where it will say what became of that.
+    fn fork(&self, token: u64, jobs: &[Job]) -> io::Result<(Watched, Watched)> {
+        let (reports, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&reports, true)?;
+        let reports = self.poller.watch(reports, token, EventFlags::IN)?;
         match sys::clone_process(&CloneRequest { flags: 0, into_cgroup: None })? {
             Cloned::Child => write_in_child(&self.paths, jobs, &report),
             Cloned::Parent { pid: _, pidfd } => {
-                Ok((self.poller.watch(pidfd, token, EventFlags::IN)?, failures))
+                Ok((self.poller.watch(pidfd, token, EventFlags::IN)?, reports))
             }
         }
     }
@@ -186,9 +210,13 @@ fn write_in_child(paths: &PodPaths, jobs: &[Job], report: &OwnedFd) -> ! {
         sys::exit_now(1);
     }
     let mut lines = String::new();
+    let mut durable = Vec::with_capacity(jobs.len());
     for job in jobs {
-        if let Err(why) = write(paths, job) {
-            lines.extend(why.chars().filter(|c| *c != '\n').take(FAILURE_LEN_MAX / 4));
+        match write(paths, job) {
+            Ok(()) => durable.push(job),
+            Err(why) => {
+                lines.extend(why.chars().filter(|c| *c != '\n').take(FAILURE_LEN_MAX / 4));
+            }
         }
         lines.push('\n');
     }
@@ -199,6 +227,8 @@ fn write_in_child(paths: &PodPaths, jobs: &[Job], report: &OwnedFd) -> ! {
             Err(_) => sys::exit_now(1),
         }
     }
+    // Nobody waits for this.
+    durable.iter().for_each(|job| remove_before(paths, job));
     sys::exit_now(0)
 }
 
@@ -219,32 +249,44 @@ fn write(paths: &PodPaths, job: &Job) -> Result<(), String> {
         directory.parent().map_or(Ok(()), sync)?;
         sync(&paths.data)?;
     }
-    if matches!(checkpoint, Checkpoint::Exit(_))
-        && let Some(before) = attempt.0.checked_sub(1).map(Attempt)
-    {
-        // Only the newest run is ever read again. What stays behind, recovery removes.
-        std::fs::remove_file(paths.attempt(container, before)).ok();
-        std::fs::remove_file(paths.exit(container, before)).ok();
-    }
     Ok(())
 }
 
-/// Reads what the child, which has ended, wrote, and reaps it.
-fn results(pidfd: &Watched, failures: OwnedFd, count: usize) -> Vec<Result<(), String>> {
-    let mut lines = String::new();
-    let read = File::from(failures).read_to_string(&mut lines);
-    let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-    let died = match (read, status) {
-        (Ok(_), Ok(Some(status))) if status.exit_status() == Some(0) => None,
-        (_, Ok(Some(status))) => Some(format!("the process that writes it died: {status:?}")),
-        (_, other) => Some(format!("the process that writes it was lost: {other:?}")),
+/// Once the end of a run is durable, only that run is ever read again. What stays behind, recovery
+/// removes.
+fn remove_before(paths: &PodPaths, job: &Job) {
+    let Job { container, checkpoint, new_directory: _ } = job;
+    if matches!(checkpoint, Checkpoint::Exit(_))
+        && let Some(before) = checkpoint.attempt().0.checked_sub(1).map(Attempt)
+    {
+        std::fs::remove_file(paths.attempt(container, before)).ok();
+        std::fs::remove_file(paths.exit(container, before)).ok();
+    }
+}
+
+/// Reads what the child has said; none as long as that is not everything.
+fn results(report: &Watched, text: &mut Vec<u8>, count: usize) -> Option<Vec<Result<(), String>>> {
+    let mut buffer = [0; READ_LEN];
+    let lost = loop {
+        if text.iter().filter(|byte| **byte == b'\n').count() >= count {
+            break None;
+        }
+        match rustix::io::read(report, &mut buffer) {
+            // It says everything before it ends.
+            Ok(0) => break Some("the process that writes it died".to_owned()),
+            Ok(read) => text.extend_from_slice(&buffer[..read]),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return None,
+            Err(error) => break Some(format!("the process that writes it was lost: {error}")),
+        }
     };
-    let mut lines = lines.lines();
-    let result = || match (&died, lines.next()) {
+    let text = String::from_utf8_lossy(text);
+    let mut lines = text.lines();
+    let result = || match (&lost, lines.next()) {
         (None, Some("")) => Ok(()),
         (None, Some(why)) => Err(why.to_owned()),
         (None, None) => Err("the process that writes it said nothing".to_owned()),
         (Some(why), _) => Err(why.clone()),
     };
-    std::iter::repeat_with(result).take(count).collect()
+    Some(std::iter::repeat_with(result).take(count).collect())
 }

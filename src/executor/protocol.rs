@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use super::question::{Purpose, Seen};
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::ids::{Attempt, ContainerName, PodId};
-use crate::manifest::pod::PodSpec;
+use crate::manifest::pod::{ContainerSpec, PodSpec};
 use crate::manifest::revision::Hash;
 use crate::state::record::{LastRun, Outcome};
 
@@ -144,6 +144,18 @@ pub enum EndCause {
     GroupFailed,
 }
 
+impl PodReport {
+    /// Whether the pod is Ready as that: every container of it is that goes on running.
+    #[must_use]
+    pub fn is_ready(&self, spec: &PodSpec) -> bool {
+        let is_ready = |container: &ContainerSpec| {
+            let report = self.containers.iter().find(|it| it.name == container.name);
+            report.is_some_and(ContainerReport::is_ready)
+        };
+        self.goal == Goal::Run && spec.sidecars().chain(&spec.containers).all(is_ready)
+    }
+}
+
 /// Where a container stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,6 +173,16 @@ pub struct ContainerReport {
     /// How a run fares whose program runs. None otherwise, and from builds that ask nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+}
+
+impl ContainerReport {
+    /// Whether it is ready. Of one from a build that asks nothing no more is known than that it
+    /// runs.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        matches!(self.status, ContainerStatus::Running { .. })
+            && self.health.as_ref().is_none_or(|health| health.ready)
+    }
 }
 
 /// What probes and the check have found of a run.

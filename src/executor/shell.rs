@@ -54,6 +54,9 @@ mod resume;
 const FIRST_WORD_TIME_MAX: Millis = Millis::from_secs(60);
 /// How long the last report may take to be sent when everything has stopped.
 const FAREWELL_TIME_MAX: Millis = Millis::from_secs(5);
+/// How long the end of a run is not told while it is being recorded. Usually that takes a few
+/// milliseconds, and the agent would be busy with the one report when the other comes.
+const UNSAID_TIME_MAX: Millis = Millis(20);
 /// How long processes that an earlier executor left may take to die.
 const LEFTOVERS_TIME_MAX: Duration = Duration::from_secs(30);
 /// Most cgroups that wait for their last process to be gone from cgroup v1.
@@ -116,6 +119,8 @@ pub(super) struct Shell {
     events: VecDeque<Event>,
     /// Whether the machine has taken a step since the agent was last told.
     changed: bool,
+    /// The end of a run is being recorded: until when nothing is reported.
+    unsaid_until: Option<BootTime>,
     upgrade: Option<Upgrade>,
     /// Becomes ready when the machine is shut down.
     shutdown: Watched<SignalFd>,
@@ -166,7 +171,7 @@ impl Shell {
         let asking = Asking::new(&poller);
         let cgroup = boot.cgroups.pod(boot.id);
         let (connection, runs, empty, events, upgrade) = Default::default();
-        let (next_run, changed, end_at, ended) = (0, false, None, false);
+        let (next_run, changed, unsaid_until, end_at, ended) = (0, false, None, None, false);
         Ok(Self {
             boot,
             build,
@@ -185,6 +190,7 @@ impl Shell {
             empty,
             events,
             changed,
+            unsaid_until,
             upgrade,
             shutdown,
             is_shut_down: false,
@@ -207,7 +213,8 @@ impl Shell {
             }
             self.upgrade_if_quiet();
             let upgrade = self.upgrade.as_ref().and_then(Upgrade::give_up_at);
-            let wake_at = [self.machine.wake_at(), self.asking.wake_at(), self.end_at, upgrade];
+            let asking = self.asking.wake_at();
+            let wake_at = [self.machine.wake_at(), asking, self.end_at, self.unsaid_until, upgrade];
             self.timer
                 .set(wake_at.into_iter().flatten().min())
                 .map_err(system("setting the timer"))?;
@@ -265,7 +272,7 @@ impl Shell {
             Token::Check => self.look_at_upgrade(),
             Token::Shutdown => self.shut_down(),
             Token::Writer(id) => {
-                for written in self.writers.ended(id) {
+                for written in self.writers.told(id) {
                     self.written(written);
                 }
             }
@@ -370,6 +377,7 @@ impl Shell {
                 }
             }
             Checkpoint::Exit(file) => {
+                self.unsaid_until = None;
                 let attempt = file.attempt;
                 self.events.push_back(Event::Recorded { container, attempt, result });
             }
@@ -458,6 +466,7 @@ impl Shell {
             }
         }
         self.writers.submit(container, Checkpoint::Exit(ExitFile::of(run)));
+        self.unsaid_until = Some(BootTime::now().plus(UNSAID_TIME_MAX));
     }
 
     fn update(&mut self, container: ContainerName, attempt: Attempt, resources: &Resources) {
@@ -548,10 +557,14 @@ impl Shell {
 
     /// Says what the agent does not know yet.
     fn publish(&mut self) {
+        let now = BootTime::now();
+        self.unsaid_until.take_if(|at| *at <= now);
         let Some(connection) = &mut self.connection else { return };
         if std::mem::take(&mut self.changed) && connection.due.reported.is_some() {
             connection.due.report |= connection.due.reported != self.machine.report();
         }
+        let is_unsaid = self.unsaid_until.is_some() && !connection.due.welcome;
+        let unsaid = is_unsaid && std::mem::take(&mut connection.due.report);
         let (boot, build, machine) = (&self.boot, &self.build, &self.machine);
         let welcome = || ToAgent::Welcome {
             protocol: PROTOCOL,
@@ -568,6 +581,8 @@ impl Shell {
             // The next event on it says that it has ended.
             journal::note(format_args!("the agent can't be told: {}", chain(&error)));
             connection.due = Default::default();
+        } else {
+            connection.due.report |= unsaid;
         }
     }
 

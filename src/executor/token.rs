@@ -13,7 +13,7 @@ pub(super) enum Token {
     Reaper,
     /// The program that looks at a handover has ended.
     Check,
-    /// A child has written its checkpoints.
+    /// A child that writes checkpoints says something or has ended.
     Writer(u32),
     /// The first process of a run has ended.
     Process(u32),

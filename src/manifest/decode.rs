@@ -31,7 +31,7 @@ pub(super) enum Decoded {
     /// A pod without an error.
     Pod {
         /// What it asks for.
-        spec: PodSpec,
+        spec: Box<PodSpec>,
         /// Where it begins.
         position: Position,
     },
@@ -171,7 +171,7 @@ fn object(at: At<'_>, faults: &mut Faults) -> Decoded {
     }
     match spec {
         Some(spec) if !faults.any_error_since(mark) => {
-            Decoded::Pod { spec, position: at.position() }
+            Decoded::Pod { spec: Box::new(spec), position: at.position() }
         }
         Some(_) | None => match name {
             Some(name) => Decoded::Faulty { name, position: at.position() },

@@ -156,7 +156,7 @@ fn read(document: Document<'_>, found: &mut Found, faults: &mut Faults) {
             Decoded::Pod { spec, position } if broken => {
                 found.lines.entry(spec.name).or_insert(position.line);
             }
-            Decoded::Pod { spec, position } => found.add(spec, position, faults),
+            Decoded::Pod { spec, position } => found.add(*spec, position, faults),
             Decoded::Faulty { name, position } => {
                 found.lines.entry(name).or_insert(position.line);
             }

@@ -62,6 +62,17 @@ pub struct PodSpec {
     pub backoff: BackoffPolicy,
     /// Most processes and threads of all containers together; annotation `roost/pids-limit`.
     pub pids_limit: u32,
+    /// Other pods that must be so far before this one is started; annotation `roost/after`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<After>,
+    /// `spec.priority`, or that of its `priorityClassName`: who comes first where there is not
+    /// room for all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
+    /// How long a new revision may take to get Ready before the one that was Ready last is gone
+    /// back to; annotation `roost/rollback-after`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_after: Option<Millis>,
     /// `spec.nodeSelector`: labels that the node must have for this pod to be its business.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
@@ -97,6 +108,40 @@ impl PodSpec {
         let init = self.init_containers.iter_mut();
         let containers = init.chain(&mut self.containers);
         containers.filter_map(|container| container.image.as_mut()).chain(volumes)
+    }
+}
+
+// What serde's attribute wants.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde wants")]
+fn is_zero(priority: &i32) -> bool {
+    *priority == 0
+}
+
+/// Another pod that must be so far first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct After {
+    /// The other pod.
+    pub pod: PodName,
+    /// How far.
+    pub until: Until,
+}
+
+/// How far a pod must be before another is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Until {
+    /// It is Ready.
+    Ready,
+    /// Its containers are through, all well.
+    Succeeded,
+}
+
+impl fmt::Display for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ready => "Ready",
+            Self::Succeeded => "Succeeded",
+        })
     }
 }
 

@@ -88,6 +88,10 @@ impl Revision {
             termination_policy,
             backoff,
             pids_limit,
+            // They come from annotations, which are hashed.
+            after: _,
+            rollback_after: _,
+            priority,
             node_selector,
             volumes,
             init_containers,
@@ -130,6 +134,8 @@ impl Revision {
         let in_place = and(in_place, "lifecycle", &lifecycles);
         let in_place = and(in_place, "activeDeadlineSeconds", active_deadline);
         let in_place = and(in_place, "roost/termination-policy", termination_policy);
+        let in_place =
+            if *priority == 0 { in_place } else { Hash::of(&(in_place, "priority", priority)) };
         let digest = Hash::of(&(shared, &containers, in_place));
         Self { shared, containers, in_place, digest }
     }
@@ -296,6 +302,9 @@ mod tests {
             termination_policy: Default::default(),
             backoff: BackoffPolicy::default(),
             pids_limit: 4096,
+            after: Vec::new(),
+            priority: 0,
+            rollback_after: None,
             node_selector: BTreeMap::new(),
             volumes: vec![],
             init_containers: vec![],

@@ -8,12 +8,13 @@
 //! charged first   every accepted instance that is not through: what it asks for; while it goes
 //!                 for another one, what that was promised
 //! then in turn    the next of an instance that goes ─► changes of what runs ─► what is new;
-//!                 each by the names of the manifests
+//!                 each by priority, then by the names of the manifests
 //! ```
 //!
 //! What a worker is out for is charged too (`ActualState::under_way`), because what it does is
 //! not seen before it is done. One pod that does not fit delays no other: a smaller one passes it.
 
+use core::cmp::Reverse;
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -174,7 +175,10 @@ pub(super) fn admit(node: &Node, shares: &[Share<'_>]) -> Admission {
     if total.is_within(node.allocatable()) && count <= u64::from(node.max_pods) {
         return Admission { refused: BTreeMap::new(), requested: total };
     }
-    wanting.sort_by_key(|share| share.wants.map(|wants| (wants.turn, wants.source, share.name)));
+    wanting.sort_by_key(|share| {
+        let wants = share.wants?;
+        Some((wants.turn, Reverse(wants.spec.priority), wants.source, share.name))
+    });
     let mut refused = BTreeMap::new();
     for share in wanting {
         let Some(wants) = share.wants else { continue };

@@ -65,6 +65,8 @@ impl fmt::Display for ImageTrouble {
 pub(super) enum Refusal<'a> {
     /// There is no room.
     Room(&'a str),
+    /// Another pod has to be so far first.
+    Order(&'a str),
     /// Nobody has looked yet whether its images are here.
     Unclear,
     /// Its images are not here.
@@ -74,7 +76,7 @@ pub(super) enum Refusal<'a> {
 impl Refusal<'_> {
     pub(super) fn is_of_images(self) -> bool {
         match self {
-            Self::Room(_) => false,
+            Self::Room(_) | Self::Order(_) => false,
             Self::Unclear | Self::Images(_) => true,
         }
     }
@@ -82,13 +84,14 @@ impl Refusal<'_> {
     pub(super) fn is_unclear(self) -> bool {
         match self {
             Self::Unclear => true,
-            Self::Room(_) | Self::Images(_) => false,
+            Self::Room(_) | Self::Order(_) | Self::Images(_) => false,
         }
     }
 
     pub(super) fn in_words(self) -> (String, WaitReason) {
         match self {
             Self::Room(why) => (why.to_owned(), WaitReason::Room),
+            Self::Order(why) => (why.to_owned(), WaitReason::Order),
             Self::Unclear => {
                 ("looks for its images".to_owned(), WaitReason::Images { is_pulling: false })
             }

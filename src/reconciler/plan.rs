@@ -11,7 +11,7 @@ use crate::executor::protocol::Goal;
 use crate::ids::{PodId, PodName};
 use crate::manifest::pod::PodSpec;
 use crate::state::record::{
-    Accepted, Held, KeptRevision, ManifestFile, Outcome, PodRecord, TerminationCause,
+    Accepted, Held, KeptRevision, ManifestFile, Outcome, PodRecord, TerminationCause, Trial,
 };
 
 /// What to do now, for every pod that needs something.
@@ -33,6 +33,9 @@ pub struct Plan {
     pub promised: BTreeMap<PodName, Arc<PodSpec>>,
     /// Whose images are to be got; nobody else's.
     pub seek: BTreeMap<PodName, Arc<PodSpec>>,
+    /// Instances that did not get Ready in time, with the revision that they are to go back to:
+    /// [`Asked::RollBack`](super::Asked::RollBack) is to be asked of them for as long.
+    pub retreats: BTreeMap<PodId, u64>,
     /// What all pods of the node request that were admitted.
     pub requested: Requests,
     /// When to decide again even if nothing happens.
@@ -57,6 +60,8 @@ pub struct Wait {
 pub enum WaitReason {
     /// Room on the node.
     Room,
+    /// Another pod, which has to be so far first.
+    Order,
     /// Images that are being looked for.
     Images {
         /// Whether they turned out not to be here.
@@ -190,6 +195,8 @@ pub struct Creation {
     pub history: Vec<Accepted>,
     /// Whether the pod was rolled back to it.
     pub held: Option<Held>,
+    /// Until when it has to be Ready.
+    pub trial: Option<Trial>,
     /// Whether it takes no other instance's place. Nothing that is kept of its name is its own
     /// then, and what it needs can be had from its manifest again.
     pub is_first: bool,
@@ -211,6 +218,12 @@ pub enum Reason {
     RolledBack(u64),
     /// Somebody asked for what its manifest says again.
     Released,
+    /// It got Ready in time.
+    Proven,
+    /// The machine was restarted before it was Ready.
+    TrialBegunAnew,
+    /// It did not get Ready in time, and what was before it is not kept.
+    NothingToGoBackTo,
     /// The store had no record of it.
     FoundWithoutRecord,
     /// Its specification was found missing and is written again.
@@ -249,6 +262,13 @@ impl fmt::Display for Reason {
             Self::Successor => f.write_str("it takes the place of the instance before it"),
             Self::RolledBack(to) => write!(f, "it is rolled back to revision {to}"),
             Self::Released => f.write_str("it follows its manifest again"),
+            Self::Proven => f.write_str("the new revision is Ready, and stays"),
+            Self::TrialBegunAnew => f.write_str(
+                "the machine was restarted while it had to get Ready: its time begins anew",
+            ),
+            Self::NothingToGoBackTo => {
+                f.write_str("it is not Ready in time, but the revision before it is not kept")
+            }
             Self::FoundWithoutRecord => f.write_str("it was found without a record"),
             Self::SpecificationMissing => f.write_str("its stored specification was missing"),
             Self::AcceptanceInterrupted => {

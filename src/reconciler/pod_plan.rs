@@ -1,4 +1,4 @@
-//! The decision for one pod. PURE.
+//! The decision for one pod: which of its instances is meant, and what asks for it. PURE.
 
 use std::sync::Arc;
 
@@ -7,18 +7,15 @@ use super::directory::Trust;
 use super::images::Refusal;
 use super::{
     Action, ActualPod, ActualState, Asked, Creation, ExecutorState, Images, Node, Now, PassedOver,
-    Reason, Step, StoredSpec,
+    Reason, Step,
 };
 use crate::clock::{BootTime, Millis};
-use crate::executor::protocol::{Goal, PodReport};
 use crate::ids::{PodId, PodName};
 use crate::manifest::desired::Claim;
-use crate::manifest::pod::{PodSpec, TERMINATION_GRACE_DEFAULT};
-use crate::manifest::revision::Revision;
-use crate::state::record::{
-    Accepted, HISTORY_LEN_MAX, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome,
-    PodRecord, RecordPhase, TerminationCause,
-};
+use crate::manifest::pod::{PodSpec, Until};
+use crate::state::record::{ManifestFile, Outcome, PodRecord, RecordPhase, TerminationCause};
+
+mod instance;
 
 /// How long after its grace period a pod that has not stopped is killed by the agent: the
 /// executor kills its containers itself, this is for an executor that can't.
@@ -127,6 +124,45 @@ impl<'a> Pod<'a> {
         })
     }
 
+    pub(super) fn name(&self) -> &'a PodName {
+        self.name
+    }
+
+    /// Whether others that wait for it to be so far may be started.
+    pub(super) fn is_so_far(&self, until: Until) -> bool {
+        self.kept.iter().any(|instance| match (until, &instance.record.phase) {
+            (Until::Ready, RecordPhase::Active) => instance.is_ready(),
+            (Until::Succeeded, RecordPhase::Finished { outcome, .. }) => {
+                *outcome == Outcome::Succeeded
+            }
+            (
+                Until::Ready | Until::Succeeded,
+                RecordPhase::Active
+                | RecordPhase::Finished { .. }
+                | RecordPhase::Terminating { .. }
+                | RecordPhase::Destroying { .. },
+            ) => false,
+        })
+    }
+
+    /// What is to be started of it now, as far as the pod itself is concerned: a new instance, or
+    /// the executor of the one there is.
+    pub(super) fn to_be_started(&self) -> Option<(&'a Arc<PodSpec>, &'a ManifestFile)> {
+        if self.found.is_some() || !self.going.is_empty() {
+            return None;
+        }
+        match self.kept.as_slice() {
+            [] => self.claims.here.first().map(|claim| (&claim.spec, &claim.source)),
+            [instance] => {
+                let is_absent = matches!(instance.actual.executor, ExecutorState::Absent);
+                let is_active = instance.record.phase == RecordPhase::Active;
+                let stored = instance.spec().filter(|_| is_absent && is_active)?;
+                Some((&stored.spec, &instance.record.source))
+            }
+            _ => None,
+        }
+    }
+
     /// What the pod has of the node, and what it wants to become.
     pub(super) fn share(&self, actual: &'a ActualState, trust: &Trust<'_>) -> Share<'a> {
         let mut has: Vec<&PodSpec> = Vec::new();
@@ -185,7 +221,7 @@ impl<'a> Pod<'a> {
                 return instance.spec().filter(|_| is_through).map(|stored| again(&stored.spec));
             }
             (Some(Asked::RollBack { stored, .. }), _) => return Some(again(&stored.spec)),
-            (Some(Asked::Release) | None, _) => {}
+            (Some(Asked::Release | Asked::Persist) | None, _) => {}
         }
         match wish {
             Wish::Run(claim) if instance.asks_for_more(claim) => of_claim(claim, Turn::Changed),
@@ -199,6 +235,15 @@ impl<'a> Pod<'a> {
         let is_active = instance.record.phase == RecordPhase::Active;
         let spec = &instance.spec().filter(|_| is_active && self.going.is_empty())?.spec;
         images.lacks_any(spec).then_some((spec, &instance.record.source))
+    }
+
+    /// The instance that did not get Ready in time, and the revision that it is to go back to.
+    pub(super) fn retreat(&self, actual: &ActualState, now: Now) -> Option<(PodId, u64)> {
+        let [instance] = self.kept.as_slice() else { return None };
+        let record = instance.record;
+        let trial = record.trial.as_ref().filter(|_| record.phase == RecordPhase::Active)?;
+        let is_over = trial.until.boot == actual.boot && trial.until.at <= now.boot;
+        (is_over && !instance.is_ready()).then_some((record.id, trial.back_to))
     }
 
     /// Steps for the pod; `refusal` says why it can't become what it wants.
@@ -218,7 +263,7 @@ impl<'a> Pod<'a> {
         if let Some(instance) = self.going.first() {
             return match &instance.record.phase {
                 RecordPhase::Destroying { cause } => {
-                    now_only(self.destroy(*instance, *cause, refusal, trust))
+                    now_only(self.destroy(*instance, *cause, refusal, actual, trust, now))
                 }
                 RecordPhase::Terminating { .. }
                 | RecordPhase::Active
@@ -251,7 +296,9 @@ impl<'a> Pod<'a> {
         instance: Instance<'a>,
         cause: TerminationCause,
         refusal: Option<Refusal<'_>>,
+        actual: &ActualState,
         trust: &Trust<'_>,
+        now: Now,
     ) -> Vec<Step> {
         let id = instance.record.id;
         let reason = Reason::Terminated(cause);
@@ -259,7 +306,9 @@ impl<'a> Pod<'a> {
         let is_last = self.kept.is_empty() && self.going.len() == 1;
         let next = if is_last { instance.next(&self.claims, trust) } else { None };
         let creation = match next {
-            Some(Next::Claim(claim)) if refusal.is_none() => Some(instance.succeeded_by(claim)),
+            Some(Next::Claim(claim)) if refusal.is_none() => {
+                Some(instance.succeeded_by(claim, actual, now))
+            }
             // It takes a moment to see what is here of it.
             Some(Next::Claim(_)) if refusal.is_some_and(Refusal::is_unclear) => return Vec::new(),
             Some(Next::Claim(_) | Next::Successor) => instance.again(),
@@ -288,6 +337,7 @@ fn create(claims: &[&Claim]) -> Vec<Step> {
             number: 1,
             history: Vec::new(),
             held: None,
+            trial: None,
             is_first: true,
         };
         step(Action::Create(Box::new(creation)), Reason::NewManifest(claim.source.clone()))
@@ -325,471 +375,5 @@ fn choose<'a>(claims: &Claims<'a>, instance: Instance<'_>, trust: &Trust<'_>) ->
     }
 }
 
-impl<'a> Instance<'a> {
-    /// Of several instances one whose specification is there is kept (a creation that failed may
-    /// have left a record alone), then the one that fits a claim, then the one that runs, then the
-    /// one with the most revisions. Not the youngest: the wall clock decides nothing.
-    fn rank(&self, claims: &[&Claim]) -> (bool, bool, bool, u64, PodId) {
-        let fits =
-            claims.iter().any(|claim| claim.revision.digest() == self.record.accepted.digest);
-        let runs = matches!(self.actual.executor, ExecutorState::Connected { .. });
-        let is_whole = self.actual.spec.is_some();
-        (is_whole, fits, runs, self.record.accepted.number, self.record.id)
-    }
-
-    /// Whether something of it may run. An instance that is through and has been cleared away takes
-    /// nothing, and goes on taking nothing while it goes.
-    fn takes_room(&self) -> bool {
-        let has_executor = match self.actual.executor {
-            ExecutorState::Silent | ExecutorState::Connected { .. } => true,
-            ExecutorState::Absent | ExecutorState::Lost { .. } => false,
-        };
-        self.record.phase == RecordPhase::Active || self.actual.has_runtime || has_executor
-    }
-
-    /// Whether the pod was rolled back from what this claim asks for.
-    fn refuses(&self, claim: &Claim) -> bool {
-        self.record.held.is_some_and(|held| held.refused == claim.revision.digest())
-    }
-
-    /// Whether the claim asks for something else than was accepted, which needs room.
-    fn asks_for_more(&self, claim: &Claim) -> bool {
-        let is_through = self.record.phase != RecordPhase::Active;
-        let is_other = if self.is_of(claim) {
-            // What was accepted is found missing, and is taken from the manifest again.
-            self.spec_of(claim).is_none()
-        } else {
-            !(is_through && self.takes_in_place(&claim.revision, &claim.spec))
-        };
-        is_other && !self.refuses(claim)
-    }
-
-    /// Whether the claim asks for what was accepted.
-    fn is_of(&self, claim: &Claim) -> bool {
-        claim.revision.digest() == self.record.accepted.digest
-    }
-
-    /// The stored specification, if it is that of the claim.
-    fn spec_of(&self, claim: &Claim) -> Option<&'a StoredSpec> {
-        self.spec().filter(|stored| stored.revision == claim.revision)
-    }
-
-    /// What comes after this instance, if anything does.
-    fn next(&self, claims: &Claims<'a>, trust: &Trust<'_>) -> Option<Next<'a>> {
-        match &self.record.phase {
-            RecordPhase::Terminating { cause, .. } | RecordPhase::Destroying { cause } => {
-                match cause {
-                    TerminationCause::Replaced | TerminationCause::Restarted => {}
-                    TerminationCause::Removed | TerminationCause::Orphaned => return None,
-                }
-            }
-            RecordPhase::Active | RecordPhase::Finished { .. } => return None,
-        }
-        match choose(claims, *self, trust) {
-            Wish::Run(claim) if self.refuses(claim) => Some(Next::Successor),
-            Wish::Run(claim) => Some(Next::Claim(claim)),
-            // Its manifest may ask for another revision than the one that was, or for none.
-            Wish::Keep if !trust.is_complete() => Some(Next::Unread),
-            Wish::Keep => Some(Next::Successor),
-            Wish::Remove => None,
-        }
-    }
-
-    /// The new instance that a manifest asks for in place of this one.
-    fn succeeded_by(&self, claim: &Claim) -> (Creation, Reason) {
-        let source = claim.source.clone();
-        let reason = Reason::NewManifest(source.clone());
-        (self.creation(source, claim.spec.clone(), &claim.revision, None), reason)
-    }
-
-    /// The new instance that the record asks for in place of this one.
-    fn again(&self) -> Option<(Creation, Reason)> {
-        let accepted = self.record.successor.as_ref()?;
-        let stored = self.actual.successor.as_ref()?;
-        if stored.revision.digest() != accepted.digest {
-            return None;
-        }
-        let (source, held) = (self.record.source.clone(), self.record.held);
-        let creation = self.creation(source, stored.spec.clone(), &stored.revision, held);
-        Some((creation, Reason::Successor))
-    }
-
-    fn creation(
-        &self,
-        source: ManifestFile,
-        spec: Arc<PodSpec>,
-        revision: &Revision,
-        held: Option<Held>,
-    ) -> Creation {
-        let Accepted { number, digest, .. } = self.record.accepted;
-        let is_same = digest == revision.digest();
-        let history =
-            if is_same { self.record.history.clone() } else { history_with_accepted(self.record) };
-        let number = number + u64::from(!is_same);
-        Creation { source, spec, number, history, held, is_first: false }
-    }
-
-    fn grace(&self) -> Millis {
-        self.spec().map_or(TERMINATION_GRACE_DEFAULT, |stored| stored.spec.termination_grace)
-    }
-
-    /// The stored specification, if it can be one of this instance.
-    fn spec(&self) -> Option<&'a StoredSpec> {
-        let stored = self.actual.spec.as_ref()?;
-        (stored.revision.shared == self.record.accepted.shared).then_some(stored)
-    }
-
-    /// The accepted revision with its specification, to be kept.
-    fn kept(&self) -> Option<KeptRevision> {
-        let PodRecord { name, accepted, source, .. } = self.record;
-        let stored = self.spec().filter(|stored| stored.revision.digest() == accepted.digest)?;
-        Some(KeptRevision {
-            name: name.clone(),
-            accepted: accepted.clone(),
-            source: source.clone(),
-            spec: Some(stored.spec.clone()),
-        })
-    }
-
-    fn terminating(&self, cause: TerminationCause, actual: &ActualState, now: Now) -> PodRecord {
-        let grace = self.grace();
-        let at = now.boot.plus(grace).plus(OVERDUE_MARGIN);
-        let kill_at = Moment { boot: actual.boot.clone(), at };
-        let phase = RecordPhase::Terminating { cause, grace, kill_at };
-        PodRecord { phase, ..self.record.clone() }
-    }
-
-    fn terminate(&self, cause: TerminationCause, actual: &ActualState, now: Now) -> Vec<Step> {
-        let record = self.terminating(cause, actual, now);
-        step(Action::Record(Box::new(record)), Reason::Terminated(cause))
-    }
-
-    /// The instance goes for another one: of what a manifest asks for, and should there be none
-    /// that can be followed then, of what this one is.
-    fn retire(&self, cause: TerminationCause, actual: &ActualState, now: Now) -> Vec<Step> {
-        let kept = self.kept();
-        // What is through has no room that what it was could fall back to, and is not to run again
-        // for a manifest that is edited.
-        let falls_back =
-            self.record.phase == RecordPhase::Active || cause == TerminationCause::Restarted;
-        let successor = kept.as_ref().and(self.spec()).filter(|_| falls_back).cloned();
-        let mut record = self.terminating(cause, actual, now);
-        record.successor = successor.is_some().then(|| record.accepted.clone());
-        let keeps = kept.into_iter().collect();
-        let retire = Action::Retire { record: Box::new(record), keeps, successor };
-        step(retire, Reason::Terminated(cause))
-    }
-
-    /// What somebody asked of it, if that still counts: a manifest that changed since is newer.
-    fn asked(&self, wish: &Wish<'_>, actual: &'a ActualState) -> Option<&'a Asked> {
-        let asked = actual.asked.get(&self.record.id)?;
-        let counts = match (wish, asked) {
-            (Wish::Remove, _) => false,
-            (Wish::Run(claim), Asked::RollBack { refused, .. }) => {
-                claim.revision.digest() == *refused
-            }
-            (Wish::Keep, Asked::RollBack { .. })
-            | (Wish::Run(_) | Wish::Keep, Asked::Restart | Asked::Release) => true,
-        };
-        counts.then_some(asked)
-    }
-
-    /// What somebody asked for; none if it can't be done.
-    fn obey(
-        &self,
-        asked: &Asked,
-        refusal: Option<Refusal<'_>>,
-        actual: &ActualState,
-        now: Now,
-    ) -> Option<Vec<Step>> {
-        if refusal.is_some() && *asked != Asked::Release {
-            return None;
-        }
-        match asked {
-            Asked::Release => {
-                self.record.held?;
-                let record = PodRecord { held: None, ..self.record.clone() };
-                Some(step(Action::Record(Box::new(record)), Reason::Released))
-            }
-            Asked::Restart => {
-                self.kept()?;
-                Some(self.retire(TerminationCause::Restarted, actual, now))
-            }
-            Asked::RollBack { to, stored, refused } => {
-                let held = Held { refused: *refused, to: *to };
-                (stored.revision.digest() != self.record.accepted.digest)
-                    .then(|| self.roll_back(held, stored, actual, now))
-            }
-        }
-    }
-
-    fn roll_back(
-        &self,
-        held: Held,
-        stored: &StoredSpec,
-        actual: &ActualState,
-        now: Now,
-    ) -> Vec<Step> {
-        let record = PodRecord { held: Some(held), ..revised(self.record, &stored.revision, now) };
-        let reason = Reason::RolledBack(held.to);
-        if self.takes_in_place(&stored.revision, &stored.spec) {
-            return accept(record, &stored.spec, self.kept(), reason);
-        }
-        let next = KeptRevision {
-            name: record.name.clone(),
-            accepted: record.accepted.clone(),
-            source: record.source.clone(),
-            spec: Some(stored.spec.clone()),
-        };
-        let going = PodRecord {
-            held: Some(held),
-            successor: Some(record.accepted),
-            ..self.terminating(TerminationCause::Replaced, actual, now)
-        };
-        let retire = Action::Retire {
-            record: Box::new(going),
-            keeps: self.kept().into_iter().chain([next]).collect(),
-            successor: Some(stored.clone()),
-        };
-        step(retire, reason)
-    }
-
-    /// Towards the state that a claim asks for.
-    fn pursue(
-        &self,
-        claim: &Claim,
-        refusal: Option<Refusal<'_>>,
-        actual: &ActualState,
-        now: Now,
-    ) -> Decision {
-        let record = self.record;
-        let is_moved = record.source != claim.source;
-        let moved = || Reason::MovedManifest(claim.source.clone());
-        let here = PodRecord { source: claim.source.clone(), ..record.clone() };
-        if self.refuses(claim) {
-            return match self.spec().filter(|_| is_moved) {
-                Some(own) => now_only(accept(here, &own.spec, None, moved())),
-                None => self.keep(actual, now),
-            };
-        }
-        let here = PodRecord { held: None, ..here };
-        if self.is_of(claim) {
-            return match self.spec_of(claim) {
-                None if refusal.is_some() => self.keep(actual, now),
-                None => now_only(accept(here, &claim.spec, None, Reason::SpecificationMissing)),
-                // Its own, which says which images it has.
-                Some(own) if is_moved => now_only(accept(here, &own.spec, None, moved())),
-                Some(own) if record.held.is_some() => {
-                    let reason = Reason::ChangedManifest(claim.source.clone());
-                    now_only(accept(here, &own.spec, None, reason))
-                }
-                Some(_) => self.keep(actual, now),
-            };
-        }
-        if refusal.is_some() {
-            return self.keep(actual, now);
-        }
-        if !self.takes_in_place(&claim.revision, &claim.spec) {
-            return now_only(self.retire(TerminationCause::Replaced, actual, now));
-        }
-        let record = revised(&here, &claim.revision, now);
-        let reason = Reason::ChangedManifest(claim.source.clone());
-        now_only(accept(record, &claim.spec, self.kept(), reason))
-    }
-
-    /// Whether this instance can become that without being replaced.
-    fn takes_in_place(&self, revision: &Revision, spec: &PodSpec) -> bool {
-        self.record.accepted.shared == revision.shared
-            && match self.record.phase {
-                RecordPhase::Active => true,
-                RecordPhase::Finished { .. } => self.is_rerun_needless(revision, spec),
-                RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => false,
-            }
-    }
-
-    /// Whether a finished pod would end the same way by the new revision: only what does not run
-    /// changed.
-    fn is_rerun_needless(&self, revision: &Revision, spec: &PodSpec) -> bool {
-        self.spec().is_some_and(|old| {
-            old.revision.containers == revision.containers
-                && old.spec.restart_policy == spec.restart_policy
-        })
-    }
-
-    /// Towards the accepted revision.
-    fn keep(&self, actual: &ActualState, now: Now) -> Decision {
-        match &self.record.phase {
-            RecordPhase::Active => match self.spec() {
-                // The specification is written before the record: the last step of `Accept` was
-                // not taken, and what it replaced is gone.
-                Some(stored) if stored.revision.digest() != self.record.accepted.digest => {
-                    let record = revised(self.record, &stored.revision, now);
-                    let record = Action::Record(Box::new(record));
-                    now_only(step(record, Reason::AcceptanceInterrupted))
-                }
-                Some(_) | None => self.run(actual, now),
-            },
-            RecordPhase::Finished { .. } => now_only(self.rest()),
-            RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => now_only(vec![]),
-        }
-    }
-
-    fn lacks_images(&self, images: &Images) -> bool {
-        self.spec().is_some_and(|stored| images.lacks_any(&stored.spec))
-    }
-
-    fn run(&self, actual: &ActualState, now: Now) -> Decision {
-        let record = self.record;
-        let id = record.id;
-        match &self.actual.executor {
-            ExecutorState::Silent => now_only(vec![]),
-            ExecutorState::Absent => match &record.losses.retry_at {
-                Some(retry) if retry.boot == actual.boot && retry.at > now.boot => {
-                    (vec![], Some(retry.at))
-                }
-                // Without a specification there is nothing to tell an executor; a claim brings
-                // one, and until then there is no right way on.
-                Some(_) | None if self.spec().is_none() => now_only(vec![]),
-                // They are being sought: see `Pod::bereft`.
-                Some(_) | None if self.lacks_images(&actual.images) => now_only(vec![]),
-                Some(_) | None => now_only(step(Action::Start(id), Reason::NoExecutor)),
-            },
-            ExecutorState::Lost { lived } => now_only(self.note_loss(*lived, actual, now)),
-            ExecutorState::Connected { build, refused_upgrade, report } => {
-                // First of all, so that an executor is told only what its build understands.
-                if *build != actual.executor_build && !refused_upgrade {
-                    return now_only(step(Action::Upgrade(id), Reason::OtherBuild));
-                }
-                let told = report.as_ref().filter(|report| self.knows(report, Goal::Run));
-                let Some(report) = told else {
-                    let tell = Action::SetSpec { id, goal: Goal::Run };
-                    return now_only(step(tell, Reason::NotTold));
-                };
-                if let Some(outcome) = report.finished {
-                    return now_only(finish(record, report, outcome));
-                }
-                now_only(vec![])
-            }
-        }
-    }
-
-    /// Whether an executor knows what is wanted. The number is part of it, so that a report on an
-    /// older revision with the same content does not count.
-    fn knows(&self, report: &PodReport, goal: Goal) -> bool {
-        report.number == self.record.accepted.number
-            && report.digest == self.record.accepted.digest
-            && report.goal == goal
-    }
-
-    fn note_loss(&self, lived: Millis, actual: &ActualState, now: Now) -> Vec<Step> {
-        let record = self.record;
-        let count = if lived >= LOSS_RESET { 1 } else { record.losses.count.saturating_add(1) };
-        let factor = 1_u64.checked_shl(count - 1).unwrap_or(u64::MAX);
-        let delay = Millis(LOSS_DELAY.0.saturating_mul(factor)).min(LOSS_DELAY_MAX);
-        let retry_at = Some(Moment { boot: actual.boot.clone(), at: now.boot.plus(delay) });
-        let reason = Reason::ExecutorLost { count, delay };
-        let record = PodRecord { losses: Losses { count, retry_at }, ..record.clone() };
-        vec![
-            Step { action: Action::Kill(record.id), reason: reason.clone() },
-            Step { action: Action::NoteLoss(Box::new(record)), reason },
-        ]
-    }
-
-    /// A finished pod needs no executor and nothing in the kernel.
-    fn rest(&self) -> Vec<Step> {
-        let RecordPhase::Finished { outcome, .. } = &self.record.phase else { return vec![] };
-        let id = self.record.id;
-        let reason = Reason::Finished(*outcome);
-        let goal = Goal::Stop { grace: Millis(0) };
-        match &self.actual.executor {
-            ExecutorState::Connected { report, .. } => {
-                if report.as_ref().is_some_and(|report| report.goal == goal) {
-                    vec![]
-                } else {
-                    step(Action::SetSpec { id, goal }, reason)
-                }
-            }
-            ExecutorState::Silent => vec![],
-            ExecutorState::Absent | ExecutorState::Lost { .. } if self.actual.has_runtime => {
-                step(Action::Release(id), reason)
-            }
-            ExecutorState::Absent | ExecutorState::Lost { .. } => vec![],
-        }
-    }
-
-    /// Towards its end.
-    fn go(&self, actual: &ActualState, now: Now) -> Decision {
-        let id = self.record.id;
-        let (cause, grace, kill_at) = match &self.record.phase {
-            RecordPhase::Terminating { cause, grace, kill_at } => (*cause, *grace, kill_at),
-            RecordPhase::Destroying { .. } | RecordPhase::Active | RecordPhase::Finished { .. } => {
-                return now_only(vec![]);
-            }
-        };
-        let deadline = (kill_at.boot == actual.boot).then_some(kill_at.at);
-        let overdue = deadline.is_none_or(|at| at <= now.boot);
-        let goal = Goal::Stop { grace };
-        let steps = match &self.actual.executor {
-            ExecutorState::Absent | ExecutorState::Lost { .. } => {
-                let phase = RecordPhase::Destroying { cause };
-                let record = PodRecord { phase, ..self.record.clone() };
-                step(Action::Record(Box::new(record)), Reason::Terminated(cause))
-            }
-            ExecutorState::Connected { .. } | ExecutorState::Silent if overdue => {
-                step(Action::Kill(id), Reason::Overdue)
-            }
-            ExecutorState::Silent => vec![],
-            ExecutorState::Connected { report, .. } => {
-                if report.as_ref().is_some_and(|report| report.goal == goal) {
-                    vec![]
-                } else {
-                    step(Action::SetSpec { id, goal }, Reason::Terminated(cause))
-                }
-            }
-        };
-        let wake_at = if steps.is_empty() { deadline } else { None };
-        (steps, wake_at)
-    }
-}
-
-fn accept(
-    record: PodRecord,
-    spec: &Arc<PodSpec>,
-    before: Option<KeptRevision>,
-    reason: Reason,
-) -> Vec<Step> {
-    let (record, before) = (Box::new(record), before.map(Box::new));
-    step(Action::Accept { record, spec: spec.clone(), before }, reason)
-}
-
-/// The record with another revision accepted, by a manifest.
-fn revised(record: &PodRecord, revision: &Revision, now: Now) -> PodRecord {
-    let accepted = Accepted {
-        number: record.accepted.number + 1,
-        digest: revision.digest(),
-        shared: revision.shared,
-        at: now.wall,
-    };
-    let history = history_with_accepted(record);
-    PodRecord { accepted, history, held: None, ..record.clone() }
-}
-
-fn history_with_accepted(record: &PodRecord) -> Vec<Accepted> {
-    let mut history = record.history.clone();
-    history.push(record.accepted.clone());
-    if history.len() > HISTORY_LEN_MAX {
-        history.remove(0);
-    }
-    history
-}
-
-fn finish(record: &PodRecord, report: &PodReport, outcome: Outcome) -> Vec<Step> {
-    let containers = report
-        .containers
-        .iter()
-        .filter_map(|c| Some((c.name.clone(), c.last.clone()?)))
-        .collect::<std::collections::BTreeMap<_, LastRun>>();
-    let phase = RecordPhase::Finished { outcome, containers };
-    let record = PodRecord { phase, ..record.clone() };
-    step(Action::Record(Box::new(record)), Reason::Finished(outcome))
-}
+#[cfg(test)]
+mod tests;

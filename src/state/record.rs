@@ -42,6 +42,9 @@ pub struct PodRecord {
     /// Set while it runs an earlier revision than its manifest asks for, because it was rolled
     /// back.
     pub held: Option<Held>,
+    /// Set from the acceptance of a revision that asks to be rolled back if it is not Ready in
+    /// time, until it is.
+    pub trial: Option<Trial>,
     /// While it goes for another instance: the revision that one gets unless a manifest asks for
     /// another. Its specification is a [`KeptRevision`].
     pub successor: Option<Accepted>,
@@ -55,6 +58,16 @@ pub struct Held {
     pub refused: Hash,
     /// The revision that was rolled back to.
     pub to: u64,
+}
+
+/// A revision was accepted that has to get Ready in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trial {
+    /// Until when.
+    pub until: Moment,
+    /// The revision that is gone back to if it does not.
+    pub back_to: u64,
 }
 
 /// An earlier revision of a pod, with its specification.

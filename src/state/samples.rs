@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::record::{
     Accepted, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome, PodRecord,
-    RecordPhase, TerminationCause,
+    RecordPhase, TerminationCause, Trial,
 };
 use super::store::{EventKind, EventRecord};
 use crate::clock::{BootTime, Millis, WallTime};
@@ -65,8 +65,14 @@ pub(crate) fn record(n: u32) -> PodRecord {
         created_at: AT,
         losses: Losses::default(),
         held: None,
+        trial: None,
         successor: None,
     }
+}
+
+/// What the formats before the third could not say.
+pub(super) fn record_on_trial() -> PodRecord {
+    PodRecord { trial: Some(Trial { until: moment(), back_to: 2 }), ..record(6) }
 }
 
 /// What the first format could not say.
@@ -152,6 +158,9 @@ pub(crate) fn spec() -> PodSpec {
         termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 64,
+        after: Vec::new(),
+        priority: 0,
+        rollback_after: None,
         volumes: vec![
             Volume { name: "scratch".parse().unwrap(), source: VolumeSource::EmptyDir {} },
             Volume {

@@ -318,3 +318,22 @@ fn the_groups_of_a_peer_are_those_that_it_had() {
     found.sort_unstable();
     assert_eq!(found, expected);
 }
+
+#[test]
+fn a_child_that_shares_the_memory_is_through_with_it_before_its_parent_goes_on() {
+    fn write_and_end(value: &mut u32) -> ! {
+        let pause = libc::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        // SAFETY: the time is there, and what is left of it is not asked for.
+        unsafe { libc::nanosleep(&raw const pause, std::ptr::null_mut()) };
+        *value = 7;
+        exit_now(5)
+    }
+    let mut value = 1;
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).unwrap();
+    // SAFETY: the child makes system calls and changes its argument.
+    let (pid, pidfd) = unsafe { shared::clone(None, &mut value, write_and_end) }.unwrap();
+    before.thread_set_mask().unwrap();
+    assert_eq!(value, 7);
+    assert_ne!(pid, rustix::process::getpid());
+    assert_eq!(wait_pidfd(pidfd), 5);
+}

@@ -81,6 +81,9 @@ pub(crate) fn spec(scripts: &[(&str, &str)]) -> PodSpec {
         termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 1000,
+        after: Vec::new(),
+        priority: 0,
+        rollback_after: None,
         volumes: Vec::new(),
         init_containers: vec![],
         containers: scripts
@@ -335,7 +338,9 @@ impl TestPod {
     pub(crate) fn log(&self, name: &str, attempt: u32) -> Vec<String> {
         let path = self.paths().log(&name.parse().unwrap(), Attempt(attempt));
         let text = fs::read_to_string(&path).unwrap();
-        text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+        // Whoever reads while it is written may see the beginning of a line.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
     }
 
     /// Waits for a line in a log.

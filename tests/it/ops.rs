@@ -3,11 +3,10 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Asked, FOREVER, Node, OUT, Process, alone, send, slowness, soon};
+use crate::harness::{Asked, FOREVER, Node, OUT, Process, alone, send, soon};
 
 #[test]
 fn a_configuration_is_reloaded_where_it_can_be_and_a_fault_in_it_stops_nothing() {
@@ -130,19 +129,17 @@ fn promtool_is_content(text: &str) {
     assert!(said.status.success() && said.stderr.is_empty(), "{said:?}\n{text}");
 }
 
+/// How soon is a matter of `benches/`, on a machine that does nothing else.
 #[test]
-fn a_scrape_while_three_hundred_pods_start_is_soon_answered() {
+fn scrapes_are_answered_while_three_hundred_pods_start() {
     let node = Node::started();
     let pods: Vec<Asked> = (0..300).map(|n| Asked::one(&format!("p{n}"), FOREVER)).collect();
     let keys: Vec<String> = pods.iter().map(Asked::key).collect();
     for pod in &pods {
         node.ask_for(pod);
     }
-    let mut took = Vec::new();
-    loop {
-        let begun = Instant::now();
+    for count in 1.. {
         let (code, text) = node.ask("GET", "/metrics");
-        took.push(begun.elapsed());
         assert_eq!(code, 200);
         let running = text.as_str().unwrap().lines().find_map(|line| {
             line.strip_prefix("roost_pods{phase=\"Running\"} ")?.parse::<usize>().ok()
@@ -150,16 +147,9 @@ fn a_scrape_while_three_hundred_pods_start_is_soon_answered() {
         if running == Some(keys.len()) {
             break;
         }
-        assert!(took.len() < 100_000, "they do not run:\n{}", node.agent_log());
+        assert!(count < 100_000, "they do not run:\n{}", node.agent_log());
     }
     node.until_all_run(&keys);
-    took.sort();
-    let (half, most) = (took[took.len() / 2], took[took.len() - 1]);
-    let most_of_them = took[took.len() * 95 / 100];
-    let count = took.len();
-    println!("{count} scrapes during 300 starts: median {half:?}, 95 % {most_of_them:?}, {most:?}");
-    // The budget is 50 ms on a machine of its own and a release build; here others work too.
-    assert!(half < Duration::from_millis(250) * slowness(), "{half:?}");
     node.end();
 }
 

@@ -154,6 +154,8 @@ fn problem(view: &PodView) -> Option<&'static str> {
 
 /// There is no room for it on the node, or for what it is to become.
 const UNSCHEDULABLE: &str = "Unschedulable";
+/// The reason of a pod that is not started before another one is so far.
+pub(super) const WAITING_FOR_POD: &str = "WaitingForPod";
 /// Something is wrong in the manifest; the pod runs on as it was.
 const MANIFEST_INVALID: &str = "ManifestInvalid";
 /// The agent could not do what it should for the pod, and tries again.
@@ -302,6 +304,7 @@ fn behind(view: &PodView) -> Option<Condition> {
             };
             let reason = match reason {
                 WaitReason::Room => UNSCHEDULABLE.to_owned(),
+                WaitReason::Order => WAITING_FOR_POD.to_owned(),
                 WaitReason::Images { .. } => "Pulling".to_owned(),
                 WaitReason::Trouble(trouble) => trouble.to_string(),
             };

@@ -28,6 +28,9 @@ pub fn of(spec: &PodSpec) -> Value {
         termination_policy: _,
         backoff: _,
         pids_limit: _,
+        after: _,
+        rollback_after: _,
+        priority,
         node_selector,
         volumes,
         init_containers,
@@ -48,6 +51,9 @@ pub fn of(spec: &PodSpec) -> Value {
     out.insert("terminationGracePeriodSeconds".into(), (termination_grace.0 / 1000).into());
     if let Some(deadline) = active_deadline {
         out.insert("activeDeadlineSeconds".into(), (deadline.0 / 1000).into());
+    }
+    if *priority != 0 {
+        out.insert("priority".into(), (*priority).into());
     }
     if !node_selector.is_empty() {
         out.insert("nodeSelector".into(), json!(node_selector));

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Context;
+use super::pod::WAITING_FOR_POD;
 use super::types::{
     CheckExtra, ContainerExtra, ContainerState, ContainerStatus as Shown, ProbeExtra, StateRunning,
     StateTerminated, StateWaiting,
@@ -105,6 +106,7 @@ fn container(view: &PodView, name: &ContainerName, context: &Context) -> Shown {
                     match reason {
                         // Nothing is made as long as there is no room for it.
                         WaitReason::Room => waiting("Pending", Some(why)),
+                        WaitReason::Order => waiting(WAITING_FOR_POD, Some(why)),
                         WaitReason::Images { .. } => waiting("ContainerCreating", Some(why)),
                         WaitReason::Trouble(trouble) => waiting(&trouble.to_string(), Some(why)),
                     }

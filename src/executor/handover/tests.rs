@@ -28,6 +28,9 @@ fn pod(container: &ContainerName) -> PodSpec {
         termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
+        after: Vec::new(),
+        priority: 0,
+        rollback_after: None,
         volumes: Vec::new(),
         init_containers: vec![],
         containers: vec![ContainerSpec {

@@ -6,11 +6,13 @@ use std::time::Duration;
 use super::fields::At;
 use super::suggest::closest;
 use crate::clock::Millis;
-use crate::manifest::diagnostic::{Diagnostic, Faults};
-use crate::manifest::pod::{BackoffPolicy, PIDS_LIMIT_DEFAULT, TerminationPolicy};
+use crate::ids::{Namespace, PodName};
+use crate::manifest::diagnostic::{Diagnostic, Faults, quote};
+use crate::manifest::pod::{After, BackoffPolicy, PIDS_LIMIT_DEFAULT, TerminationPolicy, Until};
 
 /// What all annotations of Roost begin with.
 const PREFIX: &str = "roost/";
+const AFTER: &str = "roost/after";
 const BACKOFF_INITIAL: &str = "roost/backoff-initial";
 const BACKOFF_MAX: &str = "roost/backoff-max";
 const BACKOFF_RESET: &str = "roost/backoff-reset";
@@ -21,11 +23,14 @@ pub(super) const CHECK: &str = "roost/check.";
 pub(super) const STOP_GRACE: &str = "roost/stop-grace.";
 pub(super) const MAX_RUN_TIME: &str = "roost/max-run-time.";
 const TERMINATION_POLICY: &str = "roost/termination-policy";
-const KNOWN: [&str; 8] = [
+const ROLLBACK_AFTER: &str = "roost/rollback-after";
+const KNOWN: [&str; 10] = [
+    AFTER,
     BACKOFF_INITIAL,
     BACKOFF_MAX,
     BACKOFF_RESET,
     PIDS_LIMIT,
+    ROLLBACK_AFTER,
     CHECK,
     STOP_GRACE,
     MAX_RUN_TIME,
@@ -40,26 +45,39 @@ const BACKOFF_RANGE: RangeInclusive<Duration> =
 /// How long a run may have to last at most to clear the back-off.
 const RESET_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+/// How long a revision may be given to get Ready.
+const ROLLBACK_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+/// Pods that one pod may wait for.
+const AFTER_MAX: usize = 64;
 /// `PID_MAX_LIMIT` of 64-bit kernels, proc_sys_kernel(5).
 const PIDS_MAX: u32 = 4 << 20;
 
 /// What the annotations ask for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) backoff: BackoffPolicy,
     pub(super) pids_limit: u32,
     pub(super) termination_policy: TerminationPolicy,
+    pub(super) after: Vec<After>,
+    pub(super) rollback_after: Option<Millis>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        let (backoff, termination_policy) = Default::default();
-        Self { backoff, pids_limit: PIDS_LIMIT_DEFAULT, termination_policy }
+        Self {
+            backoff: BackoffPolicy::default(),
+            pids_limit: PIDS_LIMIT_DEFAULT,
+            termination_policy: TerminationPolicy::default(),
+            after: Vec::new(),
+            rollback_after: None,
+        }
     }
 }
 
-/// Reads the annotations of Roost out of `metadata.annotations`.
-pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Settings {
+/// Reads the annotations of Roost out of `metadata.annotations` of a pod, as far as its name is
+/// known.
+pub(super) fn decode(at: At<'_>, pod: Option<&PodName>, faults: &mut Faults) -> Settings {
     let mut settings = Settings::default();
     // What is wrong with the mapping itself is said where it is read as a mapping of texts.
     let entries = at.entries(&mut Faults::default());
@@ -92,6 +110,10 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Settings {
                 settings.termination_policy = found.unwrap_or_default();
             }
             one if [CHECK, STOP_GRACE, MAX_RUN_TIME].iter().any(|it| one.starts_with(it)) => {}
+            AFTER => settings.after = after(&value, text, pod, faults),
+            ROLLBACK_AFTER => {
+                settings.rollback_after = duration(&value, text, ROLLBACK_RANGE, faults);
+            }
             unknown => {
                 let severity = faults.of_unknown();
                 let fault = Diagnostic { severity, ..value.error("unknown annotation of Roost") };
@@ -111,6 +133,47 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Settings {
         faults.push(value.error(&message).with_help(&help));
     }
     settings
+}
+
+/// Reads `roost/after`: `[namespace/]pod[=Ready|Succeeded]`, several with commas between.
+fn after(at: &At<'_>, text: &str, pod: Option<&PodName>, faults: &mut Faults) -> Vec<After> {
+    const HELP: &str = "write it as in `db`, `db=Ready` or `db=Ready, setup/schema=Succeeded`";
+    let mut found = Vec::new();
+    for item in text.split(',').map(str::trim) {
+        let (name, until) = item.split_once('=').unwrap_or((item, "Ready"));
+        let until = match until.trim() {
+            "Ready" => Until::Ready,
+            "Succeeded" => Until::Succeeded,
+            other => {
+                let message = format!("{} must be `Ready` or `Succeeded`", quote(other));
+                faults.push(at.error(&message).with_help(HELP));
+                continue;
+            }
+        };
+        let namespace = pod.map(|pod| &pod.namespace);
+        match named(name.trim(), namespace) {
+            Ok(name) if Some(&name) == pod => {
+                faults.push(at.error("a pod can't wait for itself").with_help(HELP));
+            }
+            Ok(pod) => found.push(After { pod, until }),
+            Err(why) => faults.push(at.error(&why).with_help(HELP)),
+        }
+    }
+    if found.len() > AFTER_MAX {
+        faults.push(at.error(&format!("names {} pods; {AFTER_MAX} are the most", found.len())));
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// A pod; a plain name is one in the same namespace.
+fn named(text: &str, namespace: Option<&Namespace>) -> Result<PodName, String> {
+    let parsed = match (text.contains('/'), namespace) {
+        (false, Some(namespace)) => format!("{namespace}/{text}").parse::<PodName>(),
+        (true, _) | (false, None) => text.parse(),
+    };
+    parsed.map_err(|error| error.to_string())
 }
 
 fn set(field: &mut Millis, value: Option<Millis>) {

@@ -198,8 +198,9 @@ impl<'a> At<'a> {
         match scalar.meaning() {
             Meaning::Int(Some(value)) if range.contains(&value) => Some(value),
             Meaning::Int(_) => {
-                let found = quote(&scalar.text);
-                self.refuse(faults, &format!("must be {wanted}, but this is {found}"))
+                let (found, least, most) = (quote(&scalar.text), range.start(), range.end());
+                let range = format!("a whole number from {least} to {most}");
+                self.refuse(faults, &format!("must be {range}, but this is {found}"))
             }
             other @ (Meaning::Null
             | Meaning::Bool(_)

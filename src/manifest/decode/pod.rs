@@ -41,7 +41,10 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
     let metadata = fields.required("metadata", faults).and_then(|at| metadata::decode(at, faults));
     let settings = fields
         .get("metadata")
-        .and_then(|at| at.member("annotations").map(|at| annotations::decode(at, faults)))
+        .and_then(|at| {
+            let name = metadata.as_ref().and_then(|metadata| metadata.name.as_ref());
+            at.member("annotations").map(|at| annotations::decode(at, name, faults))
+        })
         .unwrap_or_default();
     let mut spec = fields.required("spec", faults).and_then(|at| spec(at, faults));
     if let Some(at) = fields.get("metadata")
@@ -72,6 +75,9 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         termination_policy: settings.termination_policy,
         backoff: settings.backoff,
         pids_limit: settings.pids_limit,
+        after: settings.after,
+        priority: spec.priority,
+        rollback_after: settings.rollback_after,
         node_selector: spec.node_selector,
         volumes: spec.volumes,
         init_containers: spec.init_containers,
@@ -87,6 +93,7 @@ struct Spec {
     restart_policy: RestartPolicy,
     termination_grace: Millis,
     active_deadline: Option<Millis>,
+    priority: i32,
     node_selector: BTreeMap<String, String>,
     volumes: Vec<Volume>,
     init_containers: Vec<ContainerSpec>,
@@ -136,11 +143,41 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         restart_policy: restart_policy.unwrap_or(RestartPolicy::Always),
         termination_grace: grace.unwrap_or(TERMINATION_GRACE_DEFAULT),
         active_deadline,
+        priority: priority(&fields, faults),
         node_selector,
         volumes,
         init_containers,
         containers,
     })
+}
+
+/// `priority`, or that of the two classes which every cluster has (Kubernetes:
+/// `scheduling.SystemPriorityClasses`).
+fn priority(fields: &Fields<'_>, faults: &mut Faults) -> i32 {
+    const CLASSES: [(&str, i32); 2] =
+        [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+    let number = fields
+        .get("priority")
+        .and_then(|at| at.integer(i64::from(i32::MIN)..=i64::from(i32::MAX), faults))
+        .and_then(|number| i32::try_from(number).ok());
+    let Some(class) = fields.get("priorityClassName") else { return number.unwrap_or(0) };
+    let Some(name) = class.text(faults) else { return number.unwrap_or(0) };
+    match (CLASSES.iter().find(|(known, _)| *known == name), number) {
+        (Some((_, of_class)), Some(number)) if number != *of_class => {
+            let message = format!("means priority {of_class}, but `priority` is {number}");
+            faults.push(class.error(&message).with_help("leave one of the two out"));
+            number
+        }
+        (Some((_, of_class)), _) => *of_class,
+        (None, Some(number)) => number,
+        (None, None) => {
+            let message =
+                format!("there is no PriorityClass {}, so the priority is 0", quote(name));
+            let help = "give the pod a `priority` of its own";
+            faults.push(class.warning(&message).with_help(help));
+            0
+        }
+    }
 }
 
 fn hostname(at: At<'_>, faults: &mut Faults) -> Option<String> {

@@ -92,6 +92,15 @@ fn the_files_names_decide_who_comes_first_and_not_the_pods() {
 }
 
 #[test]
+fn a_higher_priority_comes_first() {
+    let mut world = world(1200);
+    world.claim("1", &cpu("a", 1000));
+    world.claim("2", &PodSpec { priority: 1, ..cpu("z", 1000) });
+    world.settle();
+    assert_eq!(running(&world), ["z"]);
+}
+
+#[test]
 fn what_runs_is_never_stopped_for_want_of_room() {
     let mut world = world(4200);
     world.claim("1", &cpu("a", 2000));

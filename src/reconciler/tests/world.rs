@@ -50,6 +50,9 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 10,
+        after: Vec::new(),
+        priority: 0,
+        rollback_after: None,
         volumes: vec![],
         init_containers: vec![],
         containers: vec![container],
@@ -191,11 +194,11 @@ impl World {
         match action {
             Action::Create(creation) => {
                 self.ids += 1;
-                let Creation { source, spec, number, history, held, is_first } = *creation;
+                let Creation { source, spec, number, history, held, trial, is_first } = *creation;
                 self.kept.retain(|kept| !is_first || kept.name != spec.name);
                 let mut record = new_record(PodId::from_random(self.ids), source, &spec);
                 record.accepted.number = number;
-                (record.history, record.held) = (history, held);
+                (record.history, record.held, record.trial) = (history, held, trial);
                 pods.insert(record.id, actual_pod(record, &spec));
             }
             Action::Retire { record, keeps, successor } => {
@@ -272,6 +275,7 @@ pub(in crate::reconciler) fn new_record(
         created_at: WallTime(0),
         losses: Losses::default(),
         held: None,
+        trial: None,
         successor: None,
     }
 }

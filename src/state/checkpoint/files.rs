@@ -73,6 +73,8 @@ impl SpecFile {
             created_at,
             losses: _,
             held,
+            // A revision that is found without its record is not judged.
+            trial: _,
             successor: _,
         } = record;
         Self {
@@ -102,6 +104,7 @@ impl SpecFile {
             created_at: *created_at,
             losses: Losses::default(),
             held: *held,
+            trial: None,
             successor: None,
         }
     }

@@ -138,12 +138,10 @@ impl Version for SideNoteV2 {
     }
 }
 
-impl Value for PodRecord {
-    type Stored = PodRecordV2;
-
-    fn to_stored(&self) -> PodRecordV2 {
+impl From<&PodRecord> for PodRecordV2 {
+    fn from(record: &PodRecord) -> Self {
         // Every field is named, so that a new one can't be forgotten here.
-        let Self {
+        let PodRecord {
             id,
             name,
             source,
@@ -153,11 +151,13 @@ impl Value for PodRecord {
             created_at,
             losses,
             held,
+            // Version 3 has it.
+            trial: _,
             successor,
-        } = self;
+        } = record;
         let ManifestFile { directory, file } = source;
         let Losses { count, retry_at } = losses;
-        PodRecordV2 {
+        Self {
             id: id.as_u128(),
             name: name.to_string(),
             directory: directory.clone(),
@@ -172,8 +172,11 @@ impl Value for PodRecord {
             successor: successor.as_ref().map(AcceptedV1::from),
         }
     }
+}
 
-    fn from_stored(stored: PodRecordV2) -> Result<Self, String> {
+impl TryFrom<PodRecordV2> for PodRecord {
+    type Error = String;
+    fn try_from(stored: PodRecordV2) -> Result<Self, String> {
         let held = stored.held.map(|HeldV2 { refused, to }| Held { refused: hash(refused), to });
         Ok(Self {
             id: pod_id(stored.id)?,
@@ -185,6 +188,7 @@ impl Value for PodRecord {
             created_at: WallTime(stored.created_at),
             losses: Losses { count: stored.losses, retry_at: stored.retry_at.map(Moment::from) },
             held,
+            trial: None,
             successor: stored.successor.map(Accepted::from),
         })
     }

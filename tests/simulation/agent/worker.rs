@@ -201,7 +201,7 @@ impl World {
     }
 
     fn create(&mut self, worker: &mut Worker, creation: &Creation) -> Outcome {
-        let Creation { source, spec, number, history, held, is_first } = creation;
+        let Creation { source, spec, number, history, held, trial, is_first } = creation;
         if worker.stage == 0 {
             if self.disk_fails() {
                 return Outcome::Failed("disk");
@@ -238,6 +238,7 @@ impl World {
             created_at: wall,
             losses: Losses::default(),
             held: held.filter(|_| !self.has(Bug::RollBackIsForgotten)),
+            trial: trial.clone(),
             successor: None,
         };
         // Of the first instance of a pod either may become durable first.

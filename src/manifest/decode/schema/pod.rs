@@ -100,8 +100,8 @@ pub(in super::super) static POD_SPEC: Object = object(
         ignored("nodeName", TEXT, NO_SCHEDULER),
         ignored("overhead", QUANTITY_MAP, "there are no runtime classes"),
         usual("preemptionPolicy", TEXT, &["PreemptLowerPriority"], NO_SCHEDULER),
-        only("priority", INT32, &["0"], ""),
-        ignored("priorityClassName", TEXT, "there are no priority classes"),
+        works("priority", INT32),
+        works("priorityClassName", TEXT),
         ignored(
             "readinessGates",
             Shape::List(&Shape::Object(&READINESS_GATE)),
