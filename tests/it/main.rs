@@ -32,6 +32,7 @@ mod images;
 mod lifecycle;
 mod manifests;
 mod ops;
+mod pulls;
 mod requests;
 mod store;
 mod terminal;
