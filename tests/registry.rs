@@ -147,6 +147,25 @@ fn a_private_certificate_is_trusted_where_the_configuration_says_so() {
 }
 
 #[test]
+fn a_certificate_that_is_its_own_authority_is_trusted_where_exactly_that_one_is_configured() {
+    run(async {
+        let (registry, node) = (Registry::with_web(Kind::SelfSigned), Node::new());
+        let server = format!("server = \"https://127.0.0.1:{}\"\n", registry.port);
+        let authority = registry.directory.path().join("ca.crt");
+        node.hosts(&registry, &format!("{server}ca = \"{}\"\n", authority.display()));
+        node.holds(&registry.source()).await;
+        // Another one of the same name and kind is not it.
+        let (other, stranger) = (Registry::start(Kind::SelfSigned), Node::new());
+        let authority = other.directory.path().join("ca.crt");
+        stranger.hosts(&registry, &format!("{server}ca = \"{}\"\n", authority.display()));
+        let (policy, credentials) = (PullPolicy::IfNotPresent, Credentials::default());
+        let source = registry.source();
+        let wrong = stranger.provisioner.resolve(&source, policy, &credentials).await.unwrap_err();
+        assert!(wrong.text.contains("certificate"), "{}", wrong.text);
+    });
+}
+
+#[test]
 fn a_registry_of_plain_http_that_is_asked_by_tls_is_recognised() {
     run(async {
         let (registry, node) = (Registry::with_web(Kind::Plain), Node::new());

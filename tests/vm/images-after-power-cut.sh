@@ -35,8 +35,9 @@ blob() {
 make_image() {
     local work=$made/work diffs='' layers='' config manifest hex link layer
     mkdir -p "$work"/{1,2/usr/lib,3/etc}
-    tar -C / -c etc usr/lib/systemd usr/lib/x86_64-linux-gnu/perl-base | tar -C "$work/1" -x
-    tar -C / -c usr/sbin | tar -C "$work/2" -x
+    # Not more: the machine is emulated, and the agent may be a build for debugging.
+    tar -C / -c etc usr/lib/systemd/system | tar -C "$work/1" -x
+    tar -C / -c var/lib/dpkg/info | tar -C "$work/2" -x
     : >"$work/2/usr/lib/.wh.systemd"
     cp -a /etc/passwd "$work/3/etc/again"
     ln "$work/3/etc/again" "$work/3/etc/linked"
@@ -118,7 +119,7 @@ if [ "$boot" = 1 ]; then
     done
     boot=1
     check "a load makes what a pull makes" cmp "$made/expected-1" "$made/expected-2"
-    check "there are many files" [ "$(wc -l <"$made/expected-1")" -gt 1000 ]
+    check "there are many files" [ "$(wc -l <"$made/expected-1")" -gt 500 ]
     sync
 else
     check "the agent is ready" [ "$(systemctl is-active roost)" = active ]
