@@ -26,6 +26,12 @@ pub(crate) trait Puller {
     fn end(&mut self) -> Outcome<()>;
 }
 
+/// Of this tree, unless `ROOST_BENCH_PROGRAM` says which.
+fn program() -> std::ffi::OsString {
+    let other = std::env::var_os("ROOST_BENCH_PROGRAM");
+    other.unwrap_or_else(|| env!("CARGO_BIN_EXE_roost").into())
+}
+
 /// The agent of this tree.
 pub(crate) struct Agent {
     dir: PathBuf,
@@ -44,7 +50,7 @@ impl Agent {
         let ready = UnixDatagram::bind(dir.join("notify")).map_err(|error| error.to_string())?;
         ready.set_read_timeout(Some(LIMIT)).map_err(|error| error.to_string())?;
         let log = std::fs::File::create(dir.join("log")).map_err(|error| error.to_string())?;
-        let process = Command::new(env!("CARGO_BIN_EXE_roost"))
+        let process = Command::new(program())
             .args(["agent", "--pods", &text(&dir.join("pods.d")), "--root", &text(&dir)])
             .env("NOTIFY_SOCKET", dir.join("notify"))
             .stdin(Stdio::null())
@@ -63,7 +69,7 @@ impl Agent {
     }
 
     fn ask(&self, arguments: &[&str]) -> Outcome<String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_roost"));
+        let mut command = Command::new(program());
         output(command.args(["--root", &text(&self.dir)]).args(arguments))
     }
 
