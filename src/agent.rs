@@ -155,15 +155,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let program = Arc::new(ExecutorProgram::open(&executor).map_err(AgentError::Executor)?);
     let holder = Holder { exe: program.as_fd(), argv: &[c"roost-executor".into(), c"park".into()] };
     let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
-    let opening = open_images(paths.images());
-    let image_store = tokio::select! {
-        // Cancel-safe: what is dropped is not used any more.
-        opened = opening => opened?,
-        () = signals.ends.told() => {
-            tracing::info!("ending; nothing was begun");
-            return Ok(());
-        }
-    };
+    let Some(image_store) = open_images(&paths, &mut signals.ends).await? else { return Ok(()) };
     let saved_events = contents.events.clone();
     let build = program.build().to_owned();
     let mut found = recover::find(contents, &paths, &cgroups, boot, build, node(&live))
@@ -314,12 +306,13 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     let _no_systemd = sd_notify::notify(states);
 }
 
-/// Opens the store of images. Another agent is not there (it would have the store of records), but
-/// somebody may be listing or loading images without one.
-async fn open_images(directory: PathBuf) -> Result<ImageStore, AgentError> {
+/// Opens the store of images; none if the agent is told to end before that. Another agent is not there
+/// (it would have the store of records), but somebody may be listing or loading images without one.
+async fn open_images(paths: &Paths, ends: &mut Ends) -> Result<Option<ImageStore>, AgentError> {
+    let directory = paths.images();
     match ImageStore::open(&directory, Contention::Refuse) {
         Err(ImageStoreError::Locked { .. }) => {}
-        opened => return opened.map_err(AgentError::Images),
+        opened => return opened.map(Some).map_err(AgentError::Images),
     }
     tracing::warn!("the store of images is in use by a command; waiting for its end");
     // Not a thread of the runtime, whose end would wait for it.
@@ -334,8 +327,13 @@ async fn open_images(directory: PathBuf) -> Result<ImageStore, AgentError> {
         .name("images".into())
         .spawn(wait)
         .map_err(system("start a thread that waits for the store of images"))?;
-    let opened = opening.await.map_err(std::io::Error::other);
-    opened.map_err(system("wait for the store of images"))?.map_err(AgentError::Images)
+    let opened = tokio::select! {
+        // Cancel-safe: what is dropped is not used any more.
+        opened = opening => opened.map_err(std::io::Error::other),
+        () = ends.told() => return Ok(None),
+    };
+    let opened = opened.map_err(system("wait for the store of images"))?;
+    opened.map(Some).map_err(AgentError::Images)
 }
 
 /// Removes what a crash or a removal left of images, which may take long, and which nobody waits for.
