@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::cgroup::{CgroupBase, CgroupError, Holder};
 use crate::clock::{BootId, BootTime, WallTime};
@@ -144,7 +144,7 @@ fn raise_descriptor_limit() {
 
 async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     raise_descriptor_limit();
-    let signals = Signals::new()?;
+    let mut signals = Signals::new()?;
     let AgentConfig { pods, paths, logs, cgroup, executor, log_format: _, images: sources, live } =
         config.clone();
     make_directories(&paths)?;
@@ -155,7 +155,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let program = Arc::new(ExecutorProgram::open(&executor).map_err(AgentError::Executor)?);
     let holder = Holder { exe: program.as_fd(), argv: &[c"roost-executor".into(), c"park".into()] };
     let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
-    let image_store = open_images(paths.images()).await?;
+    let Some(image_store) = open_images(&paths, &mut signals.ends).await? else { return Ok(()) };
     let saved_events = contents.events.clone();
     let build = program.build().to_owned();
     let mut found = recover::find(contents, &paths, &cgroups, boot, build, node(&live))
@@ -198,6 +198,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
         context.store.clone(),
         requests.clone(),
     );
+    tokio::spawn(empty_trash(image_store.clone()));
     tokio::spawn(keeper.clone().watch_the_disk(snapshots.clone()));
     tokio::spawn(image_directory::keep(keeper.clone(), sources.directories, paths.image_files()));
     let service = Service::new(snapshots, requests).metered(metrics, meter).with_images(keeper);
@@ -284,6 +285,17 @@ impl Signals {
     }
 }
 
+impl Ends {
+    /// Returns when the agent is told to end.
+    async fn told(&mut self) {
+        tokio::select! {
+            // Cancel-safe: signals are counted by tokio, not lost.
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Reaps executors that this agent started. That they ended is learned elsewhere.
 fn reap() {
     while let Ok(Some(_)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
@@ -294,21 +306,42 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     let _no_systemd = sd_notify::notify(states);
 }
 
-/// Opens the store of images. Another agent is not there (it would have the store of records), but
-/// somebody may be listing or loading images without one.
-async fn open_images(directory: PathBuf) -> Result<ImageStore, AgentError> {
+/// Opens the store of images; none if the agent is told to end before that. Another agent is not there
+/// (it would have the store of records), but somebody may be listing or loading images without one.
+async fn open_images(paths: &Paths, ends: &mut Ends) -> Result<Option<ImageStore>, AgentError> {
+    let directory = paths.images();
     match ImageStore::open(&directory, Contention::Refuse) {
         Err(ImageStoreError::Locked { .. }) => {}
-        opened => return opened.map_err(AgentError::Images),
+        opened => return opened.map(Some).map_err(AgentError::Images),
     }
     tracing::warn!("the store of images is in use by a command; waiting for its end");
-    let waiting = tokio::task::spawn_blocking(move || {
-        ImageStore::open(&directory, Contention::Wait).map_err(AgentError::Images)
-    });
-    waiting.await.map_err(|error| AgentError::System {
-        attempted: "wait for the store of images",
-        source: std::io::Error::other(error),
-    })?
+    // Not a thread of the runtime, whose end would wait for it.
+    let (opened, opening) = oneshot::channel();
+    let wait = move || {
+        let store = ImageStore::open(&directory, Contention::Wait);
+        // Whoever asked may have been told to end.
+        drop(opened.send(store));
+    };
+    let system = |attempted| move |source| AgentError::System { attempted, source };
+    std::thread::Builder::new()
+        .name("images".into())
+        .spawn(wait)
+        .map_err(system("start a thread that waits for the store of images"))?;
+    let opened = tokio::select! {
+        // Cancel-safe: what is dropped is not used any more.
+        opened = opening => opened.map_err(std::io::Error::other),
+        () = ends.told() => return Ok(None),
+    };
+    let opened = opened.map_err(system("wait for the store of images"))?;
+    opened.map(Some).map_err(AgentError::Images)
+}
+
+/// Removes what a crash or a removal left of images, which may take long, and which nobody waits for.
+async fn empty_trash(store: ImageStore) {
+    let emptied = tokio::task::spawn_blocking(move || store.empty_trash()).await;
+    if let Ok(Err(error)) = emptied {
+        tracing::warn!(error = chain(&error), "can't remove what is left of images");
+    }
 }
 
 /// Records what was mended of pods.

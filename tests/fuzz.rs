@@ -342,7 +342,12 @@ mod tests {
             }
             let found = catch_unwind(|| check_image(&text));
             let input = || String::from_utf8_lossy(&text).into_owned();
-            assert!(found.is_ok(), "ROOST_FUZZ_SEED={} finds\n{:?}", seed + count, input());
+            assert!(
+                found.is_ok(),
+                "ROOST_FUZZ_SEED={} finds\n{:?}",
+                seed.wrapping_add(count),
+                input()
+            );
             count += 1;
         }
         println!("{count} inputs in {:?}; seed {seed}", start.elapsed());

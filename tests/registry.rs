@@ -9,10 +9,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
 use roost::provisioner::auth::Credentials;
 use roost::provisioner::failure::{PullReason, Retry};
@@ -22,138 +19,15 @@ use roost::provisioner::registry::RegistryOptions;
 use roost::provisioner::store::{Contention, Store};
 use tempfile::TempDir;
 
-/// Longest time for a registry to answer for the first time, on a busy machine.
-const START_TIME_MAX: Duration = Duration::from_secs(60);
+#[path = "registry/server.rs"]
+mod server;
 
-/// How a registry is set up.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Plain,
-    Password,
-    Certificate,
-}
-
-/// A registry of Debian's package with an image `web:1` in it; ended when it is dropped.
-struct Registry {
-    process: Child,
-    port: u16,
-    directory: TempDir,
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-/// Runs a program of a package.
-#[track_caller]
-fn tool(package: &str, program: &str, arguments: &[&str]) {
-    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| {
-        panic!("`{program}` can't be run ({e}): install Debian's package {package}")
-    });
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {said}");
-}
+use server::{Kind, Registry, make_layout, tool};
 
 impl Registry {
-    fn start(kind: Kind) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let place = directory.path();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {0}/data\nhttp:\n  addr: \
-             127.0.0.1:{port}\n",
-            place.display()
-        );
-        if kind == Kind::Certificate {
-            let path = |name: &str| place.join(name).to_str().unwrap().to_owned();
-            let (ca, ca_key) = (path("ca.crt"), path("ca.key"));
-            let (certificate, key) = (path("server.crt"), path("server.key"));
-            let new = "req -x509 -newkey rsa:2048 -nodes -days 2";
-            let server = "-addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=CA:FALSE";
-            for arguments in [
-                format!("{new} -subj /CN=authority -keyout {ca_key} -out {ca}"),
-                format!(
-                    "{new} -subj /CN=server {server} -CA {ca} -CAkey {ca_key} -keyout {key} -out \
-                     {certificate}"
-                ),
-            ] {
-                tool("openssl", "openssl", &arguments.split(' ').collect::<Vec<_>>());
-            }
-            text.push_str(&format!("  tls:\n    certificate: {certificate}\n    key: {key}\n"));
-        }
-        if kind == Kind::Password {
-            let file = place.join("htpasswd");
-            tool("apache2-utils", "htpasswd", &["-Bbc", file.to_str().unwrap(), "me", "s3cret"]);
-            let file = file.display();
-            text.push_str(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {file}\n"));
-        }
-        let config = place.join("config.yml");
-        fs::write(&config, text).unwrap();
-        let log = fs::File::create(place.join("log")).unwrap();
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&config).stdin(Stdio::null());
-        let process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn();
-        let process = process.expect("install Debian's package docker-registry");
-        let registry = Self { process, port, directory };
-        registry.answers();
-        registry.push();
-        registry
-    }
-
-    /// Waits until it listens.
-    fn answers(&self) {
-        let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let log = fs::read_to_string(self.directory.path().join("log")).unwrap();
-            assert!(start.elapsed() < START_TIME_MAX, "docker-registry does not start: {log}");
-            std::thread::yield_now();
-        }
-    }
-
-    /// Makes an image of two layers, the upper one with a whiteout, and puts it there.
-    fn push(&self) {
-        let layout = make_layout(self.directory.path());
-        let source = format!("oci:{}:1", layout.display());
-        let target = format!("docker://{}", self.image());
-        let credentials = ["--dest-creds", "me:s3cret", "--dest-tls-verify=false"];
-        let arguments =
-            [&["copy", "-q"][..], &credentials[..], &[source.as_str(), target.as_str()][..]]
-                .concat();
-        tool("skopeo", "skopeo", &arguments);
-    }
-
-    fn image(&self) -> String {
-        format!("127.0.0.1:{}/team/web:1", self.port)
-    }
-
     fn source(&self) -> ImageSource {
-        self.image().parse().unwrap()
+        self.image("team/web:1").parse().unwrap()
     }
-}
-
-/// A layout with one image, `1`, made by umoci.
-fn make_layout(place: &Path) -> PathBuf {
-    let layout = place.join("layout");
-    let (image, bundle) = (format!("{}:1", layout.display()), place.join("bundle"));
-    let path = bundle.to_str().unwrap();
-    let umoci = |arguments: &[&str]| tool("umoci", "umoci", arguments);
-    umoci(&["init", "--layout", layout.to_str().unwrap()]);
-    umoci(&["new", "--image", &image]);
-    umoci(&["unpack", "--image", &image, path]);
-    let root = bundle.join("rootfs");
-    fs::create_dir(root.join("bin")).unwrap();
-    fs::write(root.join("bin/hello"), "#!/bin/sh\necho hello\n").unwrap();
-    fs::write(root.join("gone"), vec![7; 300_000]).unwrap();
-    umoci(&["repack", "--refresh-bundle", "--image", &image, path]);
-    fs::remove_file(root.join("gone")).unwrap();
-    std::os::unix::fs::symlink("bin/hello", root.join("link")).unwrap();
-    umoci(&["repack", "--image", &image, path]);
-    let entrypoint = ["config", "--image", &image, "--config.entrypoint", "/bin/hello"];
-    umoci(&[&entrypoint[..], &["--config.env", "A=1", "--config.user", "1000:1000"]].concat());
-    layout
 }
 
 struct Node {
@@ -207,7 +81,7 @@ fn run(test: impl Future<Output = ()>) {
 #[test]
 fn an_image_of_other_tools_is_pulled_by_plain_http() {
     run(async {
-        let (registry, node) = (Registry::start(Kind::Plain), Node::new());
+        let (registry, node) = (Registry::with_web(Kind::Plain), Node::new());
         node.holds(&registry.source()).await;
         let missing = format!("127.0.0.1:{}/team/nothing:1", registry.port).parse().unwrap();
         let policy = PullPolicy::IfNotPresent;
@@ -221,7 +95,7 @@ fn an_image_of_other_tools_is_pulled_by_plain_http() {
 #[test]
 fn a_registry_with_passwords_wants_the_right_one() {
     run(async {
-        let (registry, node) = (Registry::start(Kind::Password), Node::new());
+        let (registry, node) = (Registry::with_web(Kind::Password), Node::new());
         let source = registry.source();
         let get = async |credentials: &Credentials| {
             node.provisioner.resolve(&source, PullPolicy::IfNotPresent, credentials).await
@@ -252,7 +126,7 @@ fn a_registry_with_passwords_wants_the_right_one() {
 #[test]
 fn a_private_certificate_is_trusted_where_the_configuration_says_so() {
     run(async {
-        let (registry, node) = (Registry::start(Kind::Certificate), Node::new());
+        let (registry, node) = (Registry::with_web(Kind::Certificate), Node::new());
         let server = format!("server = \"https://127.0.0.1:{}\"\n", registry.port);
         node.hosts(&registry, &server);
         let (source, credentials) = (registry.source(), Credentials::default());
@@ -273,9 +147,28 @@ fn a_private_certificate_is_trusted_where_the_configuration_says_so() {
 }
 
 #[test]
+fn a_certificate_that_is_its_own_authority_is_trusted_where_exactly_that_one_is_configured() {
+    run(async {
+        let (registry, node) = (Registry::with_web(Kind::SelfSigned), Node::new());
+        let server = format!("server = \"https://127.0.0.1:{}\"\n", registry.port);
+        let authority = registry.directory.path().join("ca.crt");
+        node.hosts(&registry, &format!("{server}ca = \"{}\"\n", authority.display()));
+        node.holds(&registry.source()).await;
+        // Another one of the same name and kind is not it.
+        let (other, stranger) = (Registry::start(Kind::SelfSigned), Node::new());
+        let authority = other.directory.path().join("ca.crt");
+        stranger.hosts(&registry, &format!("{server}ca = \"{}\"\n", authority.display()));
+        let (policy, credentials) = (PullPolicy::IfNotPresent, Credentials::default());
+        let source = registry.source();
+        let wrong = stranger.provisioner.resolve(&source, policy, &credentials).await.unwrap_err();
+        assert!(wrong.text.contains("certificate"), "{}", wrong.text);
+    });
+}
+
+#[test]
 fn a_registry_of_plain_http_that_is_asked_by_tls_is_recognised() {
     run(async {
-        let (registry, node) = (Registry::start(Kind::Plain), Node::new());
+        let (registry, node) = (Registry::with_web(Kind::Plain), Node::new());
         node.hosts(&registry, &format!("server = \"https://127.0.0.1:{}\"\n", registry.port));
         let policy = PullPolicy::IfNotPresent;
         let credentials = Credentials::default();
@@ -311,7 +204,7 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_disk_is_told_and_given_back() {
     run(async {
-        let (registry, disk) = (Registry::start(Kind::Plain), SmallDisk::new("size=200k"));
+        let (registry, disk) = (Registry::with_web(Kind::Plain), SmallDisk::new("size=200k"));
         let store = Store::open(&disk.0.path().join("images"), Contention::Refuse).unwrap();
         let provisioner = Provisioner::new(store, PullOptions::default());
         let (source, policy) = (registry.source(), PullPolicy::IfNotPresent);

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 
 use super::tree::{self, DEPTH_MAX, Found, Merged, Node};
 
@@ -42,6 +42,19 @@ pub struct Copied {
     pub entries: u64,
     /// Bytes of files, those that share their data with the layer too.
     pub bytes: u64,
+}
+
+/// Gives a directory the extended attributes of another, but those that make overlays.
+///
+/// # Errors
+/// When they can't be read or set.
+pub fn copy_xattrs(from: &Path, to: &Path) -> io::Result<()> {
+    for (key, value) in tree::xattrs_of(from.as_os_str().as_bytes())? {
+        if !key.starts_with(b"trusted.overlay.") {
+            rustix::fs::lsetxattr(to, key.as_slice(), &value, XattrFlags::empty())?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies the tree that unpacked layers make (`layers`: their `fs` directories, the lowest first)

@@ -404,9 +404,12 @@ fn torn_down() -> ProvisionError {
 }
 
 /// What is wrong with a file. It may still be being written, so a further try may help.
+/// Whoever asked names the file.
 fn broken(error: &ArchiveError) -> ProvisionError {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-    ProvisionError::passing(format!("{error}{}", cause.unwrap_or_default()))
+    ProvisionError::passing(match error {
+        ArchiveError::Io { path: _, what, source } => format!("can't read {what}: {source}"),
+        ArchiveError::Invalid { path: _, fault } => fault.clone(),
+    })
 }
 
 #[cfg(test)]

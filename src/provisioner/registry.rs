@@ -6,6 +6,7 @@
 
 mod challenge;
 mod http;
+mod trust;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;

@@ -50,7 +50,12 @@ pub struct Pod(pub Value);
 impl Node {
     /// Directories for a node; the agent is not started.
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("roost-it-").tempdir().unwrap();
+        Self::in_directory(&std::env::temp_dir())
+    }
+
+    /// The same, in a directory that is there.
+    pub fn in_directory(place: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("roost-it-").tempdir_in(place).unwrap();
         std::fs::create_dir(dir.path().join("pods.d")).unwrap();
         std::fs::create_dir(dir.path().join("out")).unwrap();
         let (ready, cgroup) = (RefCell::new(None), OnceCell::new());

@@ -9,12 +9,12 @@ use sha2::{Digest as _, Sha256};
 use crate::harness::{Asked, FOREVER, Node, Pod, Process};
 
 /// A directory in the form of the OCI image layout.
-struct Layout {
+pub struct Layout {
     directory: PathBuf,
 }
 
 impl Layout {
-    fn make(directory: PathBuf) -> Self {
+    pub fn make(directory: PathBuf) -> Self {
         std::fs::create_dir_all(directory.join("blobs/sha256")).unwrap();
         std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
         Self { directory }
@@ -27,26 +27,18 @@ impl Layout {
     }
 
     /// The only image of the layout from now on, whose `/version` says so.
-    fn holds(&self, version: &str, config: &Value) {
-        let mut tar = tar::Builder::new(Vec::new());
-        for (name, target) in [("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(tar::EntryType::Symlink);
-            header.set_size(0);
-            tar.append_link(&mut header, name, target).unwrap();
-        }
-        let passwd = "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/srv/app:/bin/sh\n";
-        for (name, text) in [("version", version), ("etc/passwd", passwd)] {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(text.len() as u64);
-            header.set_mode(0o644);
-            tar.append_data(&mut header, name, text.as_bytes()).unwrap();
-        }
-        let layer = self.blob(&tar.into_inner().unwrap());
+    pub fn holds(&self, version: &str, config: &Value) {
+        self.holds_layers(&[root(version, 0)], config);
+    }
+
+    /// The same, with layers that are given.
+    pub fn holds_layers(&self, layers: &[Vec<u8>], config: &Value) {
+        let layers: Vec<Value> = layers.iter().map(|layer| self.blob(layer)).collect();
+        let diffs: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
         let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let config = json!({
             "architecture": arch, "os": "linux", "config": config,
-            "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
+            "rootfs": { "type": "layers", "diff_ids": diffs },
         });
         let typed = |mut blob: Value, kind: &str| {
             blob["mediaType"] = format!("application/vnd.oci.image.{kind}").into();
@@ -55,7 +47,7 @@ impl Layout {
         let manifest = json!({
             "schemaVersion": 2,
             "config": typed(self.blob(config.to_string().as_bytes()), "config.v1+json"),
-            "layers": [typed(layer, "layer.v1.tar")],
+            "layers": layers.into_iter().map(|l| typed(l, "layer.v1.tar")).collect::<Vec<_>>(),
         });
         let manifest = self.blob(manifest.to_string().as_bytes());
         let index = json!({
@@ -64,9 +56,29 @@ impl Layout {
         std::fs::write(self.directory.join("index.json"), index.to_string()).unwrap();
     }
 
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         format!("oci:{}", self.directory.display())
     }
+}
+
+/// A layer with a file `/version` and as many bytes besides.
+fn root(version: &str, filler: usize) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, target) in [("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        tar.append_link(&mut header, name, target).unwrap();
+    }
+    let passwd = "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/srv/app:/bin/sh\n";
+    let filler = "x".repeat(filler);
+    for (name, text) in [("version", version), ("etc/passwd", passwd), ("filler", &filler)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap()
 }
 
 /// A pod of one container `main` with an image; without a script it runs what that says.
@@ -81,7 +93,7 @@ fn pod(name: &str, image: &str, script: &str) -> Asked {
     asked.with("/spec/containers/0/image", image.into()).mounting(&usr, "/usr")
 }
 
-fn said_by(node: &Node, pod: &Pod) -> String {
+pub fn said_by(node: &Node, pod: &Pod) -> String {
     let run = u32::try_from(pod.restarts("main")).unwrap();
     crate::harness::until_text(&node.log(pod, "main", run), "the first line", |text| {
         let line = text.lines().next()?;
@@ -250,5 +262,101 @@ fn a_removed_image_leaves_nothing_and_one_in_use_is_not_removed() {
     node.until_gone("default/web");
     node.said(&["image", "rm", &layout.name()]);
     assert_eq!(count(&layers(&node)), 0);
+    node.end();
+}
+
+/// A file system in memory, gone when it is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(size: u64) -> Self {
+        let directory = tempfile::Builder::new().prefix("roost-it-disk-").tempdir().unwrap();
+        let flags = nix::mount::MsFlags::empty();
+        let options = format!("size={size}");
+        let (kind, options) = (Some("tmpfs"), Some(options.as_str()));
+        nix::mount::mount(Some("roost-it"), directory.path(), kind, flags, options).unwrap();
+        Self(directory)
+    }
+
+    /// How many bytes are used, and how many there are.
+    fn used(&self) -> (u64, u64) {
+        let disk = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
+        let (all, free) = (disk.blocks(), disk.blocks_free());
+        ((all - free) * disk.fragment_size(), all * disk.fragment_size())
+    }
+
+    fn percent(&self) -> u64 {
+        let (used, all) = self.used();
+        used * 100 / all
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+/// Invariant 11.
+#[test]
+fn on_a_disk_that_is_nearly_full_images_go_that_nobody_needs_and_no_others() {
+    const IMAGE_LEN: usize = 6 << 20;
+    let (disk, elsewhere) = (SmallDisk::new(160 << 20), tempfile::tempdir().unwrap());
+    let mut node = Node::in_directory(disk.0.path());
+    node.set_env("ROOST_IMAGES_GC_MIN_AGE", "0s");
+    node.start();
+    let layout = |name: &str| {
+        let layout = Layout::make(elsewhere.path().join(name));
+        layout.holds_layers(&[root(name, IMAGE_LEN)], &json!({}));
+        layout
+    };
+    let [oldest, old, new, loaded, pulled, removed] =
+        ["oldest", "old", "new", "loaded", "pulled", "removed"].map(layout);
+    node.ask_for(&pod("gone", &removed.name(), FOREVER));
+    node.until_running("default/gone");
+    let mut before = std::collections::BTreeMap::new();
+    for version in [&oldest, &old, &new] {
+        node.ask_for(&pod("web", &version.name(), &read_version()));
+        before = node.until("the revision runs", |pods| {
+            let pod = pods.get("default/web").filter(|pod| pod.is_running())?;
+            (pod.processes() != before).then(|| pod.processes())
+        });
+    }
+    node.remove("gone.json");
+    node.until_gone("default/gone");
+    node.said(&["image", "load", loaded.directory.to_str().unwrap()]);
+    node.said(&["image", "pull", &pulled.name()]);
+    let directory = layers(&node);
+    let versions = || -> Vec<String> {
+        let read = |layer: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(layer.unwrap().path().join("fs/version")).unwrap_or_default()
+        };
+        let mut all: Vec<String> = std::fs::read_dir(&directory).unwrap().map(read).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(versions(), ["loaded", "new", "old", "oldest", "pulled", "removed"]);
+
+    let (used, all) = disk.used();
+    let filler = usize::try_from(all * 95 / 100 - used).unwrap();
+    std::fs::write(disk.0.path().join("filler"), vec![1; filler]).unwrap();
+    assert_eq!(disk.percent(), 95);
+    node.kill_agent();
+    node.start();
+    node.until("what nobody needs is gone", |_| {
+        let left = versions();
+        (left == ["loaded", "new", "old"]).then_some(())
+    });
+    println!("95 % of {all} bytes were used, {} % are now", disk.percent());
+    assert!(disk.percent() <= 95 - 10, "{} %", disk.percent());
+    // What was kept is whole: nothing is read from where it came.
+    drop(elsewhere);
+    node.said(&["rollback", "web"]);
+    let back = node.until("the revision before runs", |pods| {
+        let pod = pods.get("default/web").filter(|pod| pod.is_running())?;
+        (pod.processes() != before).then(|| pod.clone())
+    });
+    assert_eq!(back.container("main")["image"], old.name());
+    assert_eq!(said_by(&node, &back), "old");
     node.end();
 }

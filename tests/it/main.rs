@@ -33,6 +33,7 @@ mod lifecycle;
 mod manifests;
 mod ops;
 mod order;
+mod pulls;
 mod requests;
 mod store;
 mod terminal;

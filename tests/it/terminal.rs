@@ -11,7 +11,7 @@ use crate::harness::Node;
 const RED: &str = "\u{1b}[31m";
 const ERASE_LINE: &str = "\r\u{1b}[K";
 
-fn roost(root: &str) -> Command {
+pub fn roost(root: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_roost"));
     command.args(["--root", root]).stdin(Stdio::null());
     command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("ROOST_ROOT");
@@ -19,7 +19,7 @@ fn roost(root: &str) -> Command {
 }
 
 /// What the command writes on a terminal of its own.
-fn on_terminal(command: &mut Command) -> String {
+pub fn on_terminal(command: &mut Command) -> String {
     let pty = nix::pty::openpty(None, None).unwrap();
     let end = || -> OwnedFd { pty.slave.try_clone().unwrap() };
     let mut child = command.stdout(end()).stderr(end()).spawn().unwrap();

@@ -45,6 +45,7 @@ pub(super) fn mount(image: &ImageRoot) -> Result<OwnedFd, Failure> {
     let upper = writable.join("upper");
     chown(&upper, Some(like.uid()), Some(like.gid())).to(what)?;
     fs::set_permissions(&upper, fs::Permissions::from_mode(like.mode() & 0o7777)).to(what)?;
+    copy::copy_xattrs(Path::new(&files(top)), &upper).to(what)?;
     let lower = lower(&image.layers);
     let data = format!(
         "lowerdir={lower},upperdir={},workdir={}",

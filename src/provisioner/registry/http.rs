@@ -9,12 +9,13 @@ use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName,
     HeaderValue, LOCATION, RANGE, RETRY_AFTER,
 };
-use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::Patience;
 use super::challenge::Challenge;
+use super::trust;
 use crate::clock::Millis;
 use crate::provisioner::auth::{Login, Secret};
 use crate::provisioner::failure::{ProvisionError, Retry, one_line};
@@ -451,8 +452,7 @@ impl Server {
         let host = self.for_host.clone().unwrap_or_else(|| self.endpoint.host());
         let text = if causes.contains("CaUsedAsEndEntity") {
             format!(
-                "{place} shows the certificate of an authority as its own, which is not accepted: \
-                 give it one with basicConstraints=CA:FALSE, and put the one that has signed it as \
+                "{place} shows the certificate of an authority as its own: put exactly that one as \
                  `ca` into the hosts.toml of {host}"
             )
         } else if causes.contains("certificate") || causes.contains("UnknownIssuer") {
@@ -516,16 +516,6 @@ impl Refusal {
 fn client(endpoint: &Endpoint, patience: Patience) -> Result<Client, ProvisionError> {
     // Whoever was first has chosen; it is the same.
     rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
-    let mut authorities = Vec::new();
-    for pem in &endpoint.authorities {
-        let found = Certificate::from_pem_bundle(pem).map_err(|_| {
-            ProvisionError::lasting(format!(
-                "a certificate for {} can't be read: it must be PEM (-----BEGIN CERTIFICATE-----)",
-                endpoint.base
-            ))
-        })?;
-        authorities.extend(found);
-    }
     let builder = || {
         let builder = Client::builder()
             .user_agent(USER_AGENT)
@@ -538,9 +528,16 @@ fn client(endpoint: &Endpoint, patience: Patience) -> Result<Client, ProvisionEr
         let here = endpoint.base.host_str().is_some_and(is_loopback);
         if here { builder.no_proxy() } else { builder }
     };
-    let built = builder().tls_certs_merge(authorities.clone()).build();
-    // A machine without any certificate authorities can still speak to those that are configured.
-    built.or_else(|_| builder().tls_certs_only(authorities).build()).map_err(|e| {
+    let built = if endpoint.authorities.is_empty() || endpoint.skip_verify {
+        // A machine without any certificate authorities can still speak plain HTTP.
+        builder().build().or_else(|_| builder().tls_certs_only([]).build())
+    } else {
+        let config = trust::config(&endpoint.authorities).map_err(|why| {
+            ProvisionError::lasting(format!("a certificate for {} {why}", endpoint.base))
+        })?;
+        builder().tls_backend_preconfigured(config).build()
+    };
+    built.map_err(|e| {
         let why = e.source().map_or_else(String::new, |why| format!(": {why}"));
         ProvisionError::lasting(format!("can't make a client for {}{why}", endpoint.base))
     })

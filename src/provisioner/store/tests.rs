@@ -444,3 +444,52 @@ fn a_full_disk_is_given_back_and_the_next_try_succeeds() {
     };
     std::thread::scope(|scope| scope.spawn(fill).join().unwrap());
 }
+
+/// A small file of the store, as it was written when its format was new.
+#[track_caller]
+fn check_golden<T>(name: &str, sample: &str)
+where
+    T: checkpoint::Checkpoint + PartialEq + std::fmt::Debug,
+{
+    let value: T = serde_json::from_str(sample).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("fact.json");
+    checkpoint::write(&path, &value).unwrap();
+    let fresh = fs::read(&path).unwrap();
+    let kept = crate::state::samples::golden(name, &fresh);
+    fs::write(&path, &kept).unwrap();
+    assert_eq!(checkpoint::read::<T>(&path).unwrap(), Some(value), "{name}");
+    let [fresh, kept] = [fresh, kept].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_eq!(fresh, kept, "{name}: the format changed, its number did not");
+}
+
+#[test]
+fn the_golden_files_of_the_store_are_read_and_written_as_ever() {
+    let hex = "6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b";
+    let layer = format!(r#""chain": "sha256:{hex}", "diff": "sha256:{hex}", "size": 4096"#);
+    let diff: DiffId = format!("sha256:{hex}").parse::<Digest>().unwrap().into();
+    let id = LayerId::from(&ChainId::of(&[diff]).unwrap());
+    check_golden::<super::layers::LayerFile>(
+        "v1/image-layer.json",
+        &format!(r#"{{"format": 1, {layer}, "entries": 3}}"#),
+    );
+    check_golden::<super::images::ImageFile>(
+        "v1/image.json",
+        &format!(
+            r#"{{"format": 1, "id": "sha256:{hex}", "manifest": "sha256:{hex}",
+                "layers": [{{"id": "{id}", {layer}}}], "made": 1700000000000}}"#
+        ),
+    );
+    check_golden::<super::images::NameFile>(
+        "v1/image-name.json",
+        &format!(
+            r#"{{"format": 1, "name": "docker.io/library/nginx:latest", "image": "sha256:{hex}",
+                "target": "sha256:{hex}", "pinned": true, "made": 1700000000000}}"#
+        ),
+    );
+    check_golden::<super::images::UsedFile>(
+        "v1/image-used.json",
+        r#"{"format": 1, "order": 7, "boot": "0123456789abcdef0123456789abcdef", "at": 1000,
+            "wall": 1700000000000}"#,
+    );
+}

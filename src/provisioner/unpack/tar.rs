@@ -66,7 +66,8 @@ impl<'a, C: Chunks> TarReader<'a, C> {
     pub(super) fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
         let mut extensions = Extensions::default();
         for _ in 0..EXTENSIONS_MAX {
-            self.skip(self.data + self.padding)?;
+            self.skip(self.data)?;
+            self.skip_padding()?;
             (self.data, self.padding) = (0, 0);
             let Some(header) = self.header()? else {
                 if extensions != Extensions::default() {
@@ -300,6 +301,22 @@ impl<'a, C: Chunks> TarReader<'a, C> {
             self.at += part as u64;
         }
         Ok(Some(block))
+    }
+
+    /// Skips what fills up the block. Where the file ends, that may be missing, as in layers of
+    /// `umoci insert`: GNU tar and Go's `archive/tar` take such files.
+    fn skip_padding(&mut self) -> Result<(), UnpackError> {
+        while self.padding > 0 {
+            let chunk = self.input.fill()?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            let part = chunk.len().min(usize::try_from(self.padding).unwrap_or(usize::MAX));
+            self.input.consume(part);
+            self.padding -= part as u64;
+            self.at += part as u64;
+        }
+        Ok(())
     }
 
     /// Skips bytes; with [`u64::MAX`] up to the end.

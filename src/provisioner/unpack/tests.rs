@@ -444,6 +444,18 @@ fn sparse_files_have_their_holes() {
 }
 
 #[test]
+fn what_fills_up_the_last_block_may_be_missing() {
+    // `umoci insert` ends a layer with the last byte of its last file.
+    let whole = Tar::new().file("a", &[1; 700]).open_end();
+    for len in [512 + 700, 512 + 701, 512 + 1023] {
+        assert!(line(&Stack::of(&[whole[..len].to_vec()]), "./a").starts_with("file of 700"));
+    }
+    is_refused(&whole[..512 + 699], "ends in the middle of a file");
+    let header = Tar::new().pax(&[("path", b"a")]).open_end();
+    is_refused(&header[..512 + 9], "ends with an extended header");
+}
+
+#[test]
 fn a_tar_file_that_is_not_sound_is_refused() {
     is_refused(b"<html>not found</html>", "ends in the middle of a header");
     is_refused(&[b'<'; 512], "checksum");
