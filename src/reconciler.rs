@@ -206,7 +206,10 @@ pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan
     for ((pod, share), lack) in pods.iter().zip(&shares).zip(&lacking) {
         let refusal = match (share.wants, admission.refusal(share.name)) {
             (Some(_), Some(why)) => Some(Refusal::Room(why)),
-            (Some(wants), None) => actual.images.refusal(share.name, wants.spec),
+            (Some(wants), None) => match wants.lacks {
+                Some(why) => Some(Refusal::Config(why)),
+                None => actual.images.refusal(share.name, wants.spec),
+            },
             (None, _) => lack.as_deref().map(Refusal::Order),
         };
         let wanted = share.wants.zip(refusal).map(|(wants, lack)| (lack, wants.spec, wants.source));

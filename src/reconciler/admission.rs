@@ -142,6 +142,8 @@ pub(super) struct Wants<'a> {
     pub(super) turn: Turn,
     /// Who asks for it.
     pub(super) source: &'a ManifestFile,
+    /// What of documents it lacks.
+    pub(super) lacks: Option<&'a str>,
 }
 
 /// Who may become what it wants, and who waits.
