@@ -29,6 +29,7 @@ pub use crate::executor::protocol::{
     CheckReport, ContainerReport, ContainerStatus, EndCause, Goal, PodReport, ProbeFault,
 };
 pub use crate::executor::question::{Purpose, Seen};
+pub use crate::manifest::document::DocumentKind;
 pub use crate::provisioner::failure::Retry;
 pub use crate::provisioner::pull::{PullPhase, PullProgress};
 pub use crate::reconciler::{Alarm, ImageTrouble, Node, Requests, WaitReason};

@@ -25,6 +25,9 @@ use crate::manifest::revision::Revision;
 use crate::state::checkpoint::{self, ConfigFile};
 use crate::state::paths::PodPaths;
 
+/// What is shown instead of a Secret.
+const HIDDEN: &str = "<secret>";
+
 /// The pod's namespaces, and what launches depend on.
 #[derive(Debug)]
 pub(super) struct Pod {
@@ -150,6 +153,20 @@ impl Pod {
         }
         let content = read_content(&self.paths, spec)?;
         write_files(&self.paths, Instance { pod: spec, content: &content, id: self.id })
+    }
+
+    /// A text that is shown, without the values of Secrets that the pod uses: the path of a
+    /// program may be made of one.
+    pub(super) fn without_secrets(&self, spec: &PodSpec, text: String) -> String {
+        if spec.config.is_none() {
+            return text;
+        }
+        let Ok(content) = read_content(&self.paths, spec) else { return HIDDEN.to_owned() };
+        let values = content.secrets.values().flat_map(|values| values.values());
+        let values = values.filter_map(|data| std::str::from_utf8(&data.bytes).ok());
+        values
+            .filter(|value| !value.is_empty())
+            .fold(text, |text, value| text.replace(value, HIDDEN))
     }
 
     /// The pod's PID 1 has ended, and with it every container. The next launch begins anew.

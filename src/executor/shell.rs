@@ -339,6 +339,12 @@ impl Shell {
             let (container, attempt, at) = (run.container.clone(), run.attempt, WallTime::now());
             self.asking.forget(&container, attempt);
             let (exit, cgroup) = run.finish(&mut [0; READ_LEN], at);
+            let exit = match (exit, self.machine.spec()) {
+                (Exit::NotStarted(why), Some(spec)) => {
+                    Exit::NotStarted(self.pod.without_secrets(spec, why))
+                }
+                (exit, _) => exit,
+            };
             self.empty.push_back(cgroup);
             self.events.push_back(Event::Exited { container, attempt, exit, at });
         }

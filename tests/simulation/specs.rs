@@ -308,6 +308,7 @@ impl User {
                                 source: source.clone(),
                                 spec: spec.clone(),
                                 revision: revision.clone(),
+                                lacks: None,
                             });
                         }
                     }

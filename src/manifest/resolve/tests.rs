@@ -18,6 +18,9 @@ stringData: {password: hunter2}
 "#;
 
 fn library(text: &str) -> Library {
+    if text.is_empty() {
+        return Library::default();
+    }
     let parsed = parse(text.as_bytes());
     assert!(parsed.complete, "{:?}", parsed.diagnostics);
     let file = ManifestFile { directory: "/m".to_owned(), file: "a".to_owned() };

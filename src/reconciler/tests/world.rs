@@ -117,7 +117,7 @@ impl World {
         let claims = self.desired.claims.entry(spec.name.clone()).or_default();
         claims.retain(|claim| claim.source != source);
         let revision = Revision::of(spec);
-        claims.push(Claim { source, spec: Arc::new(spec.clone()), revision });
+        claims.push(Claim { source, spec: Arc::new(spec.clone()), revision, lacks: None });
         claims.sort_by(|a, b| a.source.cmp(&b.source));
     }
 
