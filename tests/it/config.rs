@@ -255,9 +255,6 @@ fn the_value_of_a_secret_is_nowhere_but_where_it_belongs() {
     let password = seen_by(&running, "mnt/password");
     node.put("db.json", &secret(OTHER));
     until(soon(), "swapped", || std::fs::read_to_string(&password).unwrap() == OTHER);
-    let mounts =
-        std::fs::read_to_string(seen_by(&running, "proc/self/mountinfo")).unwrap_or_default();
-    let _own = mounts;
     node.put("web2.json", &Asked::one("web2", "x")
         .with("/spec/containers/0/command", json!(["/no/such/$(A)"]))
         .with("/spec/containers/0/env", json!([{
