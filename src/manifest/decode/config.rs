@@ -13,7 +13,7 @@ use crate::manifest::pod::{
     DownwardFile, EnvFrom, EnvSource, Field, KeyFile, KeyRef, Projected, ProjectedForm, Projection,
     ResourceField, ResourceName,
 };
-use crate::manifest::quantity::Quantity;
+use crate::manifest::quantity::{InvalidQuantity, Quantity};
 
 /// `envFrom`, sources of a volume, and files of a source.
 const SOURCES_MAX: usize = 1000;
@@ -39,6 +39,9 @@ const MEMORY_DIVISORS: [u64; 13] = [
     1 << 50,
     1 << 60,
 ];
+
+/// A quantity as a whole number of something.
+type Unit = fn(Quantity) -> Result<u64, InvalidQuantity>;
 
 /// What references to the pod itself depend on.
 #[derive(Debug, Clone, Copy)]
@@ -227,7 +230,7 @@ fn resource_ref(at: At<'_>, around: Around<'_>, faults: &mut Faults) -> Option<R
     let resource = fields.required("resource", faults).and_then(|at| at.choice(&resources, faults));
     let divisor_at = fields.get("divisor");
     let resource = resource?;
-    let (unit, known): (fn(Quantity) -> Result<u64, _>, &[u64]) = match resource {
+    let (unit, known): (Unit, &[u64]) = match resource {
         ResourceName::LimitsCpu | ResourceName::RequestsCpu => (Quantity::milli, &CPU_DIVISORS),
         ResourceName::LimitsMemory | ResourceName::RequestsMemory => {
             (Quantity::units, &MEMORY_DIVISORS)
