@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::provisioner::pull::{Provisioner, PullOptions};
 use crate::provisioner::registry::RegistryOptions;
 use crate::provisioner::store::{Contention, Store as ImageStore, StoreError as ImageStoreError};
-use crate::reconciler::{ActualPod, Node, Requests};
+use crate::reconciler::{ActualPod, ActualState, Node, Requests};
 use crate::state::checkpoint::CheckpointError;
 use crate::state::paths::Paths;
 use crate::state::record::PodRecord;
@@ -211,10 +211,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     tokio::spawn(crate::api::keep_status_files(service.clone()));
     tokio::spawn(log_volume::keep(paths.clone(), service.subscribe()));
     tokio::spawn(crate::api::serve(listener, service));
-    let key = Arc::new(configs::key(&paths).map_err(AgentError::Key)?);
-    let named = found.actual.pods.values().filter_map(ActualPod::name);
-    configs::sweep_all(&paths, named);
-    let resolver = Resolver { key, node: configs::node_facts(&found.actual.node) };
+    let resolver = resolver(&paths, &found.actual)?;
     let manifests = Manifests::unread(&directories, live.strict, resolver);
     let images = Images::new(image_store, provisioner, context.updates.clone());
     let core = Core::new(context, found.actual, manifests, publisher, link_events, images, config);
@@ -224,6 +221,13 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     tokio::spawn(reload::listen(hangup, reload, reloaded));
     run_loop(core, inputs, ends, reloads, watcher).await;
     Ok(())
+}
+
+/// What claims are resolved with. What pods that are gone have left of it is removed.
+fn resolver(paths: &Paths, actual: &ActualState) -> Result<Resolver, AgentError> {
+    configs::sweep_all(paths, actual.pods.values().filter_map(ActualPod::name));
+    let key = Arc::new(configs::key(paths).map_err(AgentError::Key)?);
+    Ok(Resolver { key, node: configs::node_facts(&actual.node) })
 }
 
 async fn run_loop(

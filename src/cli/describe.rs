@@ -294,9 +294,11 @@ fn wanted(page: &mut Page, spec: &Value) {
     }
     for (at, var) in spec["env"].as_array().into_iter().flatten().enumerate() {
         let name = if at == 0 { "Environment" } else { "" };
-        let value = match &var["valueFrom"] {
-            Value::Null => format!("={}", plain(&var["value"])),
-            from => format!(": {}", value_text(from)),
+        let from = &var["valueFrom"];
+        let value = if from.is_null() {
+            format!("={}", plain(&var["value"]))
+        } else {
+            format!(": {}", value_text(from))
         };
         page.line(2, name, &format!("{}{value}", plain(&var["name"])));
     }

@@ -56,9 +56,8 @@ pub fn write(volume: &Path, files: &BTreeMap<String, File>) -> io::Result<bool> 
         return Err(error);
     }
     link_all(volume, files)?;
-    match old {
-        Some(old) => fs::remove_dir_all(old)?,
-        None => {}
+    if let Some(old) = old {
+        fs::remove_dir_all(old)?;
     }
     Ok(true)
 }

@@ -109,10 +109,7 @@ fn source_of(source: &Projection, form: ProjectedForm) -> Map<String, Value> {
         }
         Projection::Downward { items } => {
             let files = items.iter().map(|DownwardFile { path, mode, value }| {
-                let mut out = match value_from(value) {
-                    Value::Object(out) => out,
-                    _ => Map::new(),
-                };
+                let mut out = value_from(value).as_object().cloned().unwrap_or_default();
                 out.insert("path".into(), path.as_str().into());
                 out.extend(mode.map(|mode| ("mode".to_owned(), mode.into())));
                 Value::Object(out)
