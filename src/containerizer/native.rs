@@ -31,6 +31,7 @@ mod overlay;
 mod plan;
 mod pod;
 mod prepared;
+pub mod projected;
 mod reaper;
 mod seccomp;
 mod users;

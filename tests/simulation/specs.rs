@@ -82,6 +82,7 @@ pub(crate) fn container(name: &str, program: Program) -> ContainerSpec {
         command: program.argv(),
         args: Vec::new(),
         env: vec![],
+        env_from: Vec::new(),
         working_dir: None,
         resources: Resources::default(),
         user: Some(0),
@@ -103,6 +104,9 @@ pub(crate) fn pod(name: &str, containers: Vec<ContainerSpec>) -> PodSpec {
         name: name.parse().expect("a name"),
         labels: BTreeMap::new(),
         node_selector: Default::default(),
+        image_pull_secrets: Vec::new(),
+        restart_on_config_change: false,
+        config: None,
         annotations: BTreeMap::new(),
         hostname: name.to_owned(),
         host: HostNamespaces::default(),
@@ -304,6 +308,7 @@ impl User {
                                 source: source.clone(),
                                 spec: spec.clone(),
                                 revision: revision.clone(),
+                                lacks: None,
                             });
                         }
                     }

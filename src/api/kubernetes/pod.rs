@@ -156,6 +156,8 @@ fn problem(view: &PodView) -> Option<&'static str> {
 const UNSCHEDULABLE: &str = "Unschedulable";
 /// The reason of a pod that is not started before another one is so far.
 pub(super) const WAITING_FOR_POD: &str = "WaitingForPod";
+/// Kubernetes' word for a ConfigMap or Secret that is missing.
+pub(super) const CONFIG_ERROR: &str = "CreateContainerConfigError";
 /// Something is wrong in the manifest; the pod runs on as it was.
 const MANIFEST_INVALID: &str = "ManifestInvalid";
 /// The agent could not do what it should for the pod, and tries again.
@@ -305,6 +307,7 @@ fn behind(view: &PodView) -> Option<Condition> {
             let reason = match reason {
                 WaitReason::Room => UNSCHEDULABLE.to_owned(),
                 WaitReason::Order => WAITING_FOR_POD.to_owned(),
+                WaitReason::Config => CONFIG_ERROR.to_owned(),
                 WaitReason::Images { .. } => "Pulling".to_owned(),
                 WaitReason::Trouble(trouble) => trouble.to_string(),
             };

@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
+mod config;
+
 use crate::clock::Millis;
 use crate::manifest::expansion::escape;
 use crate::manifest::pod::{
@@ -31,7 +33,11 @@ pub fn of(spec: &PodSpec) -> Value {
         after: _,
         rollback_after: _,
         priority,
+        restart_on_config_change: _,
         node_selector,
+        image_pull_secrets,
+        // Only hashes, and no manifest says them.
+        config: _,
         volumes,
         init_containers,
         containers,
@@ -57,6 +63,10 @@ pub fn of(spec: &PodSpec) -> Value {
     }
     if !node_selector.is_empty() {
         out.insert("nodeSelector".into(), json!(node_selector));
+    }
+    if !image_pull_secrets.is_empty() {
+        let names = image_pull_secrets.iter().map(|name| json!({ "name": name }));
+        out.insert("imagePullSecrets".into(), names.collect());
     }
     if !volumes.is_empty() {
         out.insert("volumes".into(), volumes.iter().map(volume).collect());
@@ -104,6 +114,11 @@ fn volume(volume: &Volume) -> Value {
             let (reference, policy) = (image.source.to_string(), image.pull);
             json!({ "name": name, "image": { "reference": reference, "pullPolicy": policy } })
         }
+        VolumeSource::Projected(projected) => {
+            let mut out = config::volume(projected);
+            out.insert("name".to_owned(), json!(name));
+            Value::Object(out)
+        }
         VolumeSource::HostPath { path, kind } => {
             let kind = match kind {
                 HostPathType::Unchecked => "",
@@ -127,6 +142,7 @@ fn container(container: &ContainerSpec) -> Value {
         command,
         args,
         env,
+        env_from,
         working_dir,
         resources,
         user,
@@ -148,13 +164,22 @@ fn container(container: &ContainerSpec) -> Value {
         out.insert("image".into(), image.source.to_string().into());
         out.insert("imagePullPolicy".into(), json!(image.pull));
     }
+    // With variables that are known only at the start nothing was put in yet.
+    let open = container.has_open_variables();
+    let written = |word: &String| if open { word.clone() } else { escape(word) };
     for (name, words) in [("command", command), ("args", args)] {
         if !words.is_empty() {
-            out.insert(name.into(), words.iter().map(|word| escape(word)).collect());
+            out.insert(name.into(), words.iter().map(written).collect());
         }
     }
+    if !env_from.is_empty() {
+        out.insert("envFrom".into(), env_from.iter().map(config::env_from).collect());
+    }
     if !env.is_empty() {
-        let env = env.iter().map(|var| json!({ "name": var.name, "value": escape(&var.value) }));
+        let env = env.iter().map(|var| match &var.from {
+            Some(source) => json!({ "name": var.name, "valueFrom": config::value_from(source) }),
+            None => json!({ "name": var.name, "value": written(&var.value) }),
+        });
         out.insert("env".into(), env.collect());
     }
     if let Some(path) = working_dir {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Context;
-use super::pod::WAITING_FOR_POD;
+use super::pod::{CONFIG_ERROR, WAITING_FOR_POD};
 use super::types::{
     CheckExtra, ContainerExtra, ContainerState, ContainerStatus as Shown, ProbeExtra, StateRunning,
     StateTerminated, StateWaiting,
@@ -107,6 +107,7 @@ fn container(view: &PodView, name: &ContainerName, context: &Context) -> Shown {
                         // Nothing is made as long as there is no room for it.
                         WaitReason::Room => waiting("Pending", Some(why)),
                         WaitReason::Order => waiting(WAITING_FOR_POD, Some(why)),
+                        WaitReason::Config => waiting(CONFIG_ERROR, Some(why)),
                         WaitReason::Images { .. } => waiting("ContainerCreating", Some(why)),
                         WaitReason::Trouble(trouble) => waiting(&trouble.to_string(), Some(why)),
                     }

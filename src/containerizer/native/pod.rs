@@ -24,6 +24,8 @@ use crate::sys;
 const SHM_SIZE: &str = "size=65536k,mode=1777";
 /// Every user of the pod may write to its volumes, as in Kubernetes.
 const VOLUME_MODE: u32 = 0o777;
+/// A volume of files that are made of values: nobody but the executor writes to it.
+const PROJECTED_MODE: u32 = 0o755;
 /// Directories that lead to volumes.
 const PARENT_MODE: u32 = 0o711;
 /// What hostPath makes, as the kubelet does.
@@ -170,6 +172,13 @@ fn make_volume(
         VolumeSource::Memory { size_limit } => {
             let size = size_limit.map_or_else(String::new, |bytes| format!(",size={bytes}"));
             let options = format!("mode={VOLUME_MODE:o}{size}");
+            directory(&path, PARENT_MODE)
+                .and_then(|()| mount_tmpfs(&path, &options))
+                .map_err(failed)
+        }
+        // Its files are put there by whoever knows what is in them (`projected`).
+        VolumeSource::Projected(_) => {
+            let options = format!("mode={PROJECTED_MODE:o}");
             directory(&path, PARENT_MODE)
                 .and_then(|()| mount_tmpfs(&path, &options))
                 .map_err(failed)

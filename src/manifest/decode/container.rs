@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::config::Around;
 use super::fields::At;
 use super::handler::Scope;
 use super::pod::{VOLUMES_MAX, id};
@@ -32,13 +33,15 @@ pub(super) struct Inherited {
 pub(super) fn decode(
     at: At<'_>,
     inherited: Inherited,
+    around: Around<'_>,
     volumes: &BTreeSet<VolumeName>,
     faults: &mut Faults,
 ) -> Option<ContainerSpec> {
     let fields = at.fields(&schema::CONTAINER, faults)?;
     let name: Option<ContainerName> =
         fields.required("name", faults).and_then(|at| at.parse(faults));
-    let Program { command, args, env } = program::decode(&fields, faults);
+    let around = Around { own: name.as_ref(), ..around };
+    let Program { command, args, env, env_from } = program::decode(&fields, around, faults);
     let working_dir = fields.get("workingDir").and_then(|at| at.parse(faults));
     let resources = fields.get("resources").and_then(|at| resources(at, faults));
     let own = fields.get("securityContext").and_then(|at| security(at, faults));
@@ -60,11 +63,12 @@ pub(super) fn decode(
     // Without an image nothing else says who runs it.
     let default = image.is_none().then_some(0);
     Some(ContainerSpec {
-        name: name?,
+        name: name.clone()?,
         image,
         command,
         args,
         env,
+        env_from,
         working_dir,
         resources: resources.unwrap_or_default(),
         user: own.ids.user.or(inherited.user).or(default),

@@ -5,6 +5,7 @@
 //! 1.36. Not here: what the values mean (the decoders beside this).
 
 mod container;
+mod document;
 mod pod;
 mod probe;
 pub(super) mod render;
@@ -13,14 +14,19 @@ mod security;
 mod volume;
 
 pub(super) use container::{
-    CONTAINER, ENV_VAR, EXIT_CODES, PORT, RESOURCE_NAMES, RESOURCES, RESTART_RULE, VOLUME_MOUNT,
+    CONTAINER, ENV_FROM, ENV_VAR, EXIT_CODES, FIELD_REF, KEY_REF, OBJECT_REF, PORT,
+    RESOURCE_FIELD_REF, RESOURCE_NAMES, RESOURCES, RESTART_RULE, VALUE_FROM, VOLUME_MOUNT,
 };
-pub(super) use pod::{METADATA, OS, POD, POD_SPEC};
+pub(super) use document::{CONFIG_MAP_DOCUMENT, SECRET_DOCUMENT};
+pub(super) use pod::{LOCAL_REFERENCE, METADATA, OS, POD, POD_SPEC};
 pub(super) use probe::{
     CHECK, EXEC, GRPC, HEADER, HOOK, HTTP_GET, LIFECYCLE, PROBE, SLEEP, TCP_SOCKET,
 };
 pub(super) use security::{CONTAINER_SECURITY, POD_SECURITY};
-pub(super) use volume::{EMPTY_DIR, HOST_PATH, IMAGE, VOLUME};
+pub(super) use volume::{
+    CONFIG_MAP, DOWNWARD, DOWNWARD_ITEM, EMPTY_DIR, HOST_PATH, IMAGE, KEY_TO_PATH, PROJECTED,
+    PROJECTED_DOWNWARD, PROJECTED_KEYS, PROJECTION, SECRET, VOLUME,
+};
 
 /// An object: its fields, and where it stands.
 #[derive(Debug)]
@@ -217,6 +223,19 @@ pub(super) static OBJECTS: &[&Object] = &[
     &EMPTY_DIR,
     &HOST_PATH,
     &IMAGE,
+    &ENV_FROM,
+    &OBJECT_REF,
+    &VALUE_FROM,
+    &KEY_REF,
+    &FIELD_REF,
+    &RESOURCE_FIELD_REF,
+    &CONFIG_MAP,
+    &SECRET,
+    &KEY_TO_PATH,
+    &DOWNWARD,
+    &DOWNWARD_ITEM,
+    &PROJECTED,
+    &PROJECTION,
 ];
 
 #[cfg(test)]
@@ -247,7 +266,9 @@ mod tests {
             }
         }
         let mut found = Vec::new();
-        visit(Shape::Object(&POD), &mut found);
+        for document in [&POD, &CONFIG_MAP_DOCUMENT, &SECRET_DOCUMENT] {
+            visit(Shape::Object(document), &mut found);
+        }
         found
     }
 

@@ -69,7 +69,9 @@ fn volume_mount(context: &Context<'_>, wanted: &VolumeMount) -> Result<Mount, Pl
         });
     }
     let mut options = vec!["rbind", "rprivate", "rnosuid"];
-    options.push(if wanted.read_only { "rro" } else { "rw" });
+    // What is made of values is read-only, as in Kubernetes since 1.10.
+    let is_projected = matches!(volume.source, VolumeSource::Projected(_));
+    options.push(if wanted.read_only || is_projected { "rro" } else { "rw" });
     if !is_device(volume) {
         options.push("rnodev");
     }
@@ -79,16 +81,20 @@ fn volume_mount(context: &Context<'_>, wanted: &VolumeMount) -> Result<Mount, Pl
 fn source(context: &Context<'_>, volume: &Volume) -> PathBuf {
     match &volume.source {
         // A tmpfs or an image of the executor's mount namespace lies on the same directory.
-        VolumeSource::EmptyDir {} | VolumeSource::Memory { .. } | VolumeSource::Image(_) => {
-            context.facts.paths.volume(&volume.name)
-        }
+        VolumeSource::EmptyDir {}
+        | VolumeSource::Memory { .. }
+        | VolumeSource::Image(_)
+        | VolumeSource::Projected(_) => context.facts.paths.volume(&volume.name),
         VolumeSource::HostPath { path, .. } => PathBuf::from(path.as_str()),
     }
 }
 
 fn is_device(volume: &Volume) -> bool {
     match &volume.source {
-        VolumeSource::EmptyDir {} | VolumeSource::Memory { .. } | VolumeSource::Image(_) => false,
+        VolumeSource::EmptyDir {}
+        | VolumeSource::Memory { .. }
+        | VolumeSource::Image(_)
+        | VolumeSource::Projected(_) => false,
         VolumeSource::HostPath { kind, .. } => match kind {
             HostPathType::CharDevice | HostPathType::BlockDevice => true,
             HostPathType::Unchecked

@@ -15,6 +15,7 @@ fn container(name: &str) -> ContainerSpec {
         command: vec!["sleep".to_owned(), "inf".to_owned()],
         args: Vec::new(),
         env: Vec::new(),
+        env_from: Vec::new(),
         working_dir: None,
         resources: Resources::default(),
         user: Some(0),
@@ -36,6 +37,9 @@ fn pod(containers: Vec<ContainerSpec>) -> PodSpec {
         name: "shop/web".parse().unwrap(),
         labels: Default::default(),
         node_selector: Default::default(),
+        image_pull_secrets: Vec::new(),
+        restart_on_config_change: false,
+        config: None,
         annotations: Default::default(),
         hostname: "web".to_owned(),
         host: HostNamespaces::default(),
@@ -118,7 +122,7 @@ fn a_user_with_volumes_and_limits_gets_them() {
     main.working_dir = Some("/srv".parse().unwrap());
     main.resources.memory_request_bytes = Some(1 << 28);
     main.env = [("A", "1"), ("PATH", "/opt/bin"), ("A", "2")]
-        .map(|(name, value)| EnvVar { name: name.to_owned(), value: value.to_owned() })
+        .map(|(name, value)| EnvVar { name: name.to_owned(), value: value.to_owned(), from: None })
         .into();
     let mount = |volume: &str, path: &str, read_only| VolumeMount {
         volume: volume.parse().unwrap(),

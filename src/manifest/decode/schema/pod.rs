@@ -96,7 +96,7 @@ pub(in super::super) static POD_SPEC: Object = object(
         later("hostAliases", Shape::List(&Shape::Object(&HOST_ALIAS))),
         only("hostUsers", BOOLEAN, &["true"], ""),
         later("hostnameOverride", TEXT),
-        later("imagePullSecrets", Shape::List(&Shape::Object(&LOCAL_REFERENCE))),
+        works("imagePullSecrets", Shape::List(&Shape::Object(&LOCAL_REFERENCE))),
         ignored("nodeName", TEXT, NO_SCHEDULER),
         ignored("overhead", QUANTITY_MAP, "there are no runtime classes"),
         usual("preemptionPolicy", TEXT, &["PreemptLowerPriority"], NO_SCHEDULER),
@@ -149,4 +149,5 @@ static DNS_OPTION: Object =
 static HOST_ALIAS: Object =
     object("spec.hostAliases[]", &[part("ip", TEXT), part("hostnames", TEXTS)]);
 
-static LOCAL_REFERENCE: Object = object("spec.imagePullSecrets[]", &[part("name", TEXT)]);
+pub(in super::super) static LOCAL_REFERENCE: Object =
+    object("spec.imagePullSecrets[]", &[works("name", TEXT)]);
