@@ -38,7 +38,6 @@ pub(super) const OF_PROBES: &[Kind] =
 pub(super) const OF_CHECKS: &[Kind] =
     &[("exec", exec), ("httpGet", http_get), ("tcpSocket", tcp_socket)];
 /// The kinds that a hook may have.
-#[expect(dead_code, reason = "hooks are not read yet")]
 pub(super) const OF_HOOKS: &[Kind] =
     &[("exec", exec), ("httpGet", http_get), ("tcpSocket", tcp_socket), ("sleep", sleep)];
 
