@@ -419,7 +419,11 @@ impl Seen {
             Effect::Kill { .. } => {
                 prop_assert!(self.stop_by.is_some_and(|by| by <= now));
             }
-            Effect::Record { .. } | Effect::Update { .. } | Effect::UpdatePod { .. } => {}
+            Effect::Record { .. }
+            | Effect::Update { .. }
+            | Effect::Ask { .. }
+            | Effect::Unask { .. }
+            | Effect::UpdatePod { .. } => {}
         }
         Ok(())
     }
