@@ -567,7 +567,7 @@ impl Shell {
         let Some(spec) = self.machine.spec().cloned() else { return };
         let Err(why) = self.pod.refresh_files(&spec) else { return };
         journal::note(format_args!("files of volumes are not up to date: {why}"));
-        for container in spec.containers.iter().filter(|it| !it.mounts.is_empty()) {
+        for container in spec.all_containers().filter(|it| !it.mounts.is_empty()) {
             let (container, why) = (container.name.clone(), why.clone());
             self.events.push_back(Event::NotUpdated { container, why });
         }

@@ -10,7 +10,7 @@ use crate::manifest::expansion::escape;
 use crate::manifest::pod::{
     ContainerPort, ContainerRestart, ContainerSpec, ExitCodes, Handler, HostPathType, HttpGet,
     Lifecycle, PodSpec, Probe, Resources, RestartAction, RestartPolicy, RestartRule, Volume,
-    VolumeSource,
+    VolumeMount, VolumeSource,
 };
 
 /// `spec` of core/v1.
@@ -139,10 +139,10 @@ fn container(container: &ContainerSpec) -> Value {
     let ContainerSpec {
         name,
         image,
-        command,
-        args,
-        env,
-        env_from,
+        command: _,
+        args: _,
+        env: _,
+        env_from: _,
         working_dir,
         resources,
         user,
@@ -164,24 +164,7 @@ fn container(container: &ContainerSpec) -> Value {
         out.insert("image".into(), image.source.to_string().into());
         out.insert("imagePullPolicy".into(), json!(image.pull));
     }
-    // With variables that are known only at the start nothing was put in yet.
-    let open = container.has_open_variables();
-    let written = |word: &String| if open { word.clone() } else { escape(word) };
-    for (name, words) in [("command", command), ("args", args)] {
-        if !words.is_empty() {
-            out.insert(name.into(), words.iter().map(written).collect());
-        }
-    }
-    if !env_from.is_empty() {
-        out.insert("envFrom".into(), env_from.iter().map(config::env_from).collect());
-    }
-    if !env.is_empty() {
-        let env = env.iter().map(|var| match &var.from {
-            Some(source) => json!({ "name": var.name, "valueFrom": config::value_from(source) }),
-            None => json!({ "name": var.name, "value": written(&var.value) }),
-        });
-        out.insert("env".into(), env.collect());
-    }
+    program(container, &mut out);
     if let Some(path) = working_dir {
         out.insert("workingDir".into(), path.as_str().into());
     }
@@ -199,16 +182,7 @@ fn container(container: &ContainerSpec) -> Value {
         out.insert("securityContext".into(), security.into());
     }
     if !mounts.is_empty() {
-        let mounts = mounts.iter().map(|mount| {
-            let mut out = Map::new();
-            out.insert("name".into(), mount.volume.as_str().into());
-            out.insert("mountPath".into(), mount.path.as_str().into());
-            if mount.read_only {
-                out.insert("readOnly".into(), true.into());
-            }
-            Value::Object(out)
-        });
-        out.insert("volumeMounts".into(), mounts.collect());
+        out.insert("volumeMounts".into(), mounts.iter().map(mount).collect());
     }
     if !ports.is_empty() {
         out.insert("ports".into(), ports.iter().map(port).collect());
@@ -242,6 +216,40 @@ fn lifecycle_of(lifecycle: &Lifecycle) -> Map<String, Value> {
     }
     out.extend(stop_signal.map(|signal| ("stopSignal".to_owned(), signal.to_string().into())));
     out
+}
+
+/// What is run, and with which variables.
+fn program(container: &ContainerSpec, out: &mut Map<String, Value>) {
+    let ContainerSpec { command, args, env, env_from, .. } = container;
+    // With variables that are known only at the start nothing was put in yet.
+    let open = container.has_open_variables();
+    let written = |word: &String| if open { word.clone() } else { escape(word) };
+    for (name, words) in [("command", command), ("args", args)] {
+        if !words.is_empty() {
+            out.insert(name.into(), words.iter().map(written).collect());
+        }
+    }
+    if !env_from.is_empty() {
+        out.insert("envFrom".into(), env_from.iter().map(config::env_from).collect());
+    }
+    if !env.is_empty() {
+        let env = env.iter().map(|var| match &var.from {
+            Some(source) => json!({ "name": var.name, "valueFrom": config::value_from(source) }),
+            None => json!({ "name": var.name, "value": written(&var.value) }),
+        });
+        out.insert("env".into(), env.collect());
+    }
+}
+
+fn mount(mount: &VolumeMount) -> Value {
+    let VolumeMount { volume, path, read_only } = mount;
+    let mut out = Map::new();
+    out.insert("name".into(), volume.as_str().into());
+    out.insert("mountPath".into(), path.as_str().into());
+    if *read_only {
+        out.insert("readOnly".into(), true.into());
+    }
+    Value::Object(out)
 }
 
 fn port(port: &ContainerPort) -> Value {
