@@ -7,8 +7,8 @@ use roost::clock::Millis;
 use roost::ids::ContainerName;
 use roost::manifest::desired::{Claim, DesiredState, DirectoryView};
 use roost::manifest::pod::{
-    BackoffPolicy, ContainerPort, ContainerRestart, ContainerSpec, HostNamespaces, PodSpec,
-    Protocol, Resources, RestartPolicy,
+    BackoffPolicy, ContainerPort, ContainerRestart, ContainerSpec, Handler, HostNamespaces,
+    Lifecycle, PodSpec, Protocol, Resources, RestartPolicy,
 };
 use roost::manifest::revision::Revision;
 use roost::reconciler::{Node, Requests};
@@ -143,8 +143,21 @@ pub(crate) fn random_pod(rng: &mut Rng) -> PodSpec {
         let names: Vec<&str> = INIT_NAMES.into_iter().filter(|_| rng.chance(60)).collect();
         spec.init_containers = names.into_iter().map(|name| init_container(rng, name)).collect();
     }
+    for container in &mut spec.containers {
+        container.lifecycle = random_lifecycle(rng);
+    }
     demand(rng, &mut spec);
     spec
+}
+
+/// Hooks take their time; how long, and whether they succeed, is found out when they are asked.
+fn random_lifecycle(rng: &mut Rng) -> Lifecycle {
+    let hook = Handler::Sleep(Millis(1));
+    Lifecycle {
+        post_start: rng.chance(15).then(|| hook.clone()),
+        pre_stop: rng.chance(25).then_some(hook),
+        ..Lifecycle::default()
+    }
 }
 
 fn init_container(rng: &mut Rng, name: &str) -> ContainerSpec {

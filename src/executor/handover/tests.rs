@@ -106,13 +106,9 @@ fn example() -> Handover {
 
 #[test]
 fn the_first_format_is_still_understood() {
-    let mut parsed = Handover::parse(GOLDEN.as_bytes()).unwrap();
-    // What came later is found out by the first step.
-    parsed.machine.step(Event::AnswersLost, BootTime(3));
-    assert_eq!(parsed, example());
     let mut old = Handover::parse(GOLDEN.as_bytes()).unwrap();
-    // It knew no init containers, so they are all done; nothing else changes.
-    assert_eq!(old.machine.step(Event::Tick, BootTime(3)), []);
+    // What came later is found out by the first step, and asks for nothing.
+    assert_eq!(old.machine.step(Event::AnswersLost, BootTime(2)), []);
     assert_eq!(old, example());
 }
 

@@ -6,7 +6,13 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 /// Fields that must be set, with the objects that they belong to.
-const REQUIRED: [(&str, &[&str]); 13] = [
+const REQUIRED: [(&str, &[&str]); 19] = [
+    ("….exec", &["command"]),
+    ("….httpGet", &["port"]),
+    ("….httpGet.httpHeaders[]", &["name"]),
+    ("….tcpSocket", &["port"]),
+    ("….grpc", &["port"]),
+    ("spec.containers[].lifecycle.preStop.sleep", &["seconds"]),
     ("spec.volumes[].image", &["reference"]),
     ("", &["apiVersion", "kind", "metadata", "spec"]),
     ("metadata", &["name"]),
