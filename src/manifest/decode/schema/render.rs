@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 /// Fields that must be set, with the objects that they belong to.
-const REQUIRED: [(&str, &[&str]); 26] = [
+const REQUIRED: [(&str, &[&str]); 32] = [
     ("spec.imagePullSecrets[]", &["name"]),
     ("spec.containers[].envFrom[].configMapRef, .secretRef", &["name"]),
     ("spec.containers[].env[].valueFrom.configMapKeyRef, .secretKeyRef", &["name", "key"]),
@@ -20,6 +20,12 @@ const REQUIRED: [(&str, &[&str]); 26] = [
     ("….downwardAPI.items[]", &["path"]),
     ("ConfigMap", &["apiVersion", "kind", "metadata"]),
     ("Secret", &["apiVersion", "kind", "metadata"]),
+    ("….exec", &["command"]),
+    ("….httpGet", &["port"]),
+    ("….httpGet.httpHeaders[]", &["name"]),
+    ("….tcpSocket", &["port"]),
+    ("….grpc", &["port"]),
+    ("spec.containers[].lifecycle.preStop.sleep", &["seconds"]),
     ("spec.volumes[].image", &["reference"]),
     ("", &["apiVersion", "kind", "metadata", "spec"]),
     ("metadata", &["name"]),
