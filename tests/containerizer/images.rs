@@ -62,7 +62,6 @@ impl Scene {
             entrypoint: Vec::new(),
             cmd: Vec::new(),
             env: Vec::new(),
-            env_from: Vec::new(),
             user: String::new(),
             working_dir: None,
             stop_signal: None,
