@@ -314,12 +314,11 @@ fn on_a_disk_that_is_nearly_full_images_go_that_nobody_needs_and_no_others() {
         ["oldest", "old", "new", "loaded", "pulled", "removed"].map(layout);
     node.ask_for(&pod("gone", &removed.name(), FOREVER));
     node.until_running("default/gone");
-    let mut before = std::collections::BTreeMap::new();
-    for version in [&oldest, &old, &new] {
+    for (run, version) in (0..).zip([&oldest, &old, &new]) {
         node.ask_for(&pod("web", &version.name(), &read_version()));
-        before = node.until("the revision runs", |pods| {
+        node.until("the revision runs", |pods| {
             let pod = pods.get("default/web").filter(|pod| pod.is_running())?;
-            (pod.processes() != before).then(|| pod.processes())
+            (pod.restarts("main") == run).then_some(())
         });
     }
     node.remove("gone.json");
@@ -340,7 +339,8 @@ fn on_a_disk_that_is_nearly_full_images_go_that_nobody_needs_and_no_others() {
     let (used, all) = disk.used();
     let filler = usize::try_from(all * 95 / 100 - used).unwrap();
     std::fs::write(disk.0.path().join("filler"), vec![1; filler]).unwrap();
-    assert_eq!(disk.percent(), 95);
+    // The file system has needs of its own.
+    assert!((92..=96).contains(&disk.percent()), "{} %", disk.percent());
     node.kill_agent();
     node.start();
     node.until("what nobody needs is gone", |_| {
@@ -354,7 +354,7 @@ fn on_a_disk_that_is_nearly_full_images_go_that_nobody_needs_and_no_others() {
     node.said(&["rollback", "web"]);
     let back = node.until("the revision before runs", |pods| {
         let pod = pods.get("default/web").filter(|pod| pod.is_running())?;
-        (pod.processes() != before).then(|| pod.clone())
+        (pod.restarts("main") == 3).then(|| pod.clone())
     });
     assert_eq!(back.container("main")["image"], old.name());
     assert_eq!(said_by(&node, &back), "old");
