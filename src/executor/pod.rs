@@ -19,6 +19,7 @@ use crate::containerizer::native::{
 };
 use crate::manifest::pod::{ContainerSpec, PodSpec};
 use crate::state::paths::PodPaths;
+use crate::state::record::CONFIG_ERROR;
 
 /// The pod's namespaces, and what launches depend on.
 #[derive(Debug)]
@@ -91,7 +92,9 @@ impl Pod {
         let entered = self.entered.insert(entered);
         // Not kept until the next launch: its list of system calls alone is as large as all else
         // that the executor knows, and planning is quick.
-        let plan = native::plan(spec, container, &entered.facts).map_err(|e| chain(&e))?;
+        entered.facts.read_files(spec, container);
+        let plan = native::plan(spec, container, &entered.facts)
+            .map_err(|error| format!("{CONFIG_ERROR}{}", chain(&error)))?;
         let limits = (&container.resources).into();
         let entry = cgroup.create(&limits).map_err(|error| chain(&error))?;
         entered.native.launch(&plan, entry).map_err(|error| chain(&error))

@@ -3,18 +3,22 @@
 //! Not here: the text of files (`manifest::file`), the syntax (`manifest::node`).
 
 mod annotations;
+mod claim;
 mod container;
 mod fields;
 mod handler;
 mod image;
 mod lifecycle;
 mod metadata;
+mod mount;
+mod names;
 mod pod;
 mod port;
 mod probe;
 mod program;
 mod restart;
 mod schema;
+mod security;
 pub(crate) mod suggest;
 mod volume;
 
@@ -60,11 +64,9 @@ const WRAPPERS: [(&str, &str); 8] = [
 const ITS_TEMPLATE: &str = "write a Pod: `metadata` and `spec` of its `spec.template`";
 
 /// Kinds that will work one day, and what to do until then.
-const LATER: [(&str, &str); 3] = [
-    ("ConfigMap", BY_HAND),
-    ("Secret", BY_HAND),
-    ("PersistentVolumeClaim", "mount a directory of the host: a volume with `hostPath`"),
-];
+const LATER: [(&str, &str); 2] = [("ConfigMap", BY_HAND), ("Secret", BY_HAND)];
+/// The kind that says what a volume of the node shall be.
+const CLAIM: &str = "PersistentVolumeClaim";
 const BY_HAND: &str = "write the values into `env` of the containers, or mount a file of the host: \
                        a volume with `hostPath`";
 
@@ -210,6 +212,10 @@ fn check_kind(at: At<'_>, faults: &mut Faults) -> bool {
     let Some(kind) = kind_at.node.as_text().filter(|kind| *kind != "Pod") else {
         return true;
     };
+    if kind == CLAIM {
+        claim::check(at, faults);
+        return false;
+    }
     let at = kind_at;
     let name = quote(kind);
     if BESIDE.contains(&kind) {
@@ -226,7 +232,7 @@ fn check_kind(at: At<'_>, faults: &mut Faults) -> bool {
         faults.push(fault.with_help(help));
         return false;
     }
-    let known = WRAPPERS.iter().chain(&LATER).map(|(known, _)| *known).chain(BESIDE);
+    let known = WRAPPERS.iter().chain(&LATER).map(|(known, _)| *known).chain(BESIDE).chain([CLAIM]);
     faults.push(match closest(kind, known.chain(["Pod", "List"])) {
         Some(near) => fault.with_help(&format!("did you mean `{near}`?")),
         None => fault.with_help("a manifest holds documents of the kind `Pod`"),

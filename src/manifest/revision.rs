@@ -93,6 +93,8 @@ impl Revision {
             rollback_after: _,
             priority,
             node_selector,
+            security,
+            names,
             volumes,
             init_containers,
             containers,
@@ -106,6 +108,7 @@ impl Revision {
         let is_over = |c: &&ContainerSpec| spec.role(&c.name) == Some(Role::Init);
         let init: Vec<Hash> = init_containers.iter().filter(is_over).map(container_hash).collect();
         let shared = and(shared, "initContainers", &init);
+        let shared = and(and(shared, "securityContext", security), "names", names);
         let containers: BTreeMap<ContainerName, Hash> =
             spec.all_containers().map(|c| (c.name.clone(), container_hash(c))).collect();
         let ports: BTreeMap<&ContainerName, &Vec<ContainerPort>> = containers_with_ports(spec);
@@ -190,6 +193,7 @@ fn container_hash(container: &ContainerSpec) -> Hash {
         user,
         group,
         read_only_root,
+        security,
         mounts,
         // What a program listens on is its own affair; that the host's ports are free is the
         // agent's.
@@ -206,9 +210,10 @@ fn container_hash(container: &ContainerSpec) -> Hash {
         // As it was before there were images.
         let (env, working_dir, user, group, read_only_root, mounts) = rest;
         let argv: Vec<&String> = command.iter().chain(args).collect();
-        return Hash::of(&(name, argv, env, working_dir, user, group, read_only_root, mounts));
+        let hash = Hash::of(&(name, argv, env, working_dir, user, group, read_only_root, mounts));
+        return and(hash, "securityContext", security);
     };
-    Hash::of(&(name, source, command, args, rest))
+    and(Hash::of(&(name, source, command, args, rest)), "securityContext", security)
 }
 
 #[cfg(test)]
@@ -277,6 +282,7 @@ mod tests {
             user: Some(0),
             group: Some(0),
             read_only_root: false,
+            security: Default::default(),
             mounts: vec![],
             ports: vec![],
             liveness: None,
@@ -306,6 +312,8 @@ mod tests {
             priority: 0,
             rollback_after: None,
             node_selector: BTreeMap::new(),
+            security: Default::default(),
+            names: Default::default(),
             volumes: vec![],
             init_containers: vec![],
             containers: vec![container("a")],

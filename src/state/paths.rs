@@ -7,11 +7,14 @@
 //! ├── state.doubtful-<n>/            a store that could not be believed
 //! ├── images/                        images and their layers (`provisioner::store`)
 //! ├── image-files.json               files that images were loaded from (agent)
+//! ├── claims/<namespace>/<name>/     volumes that outlive pods (made by executors, removed by people)
+//! ├── seccomp/                       profiles of system calls (people's)
 //! └── pods/<id>/                     one pod instance, until it is collected
 //!     ├── spec.json                  the accepted specification (agent)
 //!     ├── containers/<name>/         (executor, from here on)
 //!     │   ├── attempt-<n>.json       durable before the program of run n is executed
 //!     │   ├── exit-<n>.json          durable before anyone is told that run n ended
+//!     │   ├── etc/                   its `hosts`, `hostname`, `resolv.conf`
 //!     │   └── sandbox/               the container's work directory
 //!     └── volumes/<name>/            emptyDir
 //! <runtime>                          /run/roost, or <root>/run; gone after a reboot
@@ -27,7 +30,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Attempt, ContainerName, PodId, PodName, VolumeName};
+use crate::ids::{Attempt, ContainerName, Namespace, ObjectName, PodId, PodName, VolumeName};
 
 /// The three roots under which everything lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,12 +131,34 @@ const LOG_HINTS: &str = "logs-rotated";
 
 /// Name of the directory of images.
 const IMAGES: &str = "images";
+/// Name of the directory of volumes that outlive their pods.
+const CLAIMS: &str = "claims";
 
 impl PodPaths {
     /// The layers of all images; none if this is not below a [`Paths::pods`].
     #[must_use]
     pub fn layers(&self) -> Option<PathBuf> {
         Some(self.data.parent()?.parent()?.join(IMAGES).join("layers"))
+    }
+
+    /// Where the profiles of system calls are that a manifest may name (`Localhost`); none if
+    /// this is not below a [`Paths::pods`].
+    #[must_use]
+    pub fn seccomp_profiles(&self) -> Option<PathBuf> {
+        Some(self.data.parent()?.parent()?.join("seccomp"))
+    }
+
+    /// A local volume that outlives its pods; none if this is not below a [`Paths::pods`].
+    #[must_use]
+    pub fn claim(&self, namespace: &Namespace, name: &ObjectName) -> Option<PathBuf> {
+        let all = self.data.parent()?.parent()?.join(CLAIMS);
+        Some(all.join(namespace.as_str()).join(name.as_str()))
+    }
+
+    /// One of the files in which a container looks names up, as `hosts`.
+    #[must_use]
+    pub fn name_file(&self, container: &ContainerName, file: &str) -> PathBuf {
+        self.container(container).join("etc").join(file)
     }
 
     /// The writable layer of a container with an image.

@@ -208,6 +208,10 @@ pub enum Exit {
     Unknown,
 }
 
+/// What the text of [`Exit::NotStarted`] begins with if the specification asks for what can't be
+/// done on this node: Kubernetes' reason for it.
+pub const CONFIG_ERROR: &str = "CreateContainerConfigError: ";
+
 impl Exit {
     /// Whether the run counts as a success.
     #[must_use]

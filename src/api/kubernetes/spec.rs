@@ -1,14 +1,18 @@
 //! [`of`]: a [`PodSpec`] as the `spec` of a manifest. What is written here reads back as the same
 //! specification, together with name, labels and annotations.
 
+mod security;
+
 use serde_json::{Map, Value, json};
+
+use security::{container_security, names_of, pod_security};
 
 use crate::clock::Millis;
 use crate::manifest::expansion::escape;
 use crate::manifest::pod::{
     ContainerPort, ContainerRestart, ContainerSpec, ExitCodes, Handler, HostPathType, HttpGet,
-    Lifecycle, PodSpec, Probe, Resources, RestartAction, RestartPolicy, RestartRule, Volume,
-    VolumeSource,
+    Lifecycle, PodSpec, Probe, Propagation, Resources, RestartAction, RestartPolicy, RestartRule,
+    SubPath, Volume, VolumeMount, VolumeSource,
 };
 
 /// `spec` of core/v1.
@@ -32,6 +36,8 @@ pub fn of(spec: &PodSpec) -> Value {
         rollback_after: _,
         priority,
         node_selector,
+        security,
+        names,
         volumes,
         init_containers,
         containers,
@@ -46,7 +52,11 @@ pub fn of(spec: &PodSpec) -> Value {
     for (name, _) in flags.iter().filter(|(_, is_set)| *is_set) {
         out.insert((*name).to_owned(), true.into());
     }
-    out.insert("hostname".into(), hostname.as_str().into());
+    names_of(hostname, names, &mut out);
+    let security = pod_security(security);
+    if !security.is_empty() {
+        out.insert("securityContext".into(), security.into());
+    }
     out.insert("restartPolicy".into(), policy(*restart_policy).into());
     out.insert("terminationGracePeriodSeconds".into(), (termination_grace.0 / 1000).into());
     if let Some(deadline) = active_deadline {
@@ -100,6 +110,10 @@ fn volume(volume: &Volume) -> Value {
             let limit = bytes.to_string();
             json!({ "name": name, "emptyDir": { "medium": "Memory", "sizeLimit": limit } })
         }
+        VolumeSource::Claim { claim, read_only } => {
+            let source = json!({ "claimName": claim.as_str(), "readOnly": read_only });
+            json!({ "name": name, "persistentVolumeClaim": source })
+        }
         VolumeSource::Image(image) => {
             let (reference, policy) = (image.source.to_string(), image.pull);
             json!({ "name": name, "image": { "reference": reference, "pullPolicy": policy } })
@@ -132,6 +146,7 @@ fn container(container: &ContainerSpec) -> Value {
         user,
         group,
         read_only_root,
+        security: may,
         mounts,
         ports,
         liveness,
@@ -170,20 +185,12 @@ fn container(container: &ContainerSpec) -> Value {
     if *read_only_root {
         security.insert("readOnlyRootFilesystem".into(), true.into());
     }
+    container_security(may, &mut security);
     if !security.is_empty() {
         out.insert("securityContext".into(), security.into());
     }
     if !mounts.is_empty() {
-        let mounts = mounts.iter().map(|mount| {
-            let mut out = Map::new();
-            out.insert("name".into(), mount.volume.as_str().into());
-            out.insert("mountPath".into(), mount.path.as_str().into());
-            if mount.read_only {
-                out.insert("readOnly".into(), true.into());
-            }
-            Value::Object(out)
-        });
-        out.insert("volumeMounts".into(), mounts.collect());
+        out.insert("volumeMounts".into(), mounts.iter().map(mount).collect());
     }
     if !ports.is_empty() {
         out.insert("ports".into(), ports.iter().map(port).collect());
@@ -217,6 +224,30 @@ fn lifecycle_of(lifecycle: &Lifecycle) -> Map<String, Value> {
     }
     out.extend(stop_signal.map(|signal| ("stopSignal".to_owned(), signal.to_string().into())));
     out
+}
+
+fn mount(mount: &VolumeMount) -> Value {
+    let VolumeMount { volume, path, read_only, sub_path, propagation } = mount;
+    let mut out = Map::new();
+    out.insert("name".into(), volume.as_str().into());
+    out.insert("mountPath".into(), path.as_str().into());
+    if *read_only {
+        out.insert("readOnly".into(), true.into());
+    }
+    match sub_path {
+        None => {}
+        Some(SubPath::Path(path)) => drop(out.insert("subPath".into(), path.as_str().into())),
+        Some(SubPath::Expression(text)) => {
+            out.insert("subPathExpr".into(), text.as_str().into());
+        }
+    }
+    match propagation {
+        Propagation::None => {}
+        Propagation::HostToContainer => {
+            out.insert("mountPropagation".into(), "HostToContainer".into());
+        }
+    }
+    Value::Object(out)
 }
 
 fn port(port: &ContainerPort) -> Value {

@@ -10,8 +10,8 @@ use super::types::{
     StateTerminated, StateWaiting,
 };
 use crate::agent::service::{
-    CheckReport, ContainerReport, ContainerStatus, Exit, LastRun, PodView, ProbeFault, Purpose,
-    RecordPhase, Seen, WaitReason, Waiting, Waits,
+    CONFIG_ERROR, CheckReport, ContainerReport, ContainerStatus, Exit, LastRun, PodView,
+    ProbeFault, Purpose, RecordPhase, Seen, WaitReason, Waiting, Waits,
 };
 use crate::clock::{BootTime, Millis};
 use crate::ids::{Attempt, ContainerName};
@@ -244,7 +244,11 @@ fn backing_off(
         format!("back-off {delay} restarting failed container={name} pod={pod}, {left} left");
     match report.last.as_ref().map(|last| &last.exit) {
         Some(Exit::NotStarted(why)) => {
-            waiting("RunContainerError", Some(&format!("{why}; {text}")))
+            let (reason, why) = match why.strip_prefix(CONFIG_ERROR) {
+                Some(why) => (CONFIG_ERROR.trim_end_matches(": "), why),
+                None => ("RunContainerError", why.as_str()),
+            };
+            waiting(reason, Some(&format!("{why}; {text}")))
         }
         None | Some(Exit::Code(_) | Exit::Signal(_) | Exit::OutOfMemory | Exit::Unknown) => {
             waiting("CrashLoopBackOff", Some(&text))

@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::container::{self, Inherited};
+use super::container;
 use super::fields::{At, Fields};
+use super::names::HOSTNAME_LEN_MAX;
 use super::port::HostPorts;
 use super::restart::POLICIES;
-use super::{annotations, lifecycle, metadata, probe, schema, volume};
+use super::security::{self, Inherited};
+use super::{annotations, lifecycle, metadata, names, probe, schema, volume};
 use crate::clock::Millis;
-use crate::ids::{LABEL_LEN_MAX, Namespace, VolumeName};
+use crate::ids::VolumeName;
 use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::pod::{
-    ContainerSpec, HostNamespaces, PodSpec, RestartPolicy, TERMINATION_GRACE_DEFAULT, Volume,
+    ContainerSpec, Domain, HostNamespaces, Names, PodSecurity, PodSpec, RestartPolicy,
+    TERMINATION_GRACE_DEFAULT, Volume,
 };
 
 /// Containers of a pod.
@@ -62,6 +65,16 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
     let hostname = spec
         .hostname
         .unwrap_or_else(|| name.name.as_str().split('.').next().unwrap_or_default().to_owned());
+    let full = spec.names.domain.full_name(&hostname, name.namespace.as_str());
+    if let (Domain::Subdomain { in_hostname: true, .. }, Some(full)) = (&spec.names.domain, full)
+        && full.len() > HOSTNAME_LEN_MAX
+    {
+        let message = format!(
+            "`setHostnameAsFQDN`: {} has more than {HOSTNAME_LEN_MAX} characters (a limit of Linux)",
+            quote(&full)
+        );
+        faults.push(at.error(&message));
+    }
     Some(PodSpec {
         name,
         labels: metadata.labels,
@@ -79,6 +92,8 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         priority: spec.priority,
         rollback_after: settings.rollback_after,
         node_selector: spec.node_selector,
+        security: spec.security,
+        names: spec.names,
         volumes: spec.volumes,
         init_containers: spec.init_containers,
         containers: spec.containers,
@@ -95,6 +110,8 @@ struct Spec {
     active_deadline: Option<Millis>,
     priority: i32,
     node_selector: BTreeMap<String, String>,
+    security: PodSecurity,
+    names: Names,
     volumes: Vec<Volume>,
     init_containers: Vec<ContainerSpec>,
     containers: Vec<ContainerSpec>,
@@ -107,11 +124,11 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         pid: fields.flag("hostPID", faults),
         ipc: fields.flag("hostIPC", faults),
     };
-    let inherited = fields.get("securityContext").and_then(|at| security(at, faults));
-    let inherited = Inherited { host_network: host.network, ..inherited.unwrap_or_default() };
+    let (security, inherited) = security::of_pod(&fields, host, faults);
     let volumes = volumes(&fields, faults);
-    let names = volume_names(&fields);
-    let [init_containers, containers] = containers(&fields, inherited, &names, faults);
+    let volume_names = volume_names(&fields);
+    let [init_containers, containers] =
+        containers(&fields, &inherited, host, &volume_names, faults);
     let node_selector =
         fields.get("nodeSelector").map(|at| metadata::texts(at, faults)).unwrap_or_default();
     let share_process_namespace = fields.flag("shareProcessNamespace", faults);
@@ -136,8 +153,9 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         .get("activeDeadlineSeconds")
         .and_then(|at| at.integer(1..=ACTIVE_DEADLINE_MAX_SECONDS, faults))
         .map(|seconds| Millis::from_secs(seconds.unsigned_abs()));
+    let (hostname, names) = names::decode(&fields, host, faults);
     Some(Spec {
-        hostname: fields.get("hostname").and_then(|at| hostname(at, faults)),
+        hostname,
         host,
         share_process_namespace,
         restart_policy: restart_policy.unwrap_or(RestartPolicy::Always),
@@ -145,6 +163,8 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         active_deadline,
         priority: priority(&fields, faults),
         node_selector,
+        security,
+        names,
         volumes,
         init_containers,
         containers,
@@ -180,30 +200,6 @@ fn priority(fields: &Fields<'_>, faults: &mut Faults) -> i32 {
     }
 }
 
-fn hostname(at: At<'_>, faults: &mut Faults) -> Option<String> {
-    let text = at.text(faults)?;
-    // A host name and a namespace are both DNS labels.
-    if text.parse::<Namespace>().is_err() {
-        let message = format!(
-            "{} must be a DNS label: lower-case letters, digits and `-`, beginning and ending \
-             with a letter or digit, at most {LABEL_LEN_MAX} characters",
-            quote(text)
-        );
-        faults.push(at.error(&message));
-    }
-    Some(text.to_owned())
-}
-
-/// `spec.securityContext`: what containers use that set nothing themselves.
-fn security(at: At<'_>, faults: &mut Faults) -> Option<Inherited> {
-    let fields = at.fields(&schema::POD_SECURITY, faults)?;
-    Some(Inherited {
-        user: id(&fields, "runAsUser", faults),
-        group: id(&fields, "runAsGroup", faults),
-        ..Inherited::default()
-    })
-}
-
 /// A user or group.
 pub(super) fn id(fields: &Fields<'_>, name: &'static str, faults: &mut Faults) -> Option<u32> {
     let found = fields.get(name)?.integer(0..=ID_MAX, faults)?;
@@ -237,7 +233,8 @@ fn volume_names(fields: &Fields<'_>) -> BTreeSet<VolumeName> {
 /// `initContainers` and `containers`.
 fn containers(
     fields: &Fields<'_>,
-    inherited: Inherited,
+    inherited: &Inherited,
+    host: HostNamespaces,
     volumes: &BTreeSet<VolumeName>,
     faults: &mut Faults,
 ) -> [Vec<ContainerSpec>; 2] {
@@ -246,7 +243,7 @@ fn containers(
     let mut read = |list: At<'_>, is_init: bool, faults: &mut Faults| {
         let mut found = Vec::new();
         for item in list.items(CONTAINERS_MAX, faults) {
-            let Some(container) = container::decode(item, inherited, volumes, faults) else {
+            let Some(container) = container::decode(item, inherited, host, volumes, faults) else {
                 continue;
             };
             if !seen.insert(container.name.clone()) {

@@ -15,11 +15,14 @@ mod volume;
 pub(super) use container::{
     CONTAINER, ENV_VAR, EXIT_CODES, PORT, RESOURCE_NAMES, RESOURCES, RESTART_RULE, VOLUME_MOUNT,
 };
-pub(super) use pod::{METADATA, OS, POD, POD_SPEC};
+pub(super) use pod::{DNS_CONFIG, DNS_OPTION, HOST_ALIAS, METADATA, OS, POD, POD_SPEC};
 pub(super) use probe::{
     CHECK, EXEC, GRPC, HEADER, HOOK, HTTP_GET, LIFECYCLE, PROBE, SLEEP, TCP_SOCKET,
 };
-pub(super) use security::{CONTAINER_SECURITY, POD_SECURITY};
+pub(super) use security::{CAPABILITIES, CONTAINER_SECURITY, POD_SECURITY, SECCOMP, SYSCTL};
+pub(super) use volume::{
+    CLAIM, CLAIM_DOCUMENT, CLAIM_DOCUMENT_REQUESTS, CLAIM_DOCUMENT_RESOURCES, CLAIM_DOCUMENT_SPEC,
+};
 pub(super) use volume::{EMPTY_DIR, HOST_PATH, IMAGE, VOLUME};
 
 /// An object: its fields, and where it stands.

@@ -26,11 +26,12 @@ fn source(fields: &Fields<'_>, faults: &mut Faults) -> Option<VolumeSource> {
         }
         Kind::Scalar(_) | Kind::Sequence(_) => 0,
     };
-    let found = ["emptyDir", "hostPath", "image"].map(|name| Some((name, fields.get(name)?)));
+    let found = ["emptyDir", "hostPath", "image", "persistentVolumeClaim"]
+        .map(|name| Some((name, fields.get(name)?)));
     let mut found = found.into_iter().flatten();
     let Some((first, at)) = found.next() else {
         if named == 0 {
-            let help = "add `emptyDir: {}`, `hostPath` or `image`";
+            let help = "add `emptyDir: {}`, `hostPath`, `persistentVolumeClaim` or `image`";
             faults.push(fields.at.error("this volume has no source").with_help(help));
         }
         return None;
@@ -43,6 +44,12 @@ fn source(fields: &Fields<'_>, faults: &mut Faults) -> Option<VolumeSource> {
     match first {
         "emptyDir" => empty_dir(at, faults),
         "hostPath" => host_path(at, faults),
+        "persistentVolumeClaim" => {
+            let fields = at.fields(&schema::CLAIM, faults)?;
+            let read_only = fields.flag("readOnly", faults);
+            let claim = fields.required("claimName", faults)?.parse(faults)?;
+            Some(VolumeSource::Claim { claim, read_only })
+        }
         _ => {
             let fields = at.fields(&schema::IMAGE, faults)?;
             Some(VolumeSource::Image(Box::new(image::decode_volume(&fields, faults)?)))

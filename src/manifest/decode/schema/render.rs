@@ -6,7 +6,13 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 /// Fields that must be set, with the objects that they belong to.
-const REQUIRED: [(&str, &[&str]); 13] = [
+const REQUIRED: [(&str, &[&str]); 19] = [
+    ("PersistentVolumeClaim", &["apiVersion", "metadata", "spec"]),
+    ("spec.volumes[].persistentVolumeClaim", &["claimName"]),
+    ("….securityContext.seccompProfile", &["type"]),
+    ("spec.securityContext.sysctls[]", &["name", "value"]),
+    ("spec.hostAliases[]", &["ip"]),
+    ("spec.dnsConfig.options[]", &["name"]),
     ("spec.volumes[].image", &["reference"]),
     ("", &["apiVersion", "kind", "metadata", "spec"]),
     ("metadata", &["name"]),
@@ -50,8 +56,16 @@ pub(in super::super) fn json_schema() -> Value {
         "title": "A pod manifest of Roost",
         "if": { "properties": { "kind": { "enum": ["List", "PodList"] } } },
         "then": { "$ref": "#/definitions/list" },
-        "else": { "$ref": "#/definitions/pod" },
-        "definitions": { "pod": schema_of(Shape::Object(&POD)), "list": list },
+        "else": {
+            "if": { "properties": { "kind": { "enum": ["PersistentVolumeClaim"] } } },
+            "then": { "$ref": "#/definitions/claim" },
+            "else": { "$ref": "#/definitions/pod" },
+        },
+        "definitions": {
+            "pod": schema_of(Shape::Object(&POD)),
+            "claim": schema_of(Shape::Object(&CLAIM_DOCUMENT)),
+            "list": list,
+        },
     })
 }
 
