@@ -228,8 +228,10 @@ fn a_part_of_an_image_can_be_a_volume(scene: &Scene) {
 }
 
 fn an_image_that_would_run_as_root_is_refused(scene: &Scene) {
+    let users = "app:x:1000:1001::/srv:/bin/sh\nboss:x:0:0::/:/bin/sh\n";
+    let image = scene.image(&[&|files: &Path| write(files.join("etc/passwd"), users)]);
     let as_user = |user: &str| {
-        let image = ResolvedImage { user: user.to_owned(), ..scene.image(&[&|_: &Path| {}]) };
+        let image = ResolvedImage { user: user.to_owned(), ..image.clone() };
         let mut pod = of_image(image, "id -u");
         pod.containers[0].security.non_root = true;
         pod
@@ -244,11 +246,7 @@ fn an_image_that_would_run_as_root_is_refused(scene: &Scene) {
         assert!(error.starts_with("`runAsNonRoot` is set, but image"), "{user}: {error}");
     }
     // By another name, which only the image knows.
-    let lower = |files: &Path| write(files.join("etc/passwd"), "boss:x:0:0::/:/bin/sh\n");
-    let image = ResolvedImage { user: "boss".to_owned(), ..scene.image(&[&lower]) };
-    let mut pod = of_image(image, "id -u");
-    pod.containers[0].security.non_root = true;
-    let outcome = scene.run_in(&mut native, &pod, 0);
+    let outcome = scene.run_in(&mut native, &as_user("boss"), 0);
     assert!(outcome.status.contains("`runAsNonRoot` is set"), "{outcome:?}");
     assert_eq!(outcome.stdout, "");
 }

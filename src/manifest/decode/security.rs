@@ -84,7 +84,7 @@ fn sysctls(
             SysctlNamespace::Ipc => host.ipc.then_some("hostIPC"),
         };
         if let Some(flag) = of_host {
-            let message = format!("{} would be the host's, because of `{flag}: true`", name);
+            let message = format!("{name} would be the host's, because of `{flag}: true`");
             faults.push(name_at.error(&message));
         }
         let Some((value_at, value)) = value else { continue };

@@ -78,7 +78,7 @@ fn hosts(pod: &PodSpec, of_host: &str) -> String {
         text.push_str("\n# `hostAliases` of the pod.\n");
     }
     for alias in &pod.names.aliases {
-        write!(text, "{}\t{}\n", alias.ip, alias.hostnames.join("\t")).expect("it is a string");
+        writeln!(text, "{}\t{}", alias.ip, alias.hostnames.join("\t")).expect("it is a string");
     }
     text
 }
