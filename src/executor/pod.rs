@@ -114,6 +114,7 @@ impl Pod {
     ) -> Result<Executed, String> {
         let missing = || "the pod's namespaces are not there".to_owned();
         let entered = self.entered.as_mut().ok_or_else(missing)?;
+        entered.facts.read_files(spec, container);
         let plan = native::plan(spec, container, &entered.facts).map_err(|e| chain(&e))?;
         let null = File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
         let streams = [null.as_fd(), output, output];

@@ -222,7 +222,8 @@ fn change_user(prepared: &Prepared, user: &User) -> Result<(), Failure> {
     let User { uid, gid, groups, home: _ } = user;
     let (uid, gid) = (*uid, *gid);
     drop_bounding_set(prepared.bounding)?;
-    let groups: Vec<Gid> = groups.iter().chain(&prepared.groups).copied().map(Gid::from_raw).collect();
+    let groups: Vec<Gid> =
+        groups.iter().chain(&prepared.groups).copied().map(Gid::from_raw).collect();
     nix::unistd::setgroups(&groups).to(|| "enter the user's groups".to_owned())?;
     let group = Gid::from_raw(gid);
     nix::unistd::setresgid(group, group, group).to(|| format!("become group {gid}"))?;
