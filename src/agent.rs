@@ -16,12 +16,14 @@ use crate::cgroup::{CgroupBase, CgroupError, Holder};
 use crate::clock::{BootId, BootTime, WallTime};
 use crate::config::{AgentConfig, ImageSources, Live, Reserve};
 use crate::executor::client::{ExecutorProgram, ProgramError};
+use crate::manifest::resolve::Resolver;
 use crate::manifest::watcher::{DirectoryObservation, WatchOptions, Watcher};
 use crate::metrics::Metrics;
 use crate::provisioner::pull::{Provisioner, PullOptions};
 use crate::provisioner::registry::RegistryOptions;
 use crate::provisioner::store::{Contention, Store as ImageStore, StoreError as ImageStoreError};
-use crate::reconciler::{Node, Requests};
+use crate::reconciler::{ActualPod, ActualState, Node, Requests};
+use crate::state::checkpoint::CheckpointError;
 use crate::state::paths::Paths;
 use crate::state::record::PodRecord;
 use crate::state::store::{
@@ -29,6 +31,7 @@ use crate::state::store::{
 };
 use crate::state::writer::{self, StoreHandle};
 
+mod configs;
 mod core;
 mod events;
 mod image_directory;
@@ -39,6 +42,7 @@ mod link;
 mod log_volume;
 mod manifests;
 mod publish;
+mod pull_secrets;
 mod put;
 mod recover;
 mod reload;
@@ -109,6 +113,9 @@ pub enum AgentError {
     /// What is there can't be looked at.
     #[error("can't find out what is there")]
     Recover(#[source] RecoverError),
+    /// The key for hashes over ConfigMaps and Secrets can't be read or made.
+    #[error("can't keep the key for hashes over ConfigMaps and Secrets")]
+    Key(#[source] CheckpointError),
     /// The API can't be served.
     #[error("can't serve the API")]
     Api(#[source] crate::api::ServeError),
@@ -205,7 +212,8 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     tokio::spawn(crate::api::keep_status_files(service.clone()));
     tokio::spawn(log_volume::keep(paths.clone(), service.subscribe()));
     tokio::spawn(crate::api::serve(listener, service));
-    let manifests = Manifests::unread(&directories, live.strict);
+    let resolver = resolver(&paths, &found.actual)?;
+    let manifests = Manifests::unread(&directories, live.strict, resolver);
     let images = Images::new(image_store, provisioner, context.updates.clone());
     let core = Core::new(context, found.actual, manifests, publisher, link_events, images, config);
     let inputs = Inputs { observations, updates: updates_in, links, requests: requests_in };
@@ -214,6 +222,13 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     tokio::spawn(reload::listen(hangup, reload, reloaded));
     run_loop(core, inputs, ends, reloads, watcher).await;
     Ok(())
+}
+
+/// What claims are resolved with. What pods that are gone have left of it is removed.
+fn resolver(paths: &Paths, actual: &ActualState) -> Result<Resolver, AgentError> {
+    configs::sweep_all(paths, actual.pods.values().filter_map(ActualPod::name));
+    let key = Arc::new(configs::key(paths).map_err(AgentError::Key)?);
+    Ok(Resolver { key, node: configs::node_facts(&actual.node) })
 }
 
 async fn run_loop(

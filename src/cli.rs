@@ -129,6 +129,12 @@ async fn answer(client: &Client, screen: Screen, command: Command) -> Result<(),
         Command::Get(GetCommand::Revisions(args)) | Command::Revisions(args) => {
             get::revisions::run(client, screen, &args).await
         }
+        Command::Get(GetCommand::ConfigMaps(args)) => {
+            get::documents::run(client, screen, get::documents::Kind::ConfigMaps, &args).await
+        }
+        Command::Get(GetCommand::Secrets(args)) => {
+            get::documents::run(client, screen, get::documents::Kind::Secrets, &args).await
+        }
         Command::Get(GetCommand::Images(args)) | Command::Image(ImageCommand::Ls(args)) => {
             image::ls::run(client, screen, &args).await
         }

@@ -26,7 +26,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use admission::Turn;
+use admission::{Share, Turn};
 use images::Refusal;
 use pod_plan::{Claims, Pod};
 
@@ -162,6 +162,19 @@ pub struct Now {
     pub wall: WallTime,
 }
 
+/// Why a pod can't become what it wants, for now: first of all because there is no room.
+fn refusal<'a>(
+    share: &'a Share<'a>,
+    room: Option<&'a str>,
+    order: Option<&'a str>,
+    images: &'a Images,
+) -> Option<Refusal<'a>> {
+    let Some(wants) = share.wants else { return order.map(Refusal::Order) };
+    room.map(Refusal::Room)
+        .or_else(|| wants.lacks.map(Refusal::Config))
+        .or_else(|| images.refusal(share.name, wants.spec))
+}
+
 /// Decides what to do now, for all pods.
 #[must_use]
 pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan {
@@ -204,11 +217,8 @@ pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan
     let admission = admission::admit(&actual.node, &shares);
     plan.requested = admission.requested;
     for ((pod, share), lack) in pods.iter().zip(&shares).zip(&lacking) {
-        let refusal = match (share.wants, admission.refusal(share.name)) {
-            (Some(_), Some(why)) => Some(Refusal::Room(why)),
-            (Some(wants), None) => actual.images.refusal(share.name, wants.spec),
-            (None, _) => lack.as_deref().map(Refusal::Order),
-        };
+        let room = admission.refusal(share.name);
+        let refusal = refusal(share, room, lack.as_deref(), &actual.images);
         let wanted = share.wants.zip(refusal).map(|(wants, lack)| (lack, wants.spec, wants.source));
         let lost = pod.bereft(&actual.images).and_then(|(spec, source)| {
             Some((actual.images.refusal(share.name, spec)?, spec, source))

@@ -261,6 +261,7 @@ fn program(argv: &[&str]) -> ContainerSpec {
         command: argv.iter().map(|argument| (*argument).to_owned()).collect(),
         args: Vec::new(),
         env: Vec::new(),
+        env_from: Vec::new(),
         working_dir: None,
         resources: Resources::default(),
         user: Some(0),
@@ -285,6 +286,9 @@ fn pod(container: ContainerSpec) -> PodSpec {
         node_selector: Default::default(),
         security: Default::default(),
         names: Default::default(),
+        image_pull_secrets: Vec::new(),
+        restart_on_config_change: false,
+        config: None,
         annotations: Default::default(),
         hostname: "pod-of-check".to_owned(),
         host: HostNamespaces::default(),
@@ -383,7 +387,7 @@ fn nothing_of_the_executor_is_inherited(scene: &Scene) {
 fn the_environment_is_exactly_what_was_asked_for(scene: &Scene) {
     let mut container = program(&["env"]);
     container.env = [("A", "1"), ("HOME", "/else"), ("A", "2"), ("EMPTY", "")]
-        .map(|(name, value)| EnvVar { name: name.to_owned(), value: value.to_owned() })
+        .map(|(name, value)| EnvVar { name: name.to_owned(), value: value.to_owned(), from: None })
         .into();
     scene.run(&pod(container)).expect(
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
@@ -450,7 +454,11 @@ fn what_a_run_leaves_in_a_volume_gives_the_next_no_way_to_the_kernel(scene: &Sce
     for to in ["/dev", "/proc"] {
         let mut pod = pod(shell(script));
         pod.name = format!("check/to{}", to.replace('/', "-")).parse().unwrap();
-        pod.containers[0].env.push(EnvVar { name: "TO".to_owned(), value: to.to_owned() });
+        pod.containers[0].env.push(EnvVar {
+            name: "TO".to_owned(),
+            value: to.to_owned(),
+            from: None,
+        });
         add_volume(&mut pod, "data", VolumeSource::EmptyDir {}, "/data", false);
         add_volume(&mut pod, "cfg", VolumeSource::EmptyDir {}, "/data/a/cfg", false);
         let name = format!("pod{}", to.replace('/', "-"));

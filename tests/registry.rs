@@ -124,6 +124,28 @@ fn a_registry_with_passwords_wants_the_right_one() {
 }
 
 #[test]
+fn a_private_image_is_not_had_with_the_credentials_of_another() {
+    run(async {
+        let (registry, node) = (Registry::start(Kind::Password), Node::new());
+        let mut credentials = Credentials::default();
+        let entry = r#"{"username":"me","password":"s3cret"}"#;
+        let text = format!(r#"{{"auths":{{"127.0.0.1:{}":{entry}}}}}"#, registry.port);
+        credentials.add("the Secret `pull`", &text).unwrap();
+        let get = async |source: &ImageSource, credentials: &Credentials| {
+            node.provisioner.resolve(source, PullPolicy::Always, credentials).await
+        };
+        let by_tag = registry.source();
+        let had = get(&by_tag, &credentials).await.unwrap();
+        let by_digest = by_tag.reference().unwrap().at(had.image.manifest.clone());
+        for source in [by_tag, ImageSource::Registry(by_digest)] {
+            let wrong = get(&source, &Credentials::default()).await.unwrap_err();
+            assert_eq!(wrong.retry, Retry::Unlikely, "{}", wrong.text);
+            get(&source, &credentials).await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_private_certificate_is_trusted_where_the_configuration_says_so() {
     run(async {
         let (registry, node) = (Registry::with_web(Kind::Certificate), Node::new());

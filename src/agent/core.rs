@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use super::configs;
 use super::events::{self, Stops};
 use super::image_keeper::InUse;
 use super::images::{self, Images};
@@ -162,7 +163,11 @@ impl Core {
         self.context.metrics.reconciles.observe(begun.elapsed());
         let mut wake_at = plan.wake_at;
         self.remember(&plan);
-        self.images.pursue(&plan.seek, &mut self.actual);
+        for (pod, note) in
+            self.images.pursue(&plan.seek, self.manifests.library(), &mut self.actual)
+        {
+            self.publisher.add_event(events::of_image(&pod, &note, now.wall), Saved::No);
+        }
         self.retreat(&plan);
         self.refuse_what_is_not_planned(&plan);
         for (key, steps) in std::mem::take(&mut plan.work) {
@@ -220,7 +225,9 @@ impl Core {
                 tracing::info!(?changed, ?restart_for, "read the configuration");
                 self.config.live = new.live;
                 self.actual.node = super::node(&self.config.live);
-                if self.manifests.set_strict(self.config.live.strict) {
+                let node = configs::node_facts(&self.actual.node);
+                let is_changed = self.manifests.set_node(node);
+                if self.manifests.set_strict(self.config.live.strict) || is_changed {
                     self.take_up_manifests();
                 }
                 self.publisher.set_config(None, restart_for, now);
@@ -273,6 +280,7 @@ impl Core {
         self.starts.observe(&self.desired, &self.actual, Instant::now());
         let notices = self.manifests.notices();
         self.publisher.set_notices(notices, &self.actual, WallTime::now());
+        self.publisher.set_documents(self.manifests.library());
         // A pod that could not be dealt with may be dealt with now, if what is wanted of it changed.
         // What a worker is out for may be out of date, so that its failure is no reason to wait
         // for long. Others wait on: a directory may be touched all the time.

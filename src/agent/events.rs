@@ -48,6 +48,7 @@ pub(super) fn about(
 pub(super) fn of_image(pod: &PodName, note: &Note, at: WallTime) -> EventRecord {
     let (kind, reason, text) = match note {
         Note::Pulled(text) => (EventKind::Normal, "Pulled", text),
+        Note::NoSecret(text) => (EventKind::Warning, "FailedToRetrieveImagePullSecret", text),
         Note::NotRefreshed(text) => (EventKind::Warning, "ImageNotRefreshed", text),
     };
     EventRecord::once(at, Some((pod, None)), kind, reason, text)

@@ -17,10 +17,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use super::pull_secrets::{self, PullSecrets};
 use super::worker::Update;
 use crate::clock::Millis;
 use crate::ids::PodName;
 use crate::manifest::desired::DesiredState;
+use crate::manifest::library::Library;
 use crate::manifest::pod::{Image, PodSpec, ResolvedImage};
 use crate::manifest::revision::{Hash, Revision};
 use crate::provisioner::auth::Credentials;
@@ -55,6 +57,7 @@ pub(super) struct Images {
 struct Search {
     number: u64,
     of: Arc<PodSpec>,
+    credentials: Credentials,
     task: AbortHandle,
 }
 
@@ -105,6 +108,8 @@ enum News {
 pub(super) enum Note {
     /// An image was pulled or read.
     Pulled(String),
+    /// A Secret with credentials can't be used.
+    NoSecret(String),
     /// What is here is used, though the registry should have been asked.
     NotRefreshed(String),
 }
@@ -127,25 +132,38 @@ impl Images {
     }
 
     /// Lets those search whose images are wanted, and nobody else.
+    /// Tells what is worth an event.
     pub(super) fn pursue(
         &mut self,
         seek: &BTreeMap<PodName, Arc<PodSpec>>,
+        library: &Library,
         actual: &mut ActualState,
-    ) {
-        self.searches.retain(|pod, search| seek.get(pod).is_some_and(|spec| *spec == search.of));
+    ) -> Vec<(PodName, Note)> {
+        let mut notes = Vec::new();
+        let shown: BTreeMap<&PodName, PullSecrets> =
+            seek.iter().map(|(pod, spec)| (pod, pull_secrets::of(spec, library))).collect();
+        self.searches.retain(|pod, search| {
+            seek.get(pod).is_some_and(|spec| *spec == search.of)
+                && shown.get(pod).is_some_and(|shown| shown.credentials == search.credentials)
+        });
         actual.images.sought.retain(|pod, _| self.searches.contains_key(pod));
         for (pod, spec) in seek {
             if self.searches.contains_key(pod) {
                 continue;
             }
+            let PullSecrets { credentials, problems } = shown.get(pod).cloned().unwrap_or_default();
+            notes.extend(problems.into_iter().map(|text| (pod.clone(), Note::NoSecret(text))));
             self.searches_made += 1;
             let number = self.searches_made;
             let teller = Teller { pod: pod.clone(), number, updates: self.updates.clone() };
             let news = self.news.subscribe();
-            let search = search(self.provisioner.clone(), spec.clone(), teller, news);
+            let asked = (spec.clone(), credentials.clone());
+            let search = search(self.provisioner.clone(), asked, teller, news);
             let task = tokio::spawn(search).abort_handle();
-            self.searches.insert(pod.clone(), Search { number, of: spec.clone(), task });
+            let search = Search { number, of: spec.clone(), credentials, task };
+            self.searches.insert(pod.clone(), search);
         }
+        notes
     }
 
     /// Takes in what a search tells; tells what is worth an event.
@@ -243,7 +261,7 @@ impl Teller {
 
 async fn search(
     provisioner: Provisioner,
-    spec: Arc<PodSpec>,
+    (spec, credentials): (Arc<PodSpec>, Credentials),
     teller: Teller,
     mut news: watch::Receiver<u64>,
 ) {
@@ -251,7 +269,7 @@ async fn search(
     let mut is_first = true;
     loop {
         news.mark_unchanged();
-        let error = match find_all(&provisioner, &spec, &teller).await {
+        let error = match find_all(&provisioner, &spec, &credentials, &teller).await {
             Ok((images, notes)) => return teller.tell(News::All { images, notes }).await,
             Err(error) => error,
         };
@@ -283,6 +301,7 @@ type All = (Vec<(ImageSource, Arc<ResolvedImage>)>, Vec<Note>);
 async fn find_all(
     provisioner: &Provisioner,
     spec: &PodSpec,
+    credentials: &Credentials,
     teller: &Teller,
 ) -> Result<All, ProvisionError> {
     let (mut images, mut notes): All = Default::default();
@@ -291,9 +310,8 @@ async fn find_all(
             continue;
         }
         let (source, policy) = wanted(image);
-        let credentials = Credentials::default();
         let name = source.familiar();
-        let getting = provisioner.resolve(&source, policy, &credentials);
+        let getting = provisioner.resolve(&source, policy, credentials);
         tokio::pin!(getting);
         let got = tokio::select! {
             // Cancel-safe: `getting` is polled on below.

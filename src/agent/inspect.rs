@@ -2,12 +2,16 @@
 //! has done.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::manifests::shelf_of;
 use super::service::{Change, Difference, Differences, Fault, Planned, PlannedAction, Plans};
 use crate::ids::{ContainerName, PodName};
-use crate::manifest::desired::{Claim, DesiredState};
+use crate::manifest::desired::{Claim, DesiredState, DirectoryView};
 use crate::manifest::file::{ParseOptions, ParsedFile, SPECS_LEN_MAX, parse_with};
+use crate::manifest::library::{Library, Shelf};
 use crate::manifest::pod::PodSpec;
+use crate::manifest::resolve::Resolver;
 use crate::manifest::revision::Revision;
 use crate::reconciler::{ActualState, Key, Now, StoredSpec, reconcile};
 use crate::state::record::{ManifestFile, PodRecord, RecordPhase};
@@ -23,6 +27,11 @@ pub struct Inspection {
     pub(super) options: ParseOptions,
     /// What is wrong in the manifest directories.
     pub(super) faults: Vec<Fault>,
+    /// What each file has of ConfigMaps and Secrets.
+    pub(super) shelves: BTreeMap<ManifestFile, Shelf>,
+    /// Those that count.
+    pub(super) library: Library,
+    pub(super) resolver: Resolver,
     pub(super) now: Now,
 }
 
@@ -37,7 +46,7 @@ pub struct Draft {
 
 /// What the reconciler would do now.
 pub(super) fn plan(inspection: Inspection) -> Plans {
-    let Inspection { desired, actual, directory: _, options: _, faults, now } = inspection;
+    let Inspection { desired, actual, faults, now, .. } = inspection;
     let mut plan = reconcile(&desired, &actual, now);
     let held = held(&desired, &actual);
     let mut names: BTreeSet<Key> = plan.work.keys().cloned().collect();
@@ -104,8 +113,12 @@ pub(super) fn diff(mut inspection: Inspection, drafts: &[Draft]) -> Result<Diffe
         let found = parsed.diagnostics.iter().cloned();
         faults.extend(found.map(|diagnostic| Fault { file: draft.name.clone(), diagnostic }));
         names.extend(replace(&mut inspection.desired, &source, &parsed));
+        inspection.shelves.insert(source.clone(), shelf_of(&parsed));
         let records = records(&inspection.actual);
         names.extend(records.filter(|(r, _)| r.source == source).map(|(r, _)| r.name.clone()));
+    }
+    if !drafts.is_empty() {
+        names.extend(resolve(&mut inspection));
     }
     let Inspection { desired, actual, faults: found, .. } = inspection;
     let (desired, actual) = (&desired, &actual);
@@ -116,6 +129,33 @@ pub(super) fn diff(mut inspection: Inspection, drafts: &[Draft]) -> Result<Diffe
     }
     let items = names.into_iter().map(|name| difference(name, desired, actual)).collect();
     Ok(Differences { items, faults })
+}
+
+/// Finds out what claims take from documents as they would be; says of which that is something
+/// else than it was.
+fn resolve(inspection: &mut Inspection) -> Vec<PodName> {
+    let Inspection { desired, shelves, library, resolver, .. } = inspection;
+    let directories = &desired.directories;
+    library.update(shelves, |directory| {
+        !matches!(directories.get(directory), Some(DirectoryView::Read { .. }))
+    });
+    let mut others = Vec::new();
+    for (name, claims) in &mut desired.claims {
+        for claim in claims.iter_mut().filter(|claim| claim.spec.takes_config()) {
+            let old = claim.revision.digest();
+            match resolver.resolve(&claim.spec, library) {
+                Ok(spec) => {
+                    claim.revision = Revision::of(&spec);
+                    (claim.spec, claim.lacks) = (Arc::new(spec), None);
+                }
+                Err(lack) => claim.lacks = Some(lack.to_string().into()),
+            }
+            if claim.revision.digest() != old || claim.lacks.is_some() {
+                others.push(name.clone());
+            }
+        }
+    }
+    others
 }
 
 /// Puts a file in the place of the one of that name; says which pods it is about, and was.
@@ -138,6 +178,7 @@ fn replace(
             source: source.clone(),
             spec: pod.spec.clone(),
             revision: pod.revision.clone(),
+            lacks: None,
         });
         claims.sort_by(|a, b| a.source.cmp(&b.source));
     }
@@ -237,7 +278,6 @@ mod tests {
     use super::*;
     use crate::clock::{BootTime, WallTime};
     use crate::ids::PodId;
-    use crate::manifest::desired::DirectoryView;
     use crate::manifest::diagnostic::{Diagnostic, Position};
     use crate::manifest::file::parse;
     use crate::reconciler::{ActualPod, ExecutorState, Node};
@@ -298,6 +338,9 @@ mod tests {
             directory: Some("/m".to_owned()),
             options: ParseOptions::default(),
             faults: vec![],
+            shelves: BTreeMap::new(),
+            library: Library::default(),
+            resolver: Resolver { key: Arc::new([7; 32]), node: Default::default() },
             now,
         }
     }

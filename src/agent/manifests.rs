@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::service::{Fault, Notice};
+use crate::ids::PodName;
 use crate::manifest::desired::{Claim, DesiredState, DirectoryView};
 use crate::manifest::diagnostic::{Diagnostic, Position};
-use crate::manifest::file::{ParseOptions, ParsedFile, parse_with};
+use crate::manifest::file::{ParseOptions, ParsedFile, ParsedPod, parse_with};
+use crate::manifest::library::{Library, Shelf};
+use crate::manifest::pod::PodSpec;
+use crate::manifest::resolve::{NodeFacts, Resolver};
+use crate::manifest::revision::Revision;
 use crate::manifest::watcher::{DirectoryObservation, DirectoryState};
 use crate::state::record::ManifestFile;
 
@@ -18,6 +23,19 @@ pub(super) struct Manifests {
     views: BTreeMap<String, DirectoryView>,
     files: BTreeMap<ManifestFile, File>,
     options: ParseOptions,
+    library: Library,
+    resolver: Resolver,
+    /// What pods ask for that take something from documents.
+    resolved: BTreeMap<(ManifestFile, PodName), Resolution>,
+}
+
+/// What a pod asks for with the documents as they are.
+#[derive(Debug)]
+struct Resolution {
+    /// Of which specification, and of which documents.
+    of: Arc<PodSpec>,
+    generation: u64,
+    claim: Claim,
 }
 
 #[derive(Debug)]
@@ -28,10 +46,18 @@ enum File {
 
 impl Manifests {
     /// Nothing read yet.
-    pub(super) fn unread(directories: &[String], strict: bool) -> Self {
+    pub(super) fn unread(directories: &[String], strict: bool, resolver: Resolver) -> Self {
         let views = directories.iter().map(|name| (name.clone(), DirectoryView::Unread)).collect();
         let first = directories.first().cloned();
-        Self { first, views, files: BTreeMap::new(), options: ParseOptions { strict } }
+        Self {
+            first,
+            views,
+            files: BTreeMap::new(),
+            options: ParseOptions { strict },
+            library: Library::default(),
+            resolver,
+            resolved: BTreeMap::new(),
+        }
     }
 
     /// How manifests are read now.
@@ -51,7 +77,66 @@ impl Manifests {
                 *parsed = parse_with(content, self.options);
             }
         }
+        self.resolve();
         true
+    }
+
+    /// The ConfigMaps and Secrets that count.
+    pub(super) fn library(&self) -> &Library {
+        &self.library
+    }
+
+    /// What claims are resolved with.
+    pub(super) fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
+    /// What every file has of documents.
+    pub(super) fn shelves(&self) -> BTreeMap<ManifestFile, Shelf> {
+        let shelf = |file: &File| match file {
+            File::Unreadable { .. } => Shelf::default(),
+            File::Parsed { parsed, .. } => shelf_of(parsed),
+        };
+        self.files.iter().map(|(source, file)| (source.clone(), shelf(file))).collect()
+    }
+
+    /// The node has other addresses, or something else for pods: tells whether that is so.
+    pub(super) fn set_node(&mut self, node: NodeFacts) -> bool {
+        if self.resolver.node == node {
+            return false;
+        }
+        self.resolver.node = node;
+        self.resolved.clear();
+        self.resolve();
+        true
+    }
+
+    /// Finds out what pods take from documents, of those for which it may be something else now.
+    fn resolve(&mut self) {
+        let views = &self.views;
+        let is_unread = |directory: &str| match views.get(directory) {
+            Some(DirectoryView::Unread | DirectoryView::Unavailable { .. }) => true,
+            Some(DirectoryView::Read { .. }) | None => false,
+        };
+        let shelves = self.shelves();
+        self.library.update(&shelves, is_unread);
+        let generation = self.library.generation();
+        let mut old = std::mem::take(&mut self.resolved);
+        for (source, file) in &self.files {
+            let File::Parsed { parsed, .. } = file else { continue };
+            for pod in parsed.pods.iter().filter(|pod| pod.spec.takes_config()) {
+                let key = (source.clone(), pod.name.clone());
+                let same = old.remove(&key).filter(|known| {
+                    known.generation == generation && Arc::ptr_eq(&known.of, &pod.spec)
+                });
+                let resolution = same.unwrap_or_else(|| Resolution {
+                    of: pod.spec.clone(),
+                    generation,
+                    claim: claim(source, pod, &self.library, &self.resolver),
+                });
+                self.resolved.insert(key, resolution);
+            }
+        }
     }
 
     /// Takes in what the watcher saw. What can't be read any more asks for nothing; that it is
@@ -84,6 +169,7 @@ impl Manifests {
         known.retain(|name, _| name.directory != directory);
         self.files.append(&mut known);
         self.views.insert(directory, view);
+        self.resolve();
     }
 
     /// The directory that what the API creates goes to.
@@ -105,11 +191,17 @@ impl Manifests {
                         desired.faulty.insert(source.clone());
                     }
                     for pod in &parsed.pods {
-                        desired.claims.entry(pod.name.clone()).or_default().push(Claim {
-                            source: source.clone(),
-                            spec: pod.spec.clone(),
-                            revision: pod.revision.clone(),
-                        });
+                        let resolved = self.resolved.get(&(source.clone(), pod.name.clone()));
+                        let claim = resolved.map_or_else(
+                            || Claim {
+                                source: source.clone(),
+                                spec: pod.spec.clone(),
+                                revision: pod.revision.clone(),
+                                lacks: None,
+                            },
+                            |resolved| resolved.claim.clone(),
+                        );
+                        desired.claims.entry(pod.name.clone()).or_default().push(claim);
                     }
                 }
             }
@@ -157,8 +249,39 @@ impl Manifests {
     /// Whether the file holds this pod and nothing else.
     pub(super) fn is_alone(&self, source: &ManifestFile) -> bool {
         match self.files.get(source) {
-            Some(File::Parsed { parsed, .. }) => parsed.complete && parsed.pods.len() == 1,
+            Some(File::Parsed { parsed, .. }) => {
+                parsed.complete && parsed.pods.len() == 1 && parsed.documents.is_empty()
+            }
             Some(File::Unreadable { .. }) | None => false,
+        }
+    }
+}
+
+/// What a file has of documents.
+pub(super) fn shelf_of(parsed: &ParsedFile) -> Shelf {
+    Shelf {
+        good: parsed.documents.iter().map(|it| it.document.clone()).collect(),
+        faulty: parsed.faulty_documents.clone(),
+        complete: parsed.complete,
+    }
+}
+
+/// What a pod asks for with these documents.
+pub(super) fn claim(
+    source: &ManifestFile,
+    pod: &ParsedPod,
+    library: &Library,
+    resolver: &Resolver,
+) -> Claim {
+    let source = source.clone();
+    match resolver.resolve(&pod.spec, library) {
+        Ok(spec) => {
+            let revision = Revision::of(&spec);
+            Claim { source, spec: Arc::new(spec), revision, lacks: None }
+        }
+        Err(lack) => {
+            let lacks = Some(lack.to_string().into());
+            Claim { source, spec: pod.spec.clone(), revision: pod.revision.clone(), lacks }
         }
     }
 }

@@ -7,11 +7,14 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::events;
-use super::service::{AgentView, ExecutorView, Notice, PodView, Snapshot, Waiting, Waits};
+use super::service::{
+    AgentView, DocumentView, ExecutorView, Notice, PodView, Snapshot, Waiting, Waits,
+};
 use crate::clock::WallTime;
 use crate::config::Live;
 use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DesiredState;
+use crate::manifest::library::{Entry, Library};
 use crate::manifest::revision::Revision;
 use crate::reconciler::{
     ActualPod, ActualState, Alarm, ExecutorState, Key, Node, PassedOver, Plan, Requests, Wait,
@@ -36,6 +39,8 @@ pub(super) struct Publisher {
     events: Arc<VecDeque<Arc<EventRecord>>>,
     unsaved: Vec<EventRecord>,
     notices: BTreeMap<ManifestFile, Vec<Notice>>,
+    documents: Arc<Vec<DocumentView>>,
+    contested_documents: Vec<String>,
     failures: BTreeMap<Key, String>,
     alarms: Vec<Alarm>,
     waits: BTreeMap<PodName, Wait>,
@@ -71,6 +76,7 @@ impl Publisher {
             alarms: Vec::new(),
             contested: Vec::new(),
             notices: BTreeMap::new(),
+            documents: Arc::default(),
             passed_over: Vec::new(),
             node: actual.node.clone(),
             requested: Requests::default(),
@@ -85,6 +91,8 @@ impl Publisher {
             events,
             unsaved: Vec::new(),
             notices: BTreeMap::new(),
+            documents: Arc::default(),
+            contested_documents: Vec::new(),
             failures: BTreeMap::new(),
             alarms: Vec::new(),
             unready: None,
@@ -178,6 +186,36 @@ impl Publisher {
         self.notices = notices;
         self.touched.extend(actual.pods.keys());
         self.stale = true;
+    }
+
+    /// The ConfigMaps and Secrets that count, now.
+    pub(super) fn set_documents(&mut self, library: &Library) {
+        let view = |entry: &Entry| DocumentView {
+            name: entry.document.name.clone(),
+            secret_type: entry.document.secret_type.clone(),
+            source: entry.source.clone(),
+            is_stale: entry.is_stale,
+            keys: entry.document.data.iter().map(|(k, v)| (k.clone(), v.bytes.len())).collect(),
+        };
+        let documents: Vec<DocumentView> = library.entries().map(view).collect();
+        let contested = library.contested();
+        if *self.documents != documents || self.contested_documents != contested {
+            let new: Vec<String> = contested
+                .iter()
+                .filter(|text| !self.contested_documents.contains(text))
+                .cloned()
+                .collect();
+            for text in new {
+                tracing::warn!("{text}");
+                let at = WallTime::now();
+                let kind = EventKind::Warning;
+                let event = EventRecord::once(at, None, kind, "DuplicateName", &text);
+                self.add_event(event, Saved::No);
+            }
+            self.documents = Arc::new(documents);
+            self.contested_documents = contested;
+            self.stale = true;
+        }
     }
 
     /// Whether the last commit of the store was made.
@@ -328,10 +366,14 @@ impl Publisher {
             version: self.version,
             recovered: self.recovered,
             unready: self.unready.clone(),
-            contested: all_contested(&pods, desired),
+            contested: {
+                let documents = self.contested_documents.iter().cloned();
+                all_contested(&pods, desired).into_iter().chain(documents).collect()
+            },
             pods,
             alarms: self.alarms.clone(),
             notices: self.notices.clone(),
+            documents: self.documents.clone(),
             passed_over: self.passed_over.iter().map(ToString::to_string).collect(),
             node: self.node.clone(),
             requested: self.requested,
@@ -450,6 +492,10 @@ fn news_of_wait(old: Option<&Wait>, new: &Wait) -> Option<(EventKind, String)> {
         WaitReason::Room => Some((EventKind::Warning, "FailedScheduling".to_owned())),
         WaitReason::Order if is_same => None,
         WaitReason::Order => Some((EventKind::Normal, "WaitingForPod".to_owned())),
+        WaitReason::Config => {
+            let is_news = old.is_none_or(|old| old.why != new.why);
+            is_news.then(|| (EventKind::Warning, "FailedConfig".to_owned()))
+        }
         WaitReason::Images { is_pulling: false } => None,
         WaitReason::Images { is_pulling: true } if is_same => None,
         WaitReason::Images { is_pulling: true } => Some((EventKind::Normal, "Pulling".to_owned())),

@@ -16,7 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::service::{PutRefused, Written};
 use crate::ids::PodName;
 use crate::manifest::desired::DesiredState;
+use crate::manifest::document::DocumentName;
 use crate::manifest::file::{self, ParseOptions};
+use crate::manifest::library::Library;
 use crate::reconciler::ActualState;
 use crate::state::checkpoint::sync_dir;
 use crate::state::record::ManifestFile;
@@ -75,6 +77,8 @@ pub(super) struct Place {
     pub(super) distrust: Option<String>,
     /// Which file has each pod.
     pub(super) owners: BTreeMap<PodName, ManifestFile>,
+    /// Which file has each ConfigMap and Secret.
+    pub(super) library: Library,
     pub(super) options: ParseOptions,
 }
 
@@ -91,7 +95,7 @@ pub struct NewManifest {
 
 /// Validates the text of a manifest and makes it the content of the file, durably.
 pub(super) fn put(place: Place, new: NewManifest) -> Result<Written, PutRefused> {
-    let Place { directory, distrust, owners, options } = place;
+    let Place { directory, distrust, owners, library, options } = place;
     let NewManifest { file: name, text, prune } = new;
     if let Some(why) = bad_name(&name) {
         return Err(PutRefused::Name { name, why });
@@ -113,11 +117,25 @@ pub(super) fn put(place: Place, new: NewManifest) -> Result<Written, PutRefused>
             return Err(PutRefused::Owned { name: pod.name.clone(), owner: owner.clone() });
         }
     }
+    let documents: Vec<&DocumentName> =
+        parsed.documents.iter().map(|it| &it.document.name).collect();
+    for name in &documents {
+        if let Some(owner) = library.owner(name).filter(|owner| **owner != source) {
+            let (name, owner) = ((*name).clone(), owner.clone());
+            return Err(PutRefused::OwnedDocument { name, owner });
+        }
+    }
     let stays = |name: &PodName| parsed.pods.iter().any(|pod| pod.name == *name);
     let of_file = owners.iter().filter(|(_, owner)| **owner == source).map(|(name, _)| name);
     let dropped: Vec<PodName> = of_file.filter(|name| !stays(name)).cloned().collect();
     if !dropped.is_empty() && !prune {
         return Err(PutRefused::Drops { file: source, pods: dropped });
+    }
+    let is_dropped = |name: &&&DocumentName| !documents.contains(name);
+    let dropped: Vec<DocumentName> =
+        library.of_file(&source).iter().filter(is_dropped).map(|name| (*name).clone()).collect();
+    if !dropped.is_empty() && !prune {
+        return Err(PutRefused::DropsDocuments { file: source, documents: dropped });
     }
     let warnings = parsed.diagnostics.iter().map(shown).collect();
     write(&source, &text)

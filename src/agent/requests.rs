@@ -77,7 +77,17 @@ impl Core {
                 let directory = self.manifests.first().map(str::to_owned);
                 let options = self.manifests.options();
                 let faults = self.manifests.faults();
-                let inspection = Inspection { desired, actual, directory, options, faults, now };
+                let inspection = Inspection {
+                    desired,
+                    actual,
+                    directory,
+                    options,
+                    faults,
+                    shelves: self.manifests.shelves(),
+                    library: self.manifests.library().clone(),
+                    resolver: self.manifests.resolver().clone(),
+                    now,
+                };
                 let _gone = answer.send(Box::new(inspection));
             }
             Request::ImagesInUse { answer } => {
@@ -159,6 +169,7 @@ impl Core {
             directory,
             distrust,
             owners: put::owners(self.desired(), &self.actual),
+            library: self.manifests.library().clone(),
             options: self.manifests.options(),
         }
     }

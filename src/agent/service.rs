@@ -12,6 +12,7 @@ use crate::clock::{BootTime, WallTime};
 use crate::config::ImageGc;
 use crate::ids::{ContainerName, PodName};
 use crate::manifest::diagnostic::Diagnostic;
+use crate::manifest::document::DocumentName;
 use crate::manifest::pod::PodSpec;
 use crate::metrics::Metrics;
 use crate::state::paths::Paths;
@@ -28,6 +29,7 @@ pub use crate::executor::protocol::{
     CheckReport, ContainerReport, ContainerStatus, EndCause, Goal, PodReport, ProbeFault,
 };
 pub use crate::executor::question::{Purpose, Seen};
+pub use crate::manifest::document::DocumentKind;
 pub use crate::provisioner::failure::Retry;
 pub use crate::provisioner::pull::{PullPhase, PullProgress};
 pub use crate::reconciler::{Alarm, ImageTrouble, Node, Requests, WaitReason};
@@ -60,6 +62,8 @@ pub struct Snapshot {
     pub contested: Vec<String>,
     /// What is to be said of manifest files.
     pub notices: BTreeMap<ManifestFile, Vec<Notice>>,
+    /// The ConfigMaps and Secrets that count, without their values.
+    pub documents: Arc<Vec<DocumentView>>,
     /// Manifests that are for other nodes, in words.
     pub passed_over: Vec<String>,
     /// What the machine has for pods.
@@ -70,6 +74,21 @@ pub struct Snapshot {
     pub events: Arc<VecDeque<Arc<EventRecord>>>,
     /// About the agent itself.
     pub agent: AgentView,
+}
+
+/// A ConfigMap or Secret, without its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentView {
+    /// What it is known by.
+    pub name: DocumentName,
+    /// `type` of a Secret.
+    pub secret_type: Option<String>,
+    /// The file that has it.
+    pub source: ManifestFile,
+    /// Whether that file says something else now, which is faulty.
+    pub is_stale: bool,
+    /// The keys, and how many bytes their values have.
+    pub keys: Vec<(String, usize)>,
 }
 
 /// One pod instance.
@@ -275,6 +294,25 @@ pub enum PutRefused {
         name: PodName,
         /// The file.
         owner: ManifestFile,
+    },
+    /// A ConfigMap or Secret of it belongs to another file.
+    #[error("{name} is in {owner}: change it there, or remove it there first")]
+    OwnedDocument {
+        /// The document.
+        name: DocumentName,
+        /// The file.
+        owner: ManifestFile,
+    },
+    /// ConfigMaps or Secrets would go that are in the file and not in what was put.
+    #[error(
+        "{file} has also {}, which would go: remove it there first, or ask for it (`--prune`)",
+        documents.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    DropsDocuments {
+        /// The file.
+        file: ManifestFile,
+        /// The documents.
+        documents: Vec<DocumentName>,
     },
     /// Pods would end that are in the file and not in what was put.
     #[error(

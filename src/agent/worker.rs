@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 
 use super::link::{LinkHandle, TellError};
 use super::requests::RollBackAsk;
-use super::{events, images};
+use super::{configs, events, images};
 use crate::cgroup::{CgroupBase, CgroupError, PodCgroup};
 use crate::clock::WallTime;
 use crate::executor::boot::{Boot, LogLimits};
@@ -198,6 +198,10 @@ impl Context {
             Action::Destroy(id) => self.destroy(id, subjects).await,
             Action::Forget { id, revisions_of } => {
                 let mut changes = vec![Change::ForgetPod(id)];
+                if let Some(name) = revisions_of.clone() {
+                    let directory = self.paths.configs(&name);
+                    blocking(move || remove_tree(&directory)).await?;
+                }
                 changes.extend(revisions_of.map(Change::ForgetRevisions));
                 self.store.commit(changes).await.map_err(ActError::Store)?;
                 self.tell(Update::Forgotten(id)).await;
@@ -286,6 +290,14 @@ impl Context {
         // The specification first: recovery takes the newer revision from it.
         keep_spec(&self.paths, &record, &spec).await?;
         let event = commit(&self.store, &record, None, reason).await?;
+        if spec.config.is_some() || spec.takes_config() {
+            let (paths, record) = (self.paths.clone(), record.clone());
+            blocking(move || {
+                configs::sweep(&paths, &record);
+                Ok(())
+            })
+            .await?;
+        }
         self.tell(Update::Accepted { record, spec, event }).await;
         Ok(())
     }
@@ -476,6 +488,12 @@ async fn commit(
 }
 
 async fn keep_spec(paths: &Paths, record: &PodRecord, spec: &Arc<PodSpec>) -> Result<(), ActError> {
+    // What the specification refers to is there before it.
+    if let Some(config) = &spec.config {
+        let (paths, record, content) = (paths.clone(), record.clone(), config.content.clone());
+        blocking(move || configs::keep(&paths, &record, content).map_err(ActError::Checkpoint))
+            .await?;
+    }
     let pods = paths.pods();
     let paths = paths.pod(record.id, &record.name);
     let file = SpecFile::of(record, PodSpec::clone(spec));

@@ -10,16 +10,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::failure::Failure;
 use super::kubernetes::types::{List, ListMeta, Status, StatusDetails};
-use super::kubernetes::{Context, event, pod};
+use super::kubernetes::{Context, document, event, pod};
 use super::query::{Query, RawQuery, Selector};
 use super::rendered::Rendered;
 use super::watch::{EVENT_FIELDS, POD_FIELDS, Span, What};
 use super::{health, logs, metrics, overview, roost, stats, watch};
-use crate::agent::service::{DeleteRefused, PodView, Service, Snapshot};
+use crate::agent::service::{
+    DeleteRefused, DocumentKind, DocumentView, PodView, Service, Snapshot,
+};
 use crate::clock::{BootId, BootTime, WallTime};
 use crate::ids::PodName;
 
@@ -78,6 +81,10 @@ pub(super) fn router(service: Service) -> Router {
         .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(logs::answer))
         .route("/api/v1/events", get(all_events))
         .route("/api/v1/namespaces/{namespace}/events", get(events_of))
+        .route("/api/v1/configmaps", get(all_config_maps))
+        .route("/api/v1/namespaces/{namespace}/configmaps", get(config_maps_of))
+        .route("/api/v1/secrets", get(all_secrets))
+        .route("/api/v1/namespaces/{namespace}/secrets", get(secrets_of))
         .route("/roost/v1/status", get(status))
         .route("/roost/v1/stats", get(stats::answer))
         .nest("/roost/v1", roost::router())
@@ -131,6 +138,33 @@ fn events(shared: &Arc<Shared>, namespace: Option<String>, query: RawQuery) -> A
     let context = shared.context(&snapshot);
     let items = watch::events(&snapshot, &selector).map(|it| event::of(it, &context)).collect();
     Ok(Json(list("EventList", &snapshot, items)).into_response())
+}
+
+async fn all_config_maps(State(shared): Asked) -> Response {
+    documents(&shared, DocumentKind::ConfigMap, None)
+}
+
+async fn config_maps_of(State(shared): Asked, Path(namespace): Path<String>) -> Response {
+    documents(&shared, DocumentKind::ConfigMap, Some(&namespace))
+}
+
+async fn all_secrets(State(shared): Asked) -> Response {
+    documents(&shared, DocumentKind::Secret, None)
+}
+
+async fn secrets_of(State(shared): Asked, Path(namespace): Path<String>) -> Response {
+    documents(&shared, DocumentKind::Secret, Some(&namespace))
+}
+
+/// ConfigMaps or Secrets, without their values.
+fn documents(shared: &Shared, kind: DocumentKind, namespace: Option<&str>) -> Response {
+    let snapshot = shared.service.snapshot();
+    let is_it = |view: &&DocumentView| {
+        let name = &view.name;
+        name.kind == kind && namespace.is_none_or(|it| it == name.name.namespace.as_str())
+    };
+    let items: Vec<Value> = snapshot.documents.iter().filter(is_it).map(document::of).collect();
+    Json(list(&format!("{kind}List"), &snapshot, items)).into_response()
 }
 
 fn list<T>(kind: &str, snapshot: &Snapshot, items: Vec<T>) -> List<T> {

@@ -158,6 +158,7 @@ pub(crate) fn snapshot(version: u64, pods: Vec<PodView>, root: &Path) -> Snapsho
         contested: Vec::new(),
         alarms: Vec::new(),
         notices: BTreeMap::new(),
+        documents: Default::default(),
         passed_over: Vec::new(),
         node: Node::default(),
         requested: Requests::default(),

@@ -21,8 +21,8 @@ pub(super) use changes::{
 };
 pub(super) use images::{ImageCommand, ImagesArgs, LoadArgs, PullArgs, RemoveArgs};
 pub(super) use lists::{
-    CompleteArgs, CompletionArgs, ContainersArgs, EventsArgs, GetCommand, Output, PodsArgs,
-    RevisionsArgs, Shell, TopArgs, TopWhat, VersionArgs, Which,
+    CompleteArgs, CompletionArgs, ContainersArgs, DocumentsArgs, EventsArgs, GetCommand, Output,
+    PodsArgs, RevisionsArgs, Shell, TopArgs, TopWhat, VersionArgs, Which,
 };
 
 #[cfg(test)]

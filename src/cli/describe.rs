@@ -294,7 +294,22 @@ fn wanted(page: &mut Page, spec: &Value) {
     }
     for (at, var) in spec["env"].as_array().into_iter().flatten().enumerate() {
         let name = if at == 0 { "Environment" } else { "" };
-        page.line(2, name, &format!("{}={}", plain(&var["name"]), plain(&var["value"])));
+        let from = &var["valueFrom"];
+        let value = if from.is_null() {
+            format!("={}", plain(&var["value"]))
+        } else {
+            format!(": {}", value_text(from))
+        };
+        page.line(2, name, &format!("{}{value}", plain(&var["name"])));
+    }
+    for (at, from) in spec["envFrom"].as_array().into_iter().flatten().enumerate() {
+        let name = if at == 0 { "Environment From" } else { "" };
+        let kinds = [("configMapRef", "ConfigMap"), ("secretRef", "Secret")];
+        let found = kinds.iter().find(|(key, _)| !from[*key].is_null());
+        let (key, kind) = found.unwrap_or(&kinds[0]);
+        let prefix = from["prefix"].as_str().map(|prefix| format!(", prefix {prefix}"));
+        let text = document_text(kind, &from[*key]["name"], &from[*key]["optional"]);
+        page.line(2, name, &format!("{text}{}", prefix.unwrap_or_default()));
     }
     for (at, mount) in spec["volumeMounts"].as_array().into_iter().flatten().enumerate() {
         let name = if at == 0 { "Mounts" } else { "" };
@@ -309,7 +324,53 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// A ConfigMap or Secret in words.
+fn document_text(kind: &str, name: &Value, optional: &Value) -> String {
+    let optional = if *optional == true { " (optional)" } else { "" };
+    format!("{kind} {}{optional}", plain(name))
+}
+
+/// Where the value of a variable comes from.
+fn value_text(from: &Value) -> String {
+    for (key, kind) in [("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")] {
+        let of = &from[key];
+        if !of.is_null() {
+            let document = document_text(kind, &of["name"], &of["optional"]);
+            return format!("key {} of {document}", plain(&of["key"]));
+        }
+    }
+    match from["fieldRef"]["fieldPath"].as_str() {
+        Some(path) => path.to_owned(),
+        None => {
+            let of = &from["resourceFieldRef"];
+            let (resource, divisor) = (plain(&of["resource"]), plain(&of["divisor"]));
+            format!("{resource} of {} in units of {divisor}", plain(&of["containerName"]))
+        }
+    }
+}
+
+/// A source of files in words.
+fn source_text(source: &Value) -> Option<String> {
+    let of = |kind: &str, name: &str, of: &Value| {
+        (!of.is_null()).then(|| document_text(kind, &of[name], &of["optional"]))
+    };
+    of("ConfigMap", "name", &source["configMap"])
+        .or_else(|| {
+            let secret = &source["secret"];
+            let name = if secret["secretName"].is_null() { "name" } else { "secretName" };
+            of("Secret", name, secret)
+        })
+        .or_else(|| (!source["downwardAPI"].is_null()).then(|| "the pod itself".to_owned()))
+}
+
 fn volume_text(volume: &Value) -> String {
+    if let Some(text) = source_text(volume) {
+        return format!("files of {text}");
+    }
+    if let Some(sources) = volume["projected"]["sources"].as_array() {
+        let texts: Vec<String> = sources.iter().filter_map(source_text).collect();
+        return format!("files of {}", texts.join(", "));
+    }
     if let Some(source) = volume["hostPath"].as_object() {
         let path = source.get("path").map(plain).unwrap_or_default();
         let kind = source.get("type").map(plain).filter(|kind| !kind.is_empty());

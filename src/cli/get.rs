@@ -11,6 +11,7 @@ use super::yaml;
 use crate::ids::{Namespace, PodName};
 
 pub(super) mod containers;
+pub(super) mod documents;
 pub(super) mod events;
 pub(super) mod pods;
 pub(super) mod revisions;

@@ -17,7 +17,8 @@ use super::output;
 use crate::ids::PodName;
 use crate::manifest;
 use crate::manifest::diagnostic::{Diagnostic, FileDiagnostic, Position};
-use crate::manifest::file::{self, FILE_LEN_MAX, ParseOptions};
+use crate::manifest::document::DocumentName;
+use crate::manifest::file::{self, FILE_LEN_MAX, ParseOptions, ParsedDocument};
 
 /// Checks manifests. What is wrong is on standard error, what is right on standard output; as JSON
 /// all of it is on standard output.
@@ -61,6 +62,8 @@ struct Report {
     failed: bool,
     /// In which file each pod stands first.
     seen: BTreeMap<PodName, String>,
+    /// The same of each ConfigMap and Secret.
+    seen_documents: BTreeMap<DocumentName, String>,
 }
 
 /// What tools get of a file.
@@ -71,6 +74,8 @@ struct FileReport {
     ok: bool,
     /// The pods without an error.
     pods: Vec<PodName>,
+    /// The ConfigMaps and Secrets without an error.
+    documents: Vec<String>,
 }
 
 impl Report {
@@ -95,21 +100,45 @@ impl Report {
             self.diagnostics.push(fault.for_tools(name));
             complete = false;
         }
+        complete &= self.add_documents(name, &parsed.documents);
+        let documents = parsed.documents.iter().map(|it| it.document.name.to_string());
+        let documents: Vec<String> = documents.collect();
         self.files.push(FileReport {
             file: name.to_owned(),
             ok: complete,
             pods: parsed.pods.iter().map(|pod| pod.name.clone()).collect(),
+            documents: documents.clone(),
         });
         self.failed |= !complete;
         if complete {
             let pods: Vec<String> = parsed.pods.iter().map(|pod| pod.name.to_string()).collect();
             let what = match pods.len() {
-                0 => "no pod in it".to_owned(),
+                0 if documents.is_empty() => "no pod in it".to_owned(),
+                0 => String::new(),
                 1 => format!("pod {}", pods[0]),
                 count => format!("{count} pods: {}", pods.join(", ")),
             };
+            let parts = [what].into_iter().filter(|what| !what.is_empty()).chain(documents);
+            let what = parts.collect::<Vec<_>>().join(", ");
             writeln!(self.right, "{name}: ok, {what}").expect("a string takes everything");
         }
+    }
+
+    /// Whether no ConfigMap or Secret of a file is in another one.
+    fn add_documents(&mut self, name: &str, documents: &[ParsedDocument]) -> bool {
+        let mut complete = true;
+        for ParsedDocument { document, position } in documents {
+            let Some(other) = self.seen_documents.get(&document.name) else {
+                self.seen_documents.insert(document.name.clone(), name.to_owned());
+                continue;
+            };
+            let message = format!("{} is in {other} already", document.name);
+            let fault = Diagnostic::error(*position, "metadata.name", &message);
+            self.wrong(&fault.in_file(&name).to_string());
+            self.diagnostics.push(fault.for_tools(name));
+            complete = false;
+        }
+        complete
     }
 
     fn unreadable(&mut self, name: &str, error: &io::Error) {
@@ -117,7 +146,12 @@ impl Report {
         self.wrong(&format!("{name}: error: {message}"));
         let fault = Diagnostic::error(Position::START, "", &message);
         self.diagnostics.push(fault.for_tools(name));
-        self.files.push(FileReport { file: name.to_owned(), ok: false, pods: Vec::new() });
+        self.files.push(FileReport {
+            file: name.to_owned(),
+            ok: false,
+            pods: Vec::new(),
+            documents: Vec::new(),
+        });
         self.failed = true;
     }
 

@@ -36,6 +36,7 @@ mod part;
 mod plan;
 mod pod;
 mod prepared;
+pub mod projected;
 mod reaper;
 mod seccomp;
 mod users;

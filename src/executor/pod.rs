@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::boot::Boot;
 use super::journal::chain;
 use super::poller::{EventFlags, Poller, Watched};
 use super::token::Token;
@@ -17,13 +18,21 @@ use crate::cgroup::{ContainerCgroup, Entry};
 use crate::containerizer::native::{
     self, ContainerizerError, ExecRequest, Executed, HostFacts, Launched, Native, NativeState,
 };
-use crate::manifest::pod::{ContainerSpec, PodSpec};
+use crate::ids::PodId;
+use crate::manifest::pod::{ContainerSpec, PodSpec, Volume, VolumeSource};
+use crate::manifest::resolve::{self, Content, Instance};
+use crate::manifest::revision::Revision;
+use crate::state::checkpoint::{self, ConfigFile};
 use crate::state::paths::PodPaths;
 use crate::state::record::CONFIG_ERROR;
+
+/// What is shown instead of a Secret.
+const HIDDEN: &str = "<secret>";
 
 /// The pod's namespaces, and what launches depend on.
 #[derive(Debug)]
 pub(super) struct Pod {
+    id: PodId,
     paths: PodPaths,
     masked: Vec<PathBuf>,
     poller: Rc<Poller>,
@@ -41,8 +50,10 @@ struct Entered {
 impl Pod {
     /// A pod that was not entered yet.
     #[must_use]
-    pub(super) fn new(paths: PodPaths, masked: Vec<PathBuf>, poller: &Rc<Poller>) -> Self {
-        Self { paths, masked, poller: Rc::clone(poller), entered: None }
+    pub(super) fn new(boot: &Boot, poller: &Rc<Poller>) -> Self {
+        let Boot { id, paths, masked, .. } = boot;
+        let (paths, masked) = (paths.clone(), masked.clone());
+        Self { id: *id, paths, masked, poller: Rc::clone(poller), entered: None }
     }
 
     /// Goes on in the namespaces that another program has entered.
@@ -90,11 +101,21 @@ impl Pod {
             None => self.enter(spec)?,
         };
         let entered = self.entered.insert(entered);
+        // What a container needs of values is read when it is needed: they are nowhere in here.
+        let resolved = if spec.takes_config() {
+            let content = read_content(&self.paths, spec)?;
+            let of = Instance { pod: spec, content: &content, id: self.id };
+            write_files(&self.paths, of)?;
+            Some(resolved(of, container)?)
+        } else {
+            None
+        };
+        let container = resolved.as_ref().unwrap_or(container);
         // Not kept until the next launch: its list of system calls alone is as large as all else
         // that the executor knows, and planning is quick.
         entered.facts.read_files(spec, container);
         let plan = native::plan(spec, container, &entered.facts)
-            .map_err(|error| format!("{CONFIG_ERROR}{}", chain(&error)))?;
+            .map_err(|error| format!("{CONFIG_ERROR}: {}", chain(&error)))?;
         let limits = (&container.resources).into();
         let entry = cgroup.create(&limits).map_err(|error| chain(&error))?;
         entered.native.launch(&plan, entry).map_err(|error| chain(&error))
@@ -114,12 +135,42 @@ impl Pod {
     ) -> Result<Executed, String> {
         let missing = || "the pod's namespaces are not there".to_owned();
         let entered = self.entered.as_mut().ok_or_else(missing)?;
+        let resolved = ready(&self.paths, self.id, spec, container)?;
+        let container = resolved.as_ref().unwrap_or(container);
         entered.facts.read_files(spec, container);
         let plan = native::plan(spec, container, &entered.facts).map_err(|e| chain(&e))?;
         let null = File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
         let streams = [null.as_fd(), output, output];
         let request = ExecRequest { plan: &plan, target, command, streams, entry };
         entered.native.exec(request).map_err(|error| chain(&error))
+    }
+
+    /// Brings the files that are made of values up to date, if the pod was entered; otherwise they
+    /// are made when it is.
+    ///
+    /// # Errors
+    /// Why they are not, in words.
+    pub(super) fn refresh_files(&self, spec: &PodSpec) -> Result<(), String> {
+        let is_projected = |volume: &Volume| matches!(volume.source, VolumeSource::Projected(_));
+        if self.entered.is_none() || !spec.volumes.iter().any(is_projected) {
+            return Ok(());
+        }
+        let content = read_content(&self.paths, spec)?;
+        write_files(&self.paths, Instance { pod: spec, content: &content, id: self.id })
+    }
+
+    /// A text that is shown, without the values of Secrets that the pod uses: the path of a
+    /// program may be made of one.
+    pub(super) fn without_secrets(&self, spec: &PodSpec, text: String) -> String {
+        if spec.config.is_none() {
+            return text;
+        }
+        let Ok(content) = read_content(&self.paths, spec) else { return HIDDEN.to_owned() };
+        let values = content.secrets.values().flat_map(|values| values.values());
+        let values = values.filter_map(|data| std::str::from_utf8(&data.bytes).ok());
+        values
+            .filter(|value| !value.is_empty())
+            .fold(text, |text, value| text.replace(value, HIDDEN))
     }
 
     /// The pod's PID 1 has ended, and with it every container. The next launch begins anew.
@@ -150,4 +201,50 @@ impl Pod {
         let reaper = reaper.transpose()?;
         Ok(Entered { native, facts, reaper })
     }
+}
+
+/// What the pod uses of ConfigMaps and Secrets.
+fn read_content(paths: &PodPaths, spec: &PodSpec) -> Result<Content, String> {
+    if spec.config.is_none() {
+        return Ok(Content::default());
+    }
+    let missing = || "what it takes from ConfigMaps and Secrets is not there".to_owned();
+    let path = paths.config(&spec.name, Revision::of(spec).digest()).ok_or_else(missing)?;
+    let read = checkpoint::read::<ConfigFile>(&path).map_err(|error| chain(&error))?;
+    Ok(read.ok_or_else(missing)?.content)
+}
+
+/// The container as it is run, if that is not known without the values that the pod uses.
+fn ready(
+    paths: &PodPaths,
+    id: PodId,
+    pod: &PodSpec,
+    container: &ContainerSpec,
+) -> Result<Option<ContainerSpec>, String> {
+    if !container.has_open_variables() {
+        return Ok(None);
+    }
+    let content = read_content(paths, pod)?;
+    resolved(Instance { pod, content: &content, id }, container).map(Some)
+}
+
+/// A container with its variables.
+fn resolved(of: Instance<'_>, container: &ContainerSpec) -> Result<ContainerSpec, String> {
+    if !container.has_open_variables() {
+        return Ok(container.clone());
+    }
+    resolve::container(of, container).map_err(|error| error.to_string())
+}
+
+/// Writes the files of all volumes that are made of values.
+fn write_files(paths: &PodPaths, of: Instance<'_>) -> Result<(), String> {
+    for volume in &of.pod.volumes {
+        let VolumeSource::Projected(projected) = &volume.source else { continue };
+        let files = resolve::files(of, projected).map_err(|error| error.to_string())?;
+        let group = of.pod.security.fs_group;
+        native::projected::write(&paths.volume(&volume.name), &files, group).map_err(|error| {
+            format!("writing the files of volume `{}` failed: {error}", volume.name)
+        })?;
+    }
+    Ok(())
 }

@@ -166,7 +166,7 @@ impl Shell {
             .watch(listener, Token::Listener.encode(), EventFlags::IN)
             .map_err(system("waiting for connections"))?;
         let shutdown = watch_shutdown(&poller).map_err(system("waiting for signals"))?;
-        let pod = Pod::new(boot.paths.clone(), boot.masked.clone(), &poller);
+        let pod = Pod::new(&boot, &poller);
         let writers = Writers::new(boot.paths.clone(), &poller, |id| Token::Writer(id).encode());
         let asking = Asking::new(&poller);
         let cgroup = boot.cgroups.pod(boot.id);
@@ -339,6 +339,12 @@ impl Shell {
             let (container, attempt, at) = (run.container.clone(), run.attempt, WallTime::now());
             self.asking.forget(&container, attempt);
             let (exit, cgroup) = run.finish(&mut [0; READ_LEN], at);
+            let exit = match (exit, self.machine.spec()) {
+                (Exit::NotStarted(why), Some(spec)) => {
+                    Exit::NotStarted(self.pod.without_secrets(spec, why))
+                }
+                (exit, _) => exit,
+            };
             self.empty.push_back(cgroup);
             self.events.push_back(Event::Exited { container, attempt, exit, at });
         }
@@ -548,11 +554,24 @@ impl Shell {
                     self.events.push_back(Event::Wanted(wanted));
                     // Each takes effect before the next is looked at.
                     self.settle();
+                    self.refresh_files();
                 }
                 ToExecutor::Upgrade { build } => self.begin_upgrade(build, fds),
             }
         }
         Ok(())
+    }
+
+    /// Brings the files up to date that are made of values: what runs sees the new ones.
+    fn refresh_files(&mut self) {
+        let Some(spec) = self.machine.spec().cloned() else { return };
+        let Err(why) = self.pod.refresh_files(&spec) else { return };
+        journal::note(format_args!("files of volumes are not up to date: {why}"));
+        for container in spec.all_containers().filter(|it| !it.mounts.is_empty()) {
+            let (container, why) = (container.name.clone(), why.clone());
+            self.events.push_back(Event::NotUpdated { container, why });
+        }
+        self.settle();
     }
 
     /// Says what the agent does not know yet.

@@ -4,7 +4,9 @@
 
 mod annotations;
 mod claim;
+mod config;
 mod container;
+mod document;
 mod fields;
 mod handler;
 mod image;
@@ -25,6 +27,7 @@ mod volume;
 use self::fields::{At, Path};
 use self::suggest::closest;
 use super::diagnostic::{Diagnostic, Faults, Position, push_index, quote};
+use super::document::{Document, DocumentKind, DocumentName};
 use super::node::{Key, Kind, Node};
 use super::pod::PodSpec;
 use crate::ids::PodName;
@@ -46,7 +49,21 @@ pub(super) enum Decoded {
         /// Where it begins.
         position: Position,
     },
-    /// Something else, or a pod whose name could not be read; the faults say more.
+    /// A ConfigMap or Secret without an error.
+    Document {
+        /// What it holds.
+        document: Document,
+        /// Where it begins.
+        position: Position,
+    },
+    /// A ConfigMap or Secret with an error.
+    FaultyDocument {
+        /// Its name.
+        name: DocumentName,
+        /// Where it begins.
+        position: Position,
+    },
+    /// Something else, or something whose name could not be read; the faults say more.
     Nameless,
 }
 
@@ -63,12 +80,8 @@ const WRAPPERS: [(&str, &str); 8] = [
 ];
 const ITS_TEMPLATE: &str = "write a Pod: `metadata` and `spec` of its `spec.template`";
 
-/// Kinds that will work one day, and what to do until then.
-const LATER: [(&str, &str); 2] = [("ConfigMap", BY_HAND), ("Secret", BY_HAND)];
 /// The kind that says what a volume of the node shall be.
 const CLAIM: &str = "PersistentVolumeClaim";
-const BY_HAND: &str = "write the values into `env` of the containers, or mount a file of the host: \
-                       a volume with `hostPath`";
 
 /// Kinds that often stand beside pods and ask for nothing that is done on this machine.
 const BESIDE: [&str; 22] = [
@@ -96,7 +109,7 @@ const BESIDE: [&str; 22] = [
     "StorageClass",
 ];
 
-/// Decodes a document: one pod, or all items of a List.
+/// Decodes a document: one object, or all items of a List.
 pub(super) fn document(root: &Node, faults: &mut Faults) -> Vec<Decoded> {
     let list = match root.get("kind").and_then(Node::as_text) {
         Some("List" | "PodList") => match root.get("items") {
@@ -134,19 +147,42 @@ pub fn json_schema() -> serde_json::Value {
     schema::render::json_schema()
 }
 
-/// The names of the pods that a document is about, as far as that can be told.
-pub(super) fn names_of(root: &Node) -> Vec<PodName> {
+/// What a document is about, as far as that can be told.
+#[derive(Debug)]
+pub(super) enum Named {
+    Pod(PodName),
+    Document(DocumentName),
+}
+
+/// The names of what a document is about, as far as that can be told.
+pub(super) fn names_of(root: &Node) -> Vec<Named> {
     match root.get("kind").and_then(Node::as_text) {
-        Some("Pod") | None => name_of(root).into_iter().collect(),
         Some("List" | "PodList") => match root.get("items").map(|items| &items.kind) {
-            Some(Kind::Sequence(items)) => items.iter().filter_map(name_of).collect(),
+            Some(Kind::Sequence(items)) => items.iter().filter_map(named).collect(),
             Some(Kind::Scalar(_) | Kind::Mapping(_)) | None => Vec::new(),
         },
-        Some(_) => Vec::new(),
+        Some(_) | None => named(root).into_iter().collect(),
     }
 }
 
-/// The name of the pod that an object is about.
+fn named(node: &Node) -> Option<Named> {
+    let kind = node.get("kind").and_then(Node::as_text);
+    match kind.map(document_kind) {
+        Some(Some(kind)) => Some(Named::Document(DocumentName { kind, name: name_of(node)? })),
+        Some(None) if kind != Some("Pod") => None,
+        Some(None) | None => Some(Named::Pod(name_of(node)?)),
+    }
+}
+
+fn document_kind(text: &str) -> Option<DocumentKind> {
+    match text {
+        "ConfigMap" => Some(DocumentKind::ConfigMap),
+        "Secret" => Some(DocumentKind::Secret),
+        _ => None,
+    }
+}
+
+/// The name of an object.
 fn name_of(node: &Node) -> Option<PodName> {
     let metadata = node.get("metadata")?;
     let namespace = metadata.get("namespace").filter(|node| !node.is_null());
@@ -162,6 +198,9 @@ fn name_of(node: &Node) -> Option<PodName> {
 /// Decodes one object.
 fn object(at: At<'_>, faults: &mut Faults) -> Decoded {
     let mark = faults.mark();
+    if let Some(kind) = at.node.get("kind").and_then(Node::as_text).and_then(document_kind) {
+        return config(at, kind, faults);
+    }
     let is_pod = !matches!(&at.node.kind, Kind::Mapping(_)) || check_kind(at, faults);
     if !is_pod {
         return Decoded::Nameless;
@@ -177,6 +216,19 @@ fn object(at: At<'_>, faults: &mut Faults) -> Decoded {
         }
         Some(_) | None => match name {
             Some(name) => Decoded::Faulty { name, position: at.position() },
+            None => Decoded::Nameless,
+        },
+    }
+}
+
+/// Decodes a ConfigMap or Secret.
+fn config(at: At<'_>, kind: DocumentKind, faults: &mut Faults) -> Decoded {
+    let mark = faults.mark();
+    let position = at.position();
+    match document::decode(at, kind, faults) {
+        Some(document) if !faults.any_error_since(mark) => Decoded::Document { document, position },
+        Some(_) | None => match name_of(at.node) {
+            Some(name) => Decoded::FaultyDocument { name: DocumentName { kind, name }, position },
             None => Decoded::Nameless,
         },
     }
@@ -223,19 +275,19 @@ fn check_kind(at: At<'_>, faults: &mut Faults) -> bool {
         faults.push(at.warning(&message));
         return false;
     }
-    if let Some((_, help)) = LATER.iter().find(|(later, _)| *later == kind) {
-        faults.push(at.error(&format!("{name} is not supported yet")).with_help(help));
-        return false;
-    }
     let fault = at.error(&format!("{name} is not supported"));
     if let Some((_, help)) = WRAPPERS.iter().find(|(wrapper, _)| *wrapper == kind) {
         faults.push(fault.with_help(help));
         return false;
     }
-    let known = WRAPPERS.iter().chain(&LATER).map(|(known, _)| *known).chain(BESIDE).chain([CLAIM]);
-    faults.push(match closest(kind, known.chain(["Pod", "List"])) {
+    let known = WRAPPERS.iter().map(|(known, _)| *known).chain(BESIDE);
+    let ours = ["Pod", "ConfigMap", "Secret", CLAIM, "List"];
+    faults.push(match closest(kind, known.chain(ours)) {
         Some(near) => fault.with_help(&format!("did you mean `{near}`?")),
-        None => fault.with_help("a manifest holds documents of the kind `Pod`"),
+        None => fault.with_help(
+            "a manifest holds documents of the kinds `Pod`, `ConfigMap`, `Secret` and \
+             `PersistentVolumeClaim`",
+        ),
     });
     false
 }

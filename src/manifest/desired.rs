@@ -58,4 +58,6 @@ pub struct Claim {
     pub spec: Arc<PodSpec>,
     /// The hashes of that.
     pub revision: Revision,
+    /// Why it can't be had now: a ConfigMap or Secret is missing.
+    pub lacks: Option<Arc<str>>,
 }

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
-use super::decode::{self, Decoded};
+use super::decode::{self, Decoded, Named};
 use super::diagnostic::{Diagnostic, Faults, Position};
-use super::node::{self, Document};
+use super::document::{Document, DocumentName};
+use super::node;
 use super::pod::PodSpec;
 use super::revision::Revision;
 use super::snippet;
@@ -32,6 +33,8 @@ pub const DOCUMENTS_MAX: usize = 1000;
 pub struct ParsedFile {
     /// The pods of the documents without an error, in the order of the file; names are unique.
     pub pods: Vec<ParsedPod>,
+    /// The ConfigMaps and Secrets without an error, likewise.
+    pub documents: Vec<ParsedDocument>,
     /// All faults, in the order of the file, each with the pod that it is about if that is known.
     pub diagnostics: Vec<Diagnostic>,
     /// Whether there was no error. If so, a pod that is not in `pods` is not wanted; if not, it
@@ -39,6 +42,17 @@ pub struct ParsedFile {
     pub complete: bool,
     /// The pods whose documents are faulty, as far as their names could be read; none of `pods`.
     pub faulty: Vec<PodName>,
+    /// The same for ConfigMaps and Secrets.
+    pub faulty_documents: Vec<DocumentName>,
+}
+
+/// A ConfigMap or Secret of a manifest file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParsedDocument {
+    /// What it holds.
+    pub document: Arc<Document>,
+    /// Where it begins.
+    pub position: Position,
 }
 
 /// A pod of a manifest file.
@@ -87,20 +101,25 @@ pub fn parse_with(text: &[u8], options: ParseOptions) -> ParsedFile {
         }
     }
     let complete = !faults.any_error_since(start);
-    let Found { pods, lines, specs_len: _ } = found;
+    let Found { pods, documents, lines, document_lines, specs_len: _ } = found;
     let good: BTreeSet<&PodName> = pods.iter().map(|pod| &pod.name).collect();
     let faulty = lines.into_keys().filter(|name| !good.contains(name)).collect();
+    let good: BTreeSet<&DocumentName> = documents.iter().map(|it| &it.document.name).collect();
+    let faulty_documents = document_lines.into_keys().filter(|name| !good.contains(name)).collect();
     let mut diagnostics = faults.into_diagnostics();
     snippet::add(&mut diagnostics, text);
-    ParsedFile { pods, diagnostics, complete, faulty }
+    ParsedFile { pods, documents, diagnostics, complete, faulty, faulty_documents }
 }
 
 /// What has been found in a file so far.
 #[derive(Debug, Default)]
 struct Found {
     pods: Vec<ParsedPod>,
+    documents: Vec<ParsedDocument>,
     /// Where each pod stands first, the faulty ones included.
     lines: BTreeMap<PodName, u32>,
+    /// Where each ConfigMap and Secret stands first, likewise.
+    document_lines: BTreeMap<DocumentName, u32>,
     /// The length of their specifications.
     specs_len: usize,
 }
@@ -125,7 +144,7 @@ fn unreadable(text: &[u8]) -> Option<Diagnostic> {
 }
 
 /// Reads one document.
-fn read(document: Document<'_>, found: &mut Found, faults: &mut Faults) {
+fn read(document: node::Document<'_>, found: &mut Found, faults: &mut Faults) {
     if document.bytes.len() > DOCUMENT_LEN_MAX {
         let message = format!("the document is larger than {DOCUMENT_LEN_MAX} bytes");
         faults.push(Diagnostic::error(first_character(&document), "", &message));
@@ -138,11 +157,11 @@ fn read(document: Document<'_>, found: &mut Found, faults: &mut Faults) {
     if !tree.whole {
         let names = decode::names_of(&root);
         // Of a List it can't be told which item the fault is in.
-        if let [name] = names.as_slice() {
+        if let [Named::Pod(name)] = names.as_slice() {
             faults.attribute_since(mark, name);
         }
         for name in names {
-            found.lines.entry(name).or_insert(document.first_line);
+            found.add_faulty(name, document.first_line);
         }
         return;
     }
@@ -154,11 +173,20 @@ fn read(document: Document<'_>, found: &mut Found, faults: &mut Faults) {
     for decoded in decode::document(&root, faults) {
         match decoded {
             Decoded::Pod { spec, position } if broken => {
-                found.lines.entry(spec.name).or_insert(position.line);
+                found.add_faulty(Named::Pod(spec.name), position.line);
             }
             Decoded::Pod { spec, position } => found.add(*spec, position, faults),
             Decoded::Faulty { name, position } => {
-                found.lines.entry(name).or_insert(position.line);
+                found.add_faulty(Named::Pod(name), position.line);
+            }
+            Decoded::Document { document, position } if broken => {
+                found.add_faulty(Named::Document(document.name), position.line);
+            }
+            Decoded::Document { document, position } => {
+                found.add_document(document, position, faults);
+            }
+            Decoded::FaultyDocument { name, position } => {
+                found.add_faulty(Named::Document(name), position.line);
             }
             Decoded::Nameless => {}
         }
@@ -166,6 +194,24 @@ fn read(document: Document<'_>, found: &mut Found, faults: &mut Faults) {
 }
 
 impl Found {
+    fn add_faulty(&mut self, name: Named, line: u32) {
+        match name {
+            Named::Pod(name) => self.lines.entry(name).or_insert(line),
+            Named::Document(name) => self.document_lines.entry(name).or_insert(line),
+        };
+    }
+
+    /// Adds a ConfigMap or Secret. Of two of one name the first counts, as with pods.
+    fn add_document(&mut self, document: Document, position: Position, faults: &mut Faults) {
+        if let Some(line) = self.document_lines.get(&document.name) {
+            let message = format!("{} is in this file already, in line {line}", document.name);
+            faults.push(Diagnostic::error(position, "metadata.name", &message));
+            return;
+        }
+        self.document_lines.insert(document.name.clone(), position.line);
+        self.documents.push(ParsedDocument { document: Arc::new(document), position });
+    }
+
     /// Adds a pod. The first document of a file that asks for a pod counts, also if it is faulty:
     /// otherwise to mend it would take the pod from the second.
     fn add(&mut self, spec: PodSpec, position: Position, faults: &mut Faults) {
@@ -218,7 +264,7 @@ fn json_len(spec: &PodSpec) -> usize {
     counter.0
 }
 
-fn first_character(document: &Document<'_>) -> Position {
+fn first_character(document: &node::Document<'_>) -> Position {
     Position { line: document.first_line, column: 1 }
 }
 

@@ -34,10 +34,15 @@ use crate::ids::{ContainerName, ObjectName, PodName, VolumeName};
 use crate::provisioner::reference::{ImageSource, PullPolicy};
 use crate::provisioner::store::{ImageId, LayerId};
 
+mod config;
 mod handler;
 mod lifecycle;
 mod order;
 
+pub use config::{
+    Carried, DownwardFile, EnvFrom, EnvSource, Field, KeyFile, KeyRef, Projected, ProjectedForm,
+    Projection, ResourceField, ResourceName, UsedConfig,
+};
 pub use lifecycle::{Lifecycle, TerminationPolicy};
 pub use order::{ContainerRestart, ExitCodes, RestartAction, RestartRule, Role};
 /// Whether a value is what was meant before there was its field.
@@ -96,6 +101,16 @@ pub struct PodSpec {
     /// Domain, aliases and DNS.
     #[serde(default, skip_serializing_if = "is_default")]
     pub names: Names,
+    /// `spec.imagePullSecrets`: Secrets of its namespace with credentials for registries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_pull_secrets: Vec<ObjectName>,
+    /// Whether containers start anew when what they take from ConfigMaps and Secrets changes;
+    /// annotation `roost/restart-on-config-change`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart_on_config_change: bool,
+    /// What of ConfigMaps and Secrets it was accepted with; none if it takes nothing from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<UsedConfig>,
     /// `spec.volumes`, in the order of the manifest.
     pub volumes: Vec<Volume>,
     /// `spec.initContainers`, in the order of the manifest; names are unique among all containers.
@@ -113,7 +128,8 @@ impl PodSpec {
             VolumeSource::EmptyDir {}
             | VolumeSource::Memory { .. }
             | VolumeSource::Claim { .. }
-            | VolumeSource::HostPath { .. } => None,
+            | VolumeSource::HostPath { .. }
+            | VolumeSource::Projected(_) => None,
         });
         self.all_containers().filter_map(|container| container.image.as_ref()).chain(volumes)
     }
@@ -125,7 +141,8 @@ impl PodSpec {
             VolumeSource::EmptyDir {}
             | VolumeSource::Memory { .. }
             | VolumeSource::Claim { .. }
-            | VolumeSource::HostPath { .. } => None,
+            | VolumeSource::HostPath { .. }
+            | VolumeSource::Projected(_) => None,
         });
         let init = self.init_containers.iter_mut();
         let containers = init.chain(&mut self.containers);
@@ -143,6 +160,14 @@ impl PodSpec {
             Domain::Subdomain { in_hostname: false, .. } | Domain::None | Domain::Override => None,
         };
         full.unwrap_or_else(|| self.hostname.clone())
+    }
+
+    /// Whether something of it is made of values that are not in it.
+    #[must_use]
+    pub fn takes_config(&self) -> bool {
+        let is_projected = |volume: &Volume| matches!(volume.source, VolumeSource::Projected(_));
+        self.all_containers().any(ContainerSpec::has_open_variables)
+            || self.volumes.iter().any(is_projected)
     }
 }
 
@@ -268,6 +293,9 @@ pub enum VolumeSource {
     },
     /// `image`: the files of an image, read-only.
     Image(Box<Image>),
+    /// `configMap`, `secret`, `downwardAPI`, `projected`: files made of values, in memory and
+    /// read-only. They change with the values.
+    Projected(Box<Projected>),
 }
 
 /// `hostPath.type`.
@@ -432,6 +460,9 @@ pub struct ContainerSpec {
     pub args: Vec<String>,
     /// `env`, in the order of the manifest; of two with one name the later wins.
     pub env: Vec<EnvVar>,
+    /// `envFrom`, in the order of the manifest; a variable of `env` counts before them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFrom>,
     /// `workingDir`; that of the image where the manifest has none, or without one the sandbox.
     pub working_dir: Option<AbsolutePath>,
     /// `resources`.
@@ -473,6 +504,13 @@ pub struct ContainerSpec {
 }
 
 impl ContainerSpec {
+    /// Whether its variables are known only when it is started. Then `$(NAME)` is put into its
+    /// command and variables at that time, and they are here as they are written.
+    #[must_use]
+    pub fn has_open_variables(&self) -> bool {
+        !self.env_from.is_empty() || self.env.iter().any(|var| var.from.is_some())
+    }
+
     /// What asks its program to end.
     #[must_use]
     pub fn stop_signal(&self) -> StopSignal {
@@ -528,6 +566,9 @@ pub struct EnvVar {
     pub name: String,
     /// Without NUL.
     pub value: String,
+    /// `valueFrom`; `value` is empty then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<EnvSource>,
 }
 
 /// What a container asks for and what it may use at most.

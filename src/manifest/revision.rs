@@ -14,7 +14,7 @@ use super::pod::{
     ContainerPort, ContainerRestart, ContainerSpec, Image, Lifecycle, PodSpec, Resources, Role,
     Volume, VolumeSource,
 };
-use crate::ids::ContainerName;
+use crate::ids::{ContainerName, VolumeName};
 use crate::provisioner::reference::PullPolicy;
 
 /// The first 128 bits of a SHA-256, in hexadecimal on paper.
@@ -23,11 +23,16 @@ use crate::provisioner::reference::PullPolicy;
 pub struct Hash(u128);
 
 impl Hash {
-    fn of(value: &impl Serialize) -> Self {
-        let json = serde_json::to_vec(value).expect("a specification has only string keys");
-        let digest: [u8; 32] = Sha256::digest(&json).into();
+    /// From the first 128 bits of a digest.
+    #[must_use]
+    pub(crate) fn from_digest(digest: [u8; 32]) -> Self {
         let (first, _) = digest.split_first_chunk::<16>().expect("32 bytes hold 16");
         Self(u128::from_be_bytes(*first))
+    }
+
+    fn of(value: &impl Serialize) -> Self {
+        let json = serde_json::to_vec(value).expect("a specification has only string keys");
+        Self::from_digest(Sha256::digest(&json).into())
     }
 }
 
@@ -95,6 +100,9 @@ impl Revision {
             node_selector,
             security,
             names,
+            image_pull_secrets,
+            restart_on_config_change,
+            config,
             volumes,
             init_containers,
             containers,
@@ -106,11 +114,11 @@ impl Revision {
         let shared = Hash::of(&(name, hostname, host, share_process_namespace, volumes));
         // What was done before the others began can't be done otherwise any more.
         let is_over = |c: &&ContainerSpec| spec.role(&c.name) == Some(Role::Init);
-        let init: Vec<Hash> = init_containers.iter().filter(is_over).map(container_hash).collect();
+        let init: Vec<Hash> = init_containers.iter().filter(is_over).map(own_hash).collect();
         let shared = and(shared, "initContainers", &init);
         let shared = and(and(shared, "securityContext", security), "names", names);
         let containers: BTreeMap<ContainerName, Hash> =
-            spec.all_containers().map(|c| (c.name.clone(), container_hash(c))).collect();
+            spec.all_containers().map(|c| (c.name.clone(), container_hash(c, spec))).collect();
         let ports: BTreeMap<&ContainerName, &Vec<ContainerPort>> = containers_with_ports(spec);
         let first = (labels, annotations, restart_policy, termination_grace, backoff, pids_limit);
         let pulls: BTreeMap<&ContainerName, PullPolicy> =
@@ -139,6 +147,13 @@ impl Revision {
         let in_place = and(in_place, "roost/termination-policy", termination_policy);
         let in_place =
             if *priority == 0 { in_place } else { Hash::of(&(in_place, "priority", priority)) };
+        let is_unset =
+            image_pull_secrets.is_empty() && !restart_on_config_change && config.is_none();
+        let in_place = if is_unset {
+            in_place
+        } else {
+            Hash::of(&(in_place, image_pull_secrets, restart_on_config_change, config))
+        };
         let digest = Hash::of(&(shared, &containers, in_place));
         Self { shared, containers, in_place, digest }
     }
@@ -181,13 +196,40 @@ fn as_written(volume: &Volume) -> Volume {
     volume
 }
 
-fn container_hash(container: &ContainerSpec) -> Hash {
+/// What a container takes from documents counts only where it is to start anew for it.
+fn container_hash(container: &ContainerSpec, pod: &PodSpec) -> Hash {
+    let own = own_hash(container);
+    // What was done before the others began is not done again for it.
+    let is_over = pod.role(&container.name) == Some(Role::Init);
+    match &pod.config {
+        Some(config) if pod.restart_on_config_change && !is_over => {
+            let mounted: BTreeMap<&VolumeName, &Hash> = container
+                .mounts
+                .iter()
+                .filter_map(|mount| config.volumes.get_key_value(&mount.volume))
+                .collect();
+            let variables = config.variables.get(&container.name);
+            if mounted.is_empty() && variables.is_none() {
+                return own;
+            }
+            Hash::of(&(own, variables, mounted))
+        }
+        Some(_) | None => own,
+    }
+}
+
+fn own_hash(container: &ContainerSpec) -> Hash {
+    and(written_hash(container), "envFrom", &container.env_from)
+}
+
+fn written_hash(container: &ContainerSpec) -> Hash {
     let ContainerSpec {
         name,
         image,
         command,
         args,
         env,
+        env_from: _hashed_where_it_is_set,
         working_dir,
         resources: _changes_in_place,
         user,
@@ -277,6 +319,7 @@ mod tests {
             command: vec!["sleep".to_owned()],
             args: vec!["1".to_owned()],
             env: vec![],
+            env_from: vec![],
             working_dir: None,
             resources: Resources::default(),
             user: Some(0),
@@ -314,6 +357,9 @@ mod tests {
             node_selector: BTreeMap::new(),
             security: Default::default(),
             names: Default::default(),
+            image_pull_secrets: vec![],
+            restart_on_config_change: false,
+            config: None,
             volumes: vec![],
             init_containers: vec![],
             containers: vec![container("a")],

@@ -145,19 +145,16 @@ impl Provisioner {
         credentials: &Credentials,
     ) -> Outcome {
         let local = self.local(source).await?;
-        let fixed = source.reference().is_some_and(|reference| reference.digest().is_some());
         match (policy, local) {
             (PullPolicy::IfNotPresent | PullPolicy::Never, Local::Image { image, .. }) => {
-                return Ok(Resolved { image: *image, had: Had::Present });
-            }
-            // What a digest names never changes.
-            (PullPolicy::Always, Local::Image { image, .. }) if fixed => {
                 return Ok(Resolved { image: *image, had: Had::Present });
             }
             (PullPolicy::Never, Local::Missing) => return Err(never(source, "is not here")),
             (PullPolicy::Never, Local::Damaged(what)) => {
                 return Err(never(source, &format!("is damaged ({what})")));
             }
+            // What a digest names never changes; but whether it may be had is for its registry to
+            // say: another pod's credentials may have brought it here.
             (PullPolicy::Always, _) | (PullPolicy::IfNotPresent, _) => {}
         }
         let ask = policy == PullPolicy::Always;

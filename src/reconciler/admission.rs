@@ -21,6 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::ids::PodName;
+use crate::manifest::desired::Claim;
 use crate::manifest::pod::{ContainerPort, PodSpec, Protocol, SysctlName};
 use crate::state::record::ManifestFile;
 
@@ -159,6 +160,21 @@ pub(super) struct Wants<'a> {
     pub(super) turn: Turn,
     /// Who asks for it.
     pub(super) source: &'a ManifestFile,
+    /// What of documents it lacks.
+    pub(super) lacks: Option<&'a str>,
+}
+
+impl<'a> Wants<'a> {
+    /// What a manifest asks for.
+    pub(super) fn of(claim: &'a Claim, turn: Turn) -> Self {
+        let Claim { source, spec, lacks, .. } = claim;
+        Self { spec, turn, source, lacks: lacks.as_deref() }
+    }
+
+    /// What it was once.
+    pub(super) fn again(spec: &'a Arc<PodSpec>, source: &'a ManifestFile) -> Self {
+        Self { spec, turn: Turn::Changed, source, lacks: None }
+    }
 }
 
 /// Who may become what it wants, and who waits.

@@ -67,6 +67,8 @@ pub(super) enum Refusal<'a> {
     Room(&'a str),
     /// Another pod has to be so far first.
     Order(&'a str),
+    /// A ConfigMap or Secret is missing.
+    Config(&'a str),
     /// Nobody has looked yet whether its images are here.
     Unclear,
     /// Its images are not here.
@@ -76,7 +78,7 @@ pub(super) enum Refusal<'a> {
 impl Refusal<'_> {
     pub(super) fn is_of_images(self) -> bool {
         match self {
-            Self::Room(_) | Self::Order(_) => false,
+            Self::Room(_) | Self::Order(_) | Self::Config(_) => false,
             Self::Unclear | Self::Images(_) => true,
         }
     }
@@ -84,7 +86,7 @@ impl Refusal<'_> {
     pub(super) fn is_unclear(self) -> bool {
         match self {
             Self::Unclear => true,
-            Self::Room(_) | Self::Order(_) | Self::Images(_) => false,
+            Self::Room(_) | Self::Order(_) | Self::Config(_) | Self::Images(_) => false,
         }
     }
 
@@ -92,6 +94,7 @@ impl Refusal<'_> {
         match self {
             Self::Room(why) => (why.to_owned(), WaitReason::Room),
             Self::Order(why) => (why.to_owned(), WaitReason::Order),
+            Self::Config(why) => (why.to_owned(), WaitReason::Config),
             Self::Unclear => {
                 ("looks for its images".to_owned(), WaitReason::Images { is_pulling: false })
             }

@@ -42,7 +42,7 @@ pub struct Plan {
     pub wake_at: Option<BootTime>,
 }
 
-/// A pod waits for room, or for its images.
+/// A pod waits for room, for a ConfigMap or Secret, or for its images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wait {
     /// What is lacking.
@@ -62,6 +62,8 @@ pub enum WaitReason {
     Room,
     /// Another pod, which has to be so far first.
     Order,
+    /// A ConfigMap or Secret.
+    Config,
     /// Images that are being looked for.
     Images {
         /// Whether they turned out not to be here.

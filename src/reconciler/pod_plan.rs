@@ -187,8 +187,7 @@ impl<'a> Pod<'a> {
     }
 
     fn wants(&self, actual: &'a ActualState, trust: &Trust<'_>) -> Option<Wants<'a>> {
-        let of_claim =
-            |claim: &'a Claim, turn| Some(Wants { spec: &claim.spec, turn, source: &claim.source });
+        let of_claim = |claim: &'a Claim, turn| Some(Wants::of(claim, turn));
         if self.found.is_some() {
             return None;
         }
@@ -207,8 +206,7 @@ impl<'a> Pod<'a> {
         }
         let record = instance.record;
         let is_through = record.phase != RecordPhase::Active;
-        let again =
-            |spec: &'a Arc<PodSpec>| Wants { spec, turn: Turn::Changed, source: &record.source };
+        let again = |spec: &'a Arc<PodSpec>| Wants::again(spec, &record.source);
         let wish = choose(&self.claims, *instance, trust);
         match (instance.asked(&wish, actual), &wish) {
             // What it names may be another image by now.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 mod files;
 
-pub use files::{AttemptFile, ExitFile, Format, SpecFile};
+pub use files::{AttemptFile, ConfigFile, ConfigKeyFile, ExitFile, Format, SpecFile};
 
 /// Longest checkpoint in bytes. A specification comes from a manifest, which is far smaller.
 pub const CHECKPOINT_LEN_MAX: u64 = 4 << 20;
@@ -32,6 +32,8 @@ pub const CHECKPOINT_LEN_MAX: u64 = 4 << 20;
 pub trait Checkpoint: Serialize + DeserializeOwned {
     /// The newest format, which is written.
     const FORMAT: u32;
+    /// Longest file in bytes.
+    const LEN_MAX: u64 = CHECKPOINT_LEN_MAX;
 }
 
 /// Why a checkpoint could not be written or read.
@@ -116,7 +118,9 @@ pub fn write<T: Checkpoint>(path: &Path, value: &T) -> Result<(), CheckpointErro
 pub fn create<T: Checkpoint>(path: &Path, value: &T) -> Result<(), CheckpointError> {
     let bytes = encode(path, value)?;
     let directory = directory_of(path);
-    let mut file = match File::options().write(true).create_new(true).open(path) {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = match options.open(path) {
         Ok(file) => file,
         // An earlier try of the same.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return write(path, value),
@@ -134,9 +138,10 @@ fn encode<T: Checkpoint>(path: &Path, value: &T) -> Result<Vec<u8>, CheckpointEr
     let refused = |why: String| CheckpointError::Refused { path: path.to_owned(), why };
     let mut bytes = serde_json::to_vec(value).map_err(|e| refused(e.to_string()))?;
     bytes.push(b'\n');
-    if bytes.len() as u64 > CHECKPOINT_LEN_MAX {
+    let most = T::LEN_MAX;
+    if bytes.len() as u64 > most {
         let len = bytes.len();
-        return Err(refused(format!("it would be {len} bytes; {CHECKPOINT_LEN_MAX} are the most")));
+        return Err(refused(format!("it would be {len} bytes; {most} are the most")));
     }
     Ok(bytes)
 }
@@ -146,7 +151,7 @@ fn encode<T: Checkpoint>(path: &Path, value: &T) -> Result<Vec<u8>, CheckpointEr
 /// # Errors
 /// [`CheckpointError::Damaged`], [`CheckpointError::Newer`], or [`CheckpointError::Io`].
 pub fn read<T: Checkpoint>(path: &Path) -> Result<Option<T>, CheckpointError> {
-    let Some(bytes) = read_bounded(path)? else {
+    let Some(bytes) = read_bounded(path, T::LEN_MAX)? else {
         return Ok(None);
     };
     let damaged = |why: String| CheckpointError::Damaged { path: path.to_owned(), why };
@@ -226,7 +231,7 @@ struct Head {
     format: u32,
 }
 
-fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
+fn read_bounded(path: &Path, most: u64) -> Result<Option<Vec<u8>>, CheckpointError> {
     let failed = |e| io_error("read", path, e);
     let file = match File::open(path) {
         Ok(file) => file,
@@ -234,9 +239,9 @@ fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
         Err(error) => return Err(failed(error)),
     };
     let mut bytes = Vec::new();
-    file.take(CHECKPOINT_LEN_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > CHECKPOINT_LEN_MAX {
-        let why = format!("it is longer than {CHECKPOINT_LEN_MAX} bytes");
+    file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > most {
+        let why = format!("it is longer than {most} bytes");
         return Err(CheckpointError::Damaged { path: path.to_owned(), why });
     }
     Ok(Some(bytes))

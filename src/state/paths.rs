@@ -5,6 +5,8 @@
 //! ├── state/                         sled: the agent's alone
 //! ├── state.seq, state.lock          its side file and its lock (`store::sled`)
 //! ├── state.doubtful-<n>/            a store that could not be believed
+//! ├── config-key.json                the key of the hashes over ConfigMaps and Secrets (agent)
+//! ├── configs/<ns>_<name>/<digest>.json  what a revision uses of them; for root alone (agent)
 //! ├── images/                        images and their layers (`provisioner::store`)
 //! ├── image-files.json               files that images were loaded from (agent)
 //! ├── claims/<namespace>/<name>/     volumes that outlive pods (made by executors, removed by people)
@@ -31,6 +33,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Attempt, ContainerName, Namespace, ObjectName, PodId, PodName, VolumeName};
+use crate::manifest::revision::Hash;
 
 /// The three roots under which everything lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +93,24 @@ impl Paths {
         self.data.join("image-files.json")
     }
 
+    /// What the revisions of a pod use of ConfigMaps and Secrets.
+    #[must_use]
+    pub fn configs(&self, name: &PodName) -> PathBuf {
+        self.all_configs().join(directory_of(name))
+    }
+
+    /// The directory of the same of all pods.
+    #[must_use]
+    pub fn all_configs(&self) -> PathBuf {
+        self.data.join(CONFIGS)
+    }
+
+    /// The key of the hashes over that.
+    #[must_use]
+    pub fn config_key(&self) -> PathBuf {
+        self.data.join("config-key.json")
+    }
+
     /// The directory of all pod directories.
     #[must_use]
     pub fn pods(&self) -> PathBuf {
@@ -129,10 +150,24 @@ pub const EXECUTOR_SOCKET: &str = "executor.sock";
 /// Name of the pipe in the runtime directory.
 const LOG_HINTS: &str = "logs-rotated";
 
+/// Name of the directory of what pods use of ConfigMaps and Secrets.
+const CONFIGS: &str = "configs";
+
+/// A directory's name for a pod.
+fn directory_of(name: &PodName) -> String {
+    format!("{}_{}", name.namespace, name.name)
+}
+
 /// Name of the directory of images.
 const IMAGES: &str = "images";
 /// Name of the directory of volumes that outlive their pods.
 const CLAIMS: &str = "claims";
+
+/// The name of the file with what a revision uses of ConfigMaps and Secrets.
+#[must_use]
+pub fn config_file(digest: Hash) -> String {
+    format!("{digest}.json")
+}
 
 impl PodPaths {
     /// The layers of all images; none if this is not below a [`Paths::pods`].
@@ -159,6 +194,14 @@ impl PodPaths {
     #[must_use]
     pub fn name_file(&self, container: &ContainerName, file: &str) -> PathBuf {
         self.container(container).join("etc").join(file)
+    }
+
+    /// What one revision of the pod uses of ConfigMaps and Secrets; none if this is not below a
+    /// [`Paths::pods`].
+    #[must_use]
+    pub fn config(&self, name: &PodName, digest: Hash) -> Option<PathBuf> {
+        let configs = self.data.parent()?.parent()?.join(CONFIGS);
+        Some(configs.join(directory_of(name)).join(config_file(digest)))
     }
 
     /// The writable layer of a container with an image.

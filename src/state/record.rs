@@ -208,9 +208,9 @@ pub enum Exit {
     Unknown,
 }
 
-/// What the text of [`Exit::NotStarted`] begins with if the specification asks for what can't be
-/// done on this node: Kubernetes' reason for it.
-pub const CONFIG_ERROR: &str = "CreateContainerConfigError: ";
+/// Kubernetes' reason for a specification that asks for what can't be done on this node, or for a
+/// ConfigMap or Secret that is missing. The text of [`Exit::NotStarted`] begins with it and `: `.
+pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
 impl Exit {
     /// Whether the run counts as a success.

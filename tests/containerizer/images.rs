@@ -152,7 +152,7 @@ fn an_image_says_what_is_run_how_and_by_whom(scene: &Scene) {
     image.user = "app".into();
     image.working_dir = Some("/srv/here".parse().unwrap());
     let mut pod = of_image(image.clone(), "");
-    pod.containers[0].env.push(EnvVar { name: "B".into(), value: "manifest".into() });
+    pod.containers[0].env.push(EnvVar { name: "B".into(), value: "manifest".into(), from: None });
     let ids = "uid=1000 gid=1001 groups=1001,44";
     let expected =
         |ids: &str, owner: &str| format!("image manifest /srv\n/srv/here\n{ids}\n{owner}\n");

@@ -49,9 +49,8 @@ fn a_file_of_a_volume_can_be_mounted_alone(scene: &Scene) {
     fs::write(host.join("settings"), "set\n").unwrap();
     fs::write(host.join("secret"), "secret\n").unwrap();
     let mut pod = pod(shell("cat /etc/roost-check/settings; ls /etc/roost-check; echo n >>$F"));
-    pod.containers[0]
-        .env
-        .push(EnvVar { name: "F".to_owned(), value: "/etc/roost-check/settings".to_owned() });
+    let value = "/etc/roost-check/settings".to_owned();
+    pod.containers[0].env.push(EnvVar { name: "F".to_owned(), value, from: None });
     let kind = HostPathType::Directory;
     add_part(&mut pod, "h", host_path(&host, kind), "/etc/roost-check/settings", "settings");
     pod.containers[0].mounts[0].read_only = true;
@@ -142,7 +141,8 @@ fn a_link_that_changes_all_the_time_leads_no_part_out_of_its_volume(scene: &Scen
 
 fn a_part_is_named_by_variables(scene: &Scene) {
     let mut pod = pod(shell("echo x >/v/file"));
-    let variable = |name: &str, value: &str| EnvVar { name: name.into(), value: value.into() };
+    let variable =
+        |name: &str, value: &str| EnvVar { name: name.into(), value: value.into(), from: None };
     pod.containers[0].env = vec![variable("NAME", "web"), variable("UP", "..")];
     add_volume(&mut pod, "v", VolumeSource::EmptyDir {}, "/v", false);
     let expression = |text: &str| Some(SubPath::Expression(text.to_owned()));

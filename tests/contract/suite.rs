@@ -191,9 +191,11 @@ fn on_failure_only_what_failed_runs_again(host: &mut dyn PodHost) {
 fn a_change_restarts_one_container(host: &mut dyn PodHost) {
     let mut spec = host.pod(RestartPolicy::Always, &[Behaviour::Sleeps, Behaviour::Sleeps]);
     let before = running(host, &spec);
-    spec.containers[1]
-        .env
-        .push(roost::manifest::pod::EnvVar { name: "CHANGED".to_owned(), value: "1".to_owned() });
+    spec.containers[1].env.push(roost::manifest::pod::EnvVar {
+        name: "CHANGED".to_owned(),
+        value: "1".to_owned(),
+        from: None,
+    });
     host.set_spec(run(2, &spec));
     let after = until(host, "the changed one runs anew", |report| {
         report.number == 2 && pid(report, 1).is_some_and(|new| pid(&before, 1) != Some(new))

@@ -46,7 +46,7 @@ fn server() -> PodSpec {
     let exe = std::env::current_exe().unwrap();
     let argv = [exe.to_str().unwrap(), "--ignored", "--exact", "probes::serve", "--nocapture"];
     let mut web = container("web", &argv);
-    web.env.push(EnvVar { name: SERVER.to_owned(), value: "1".to_owned() });
+    web.env.push(EnvVar { name: SERVER.to_owned(), value: "1".to_owned(), from: None });
     let mut spec = spec(&[]);
     spec.containers.push(web);
     add_volume(&mut spec, "v", VolumeSource::EmptyDir {});
@@ -192,7 +192,7 @@ fn h7_a_program_is_executed_as_that_of_the_container() {
             add_volume(&mut spec, "v", VolumeSource::EmptyDir {});
             let a = &mut spec.containers[0];
             (a.user, a.group) = (Some(1234), Some(2345));
-            a.env.push(EnvVar { name: "A".to_owned(), value: "b c".to_owned() });
+            a.env.push(EnvVar { name: "A".to_owned(), value: "b c".to_owned(), from: None });
             a.working_dir = Some("/usr".parse().unwrap());
             a.readiness = Some(probe(exec(&format!("[ -e /v/done ] || exit 1; {script}probe"))));
             pod.set(spec).await;

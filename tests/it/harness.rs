@@ -372,7 +372,7 @@ impl Node {
     /// What is left of pods: processes, cgroups, directories, mounts.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
-        for place in ["data/pods", "run/pods", "logs"] {
+        for place in ["data/pods", "data/configs", "run/pods", "logs"] {
             for entry in std::fs::read_dir(self.root().join(place)).into_iter().flatten() {
                 left.push(format!("directory {}", entry.unwrap().path().display()));
             }

@@ -24,6 +24,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "here everything is a test")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "measured times and seeds are shown")]
 
+mod config;
 mod crowd;
 mod disturbances;
 mod face;

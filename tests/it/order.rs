@@ -87,3 +87,49 @@ fn an_init_container_that_fails_keeps_the_others_from_running() {
     });
     node.end();
 }
+
+#[test]
+fn hooks_are_asked_in_the_container_and_the_signal_is_the_one_asked_for() {
+    let node = Node::started();
+    let script =
+        format!("trap 'echo signal >> {OUT}/order; exit 0' USR1; while :; do sleep 0.1; done");
+    let say = |what: &str| json!({ "exec": { "command": ["/bin/sh", "-c", format!("echo {what} >> {OUT}/order")] } });
+    let lifecycle =
+        json!({ "postStart": say("begun"), "preStop": say("asked"), "stopSignal": "SIGUSR1" });
+    let pod = Asked::one("hooks", &script)
+        .with("/spec/containers/0/lifecycle", lifecycle)
+        .with("/spec/terminationGracePeriodSeconds", json!(20));
+    node.ask_for(&pod.sharing(&node.out()));
+    let order = node.out().join("order");
+    until_lines(&order, 1);
+    node.until("ready", |pods| {
+        let container = pods.get("default/hooks")?.container("main");
+        (container["ready"] == true).then_some(())
+    });
+    node.remove("hooks.json");
+    node.until_gone("default/hooks");
+    assert_eq!(until_lines(&order, 3), ["begun", "asked", "signal"]);
+    node.end();
+}
+
+#[test]
+fn a_pod_that_had_its_time_and_a_group_of_which_one_failed_are_stopped() {
+    let node = Node::started();
+    let deadline =
+        Asked::one("deadline", "sleep 1000").with("/spec/activeDeadlineSeconds", json!(1));
+    node.ask_for(&deadline);
+    let group = Asked::pod("group")
+        .container("fails", "sleep 0.2; exit 1")
+        .container("waits", "sleep 1000")
+        .annotation("roost/termination-policy", "group");
+    node.ask_for(&group.policy("Never"));
+    let long = Asked::one("long", "sleep 1000").annotation("roost/max-run-time.main", "300ms");
+    node.ask_for(&long.policy("Never"));
+    for key in ["default/deadline", "default/group", "default/long"] {
+        assert_eq!(node.until_through(key).phase(), "Failed", "{key}");
+    }
+    node.until("the event", |_| {
+        node.said(&["get", "events"]).contains("DeadlineExceeded").then_some(())
+    });
+    node.end();
+}

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use roost::clock::{BootTime, Millis};
 use roost::executor::machine::{
-    Effect, Event as MachineEvent, LAUNCH_TIME_MAX, PodMachine, Recovered,
+    Effect, Event as MachineEvent, LATE_STOP_TIME, LAUNCH_TIME_MAX, PodMachine, Recovered,
 };
 use roost::executor::protocol::{Goal, PodReport, WantedPod};
+use roost::executor::question::{Answer, Observed, Purpose, Seen};
 use roost::ids::{Attempt, ContainerName, PodId};
 use roost::manifest::pod::{PodSpec, RestartPolicy, Role};
 use roost::manifest::revision::{Hash, Revision};
@@ -51,6 +52,10 @@ pub(crate) struct Run {
     pub(crate) program: Program,
     /// When it was told to stop.
     pub(crate) told_at: Option<u64>,
+    /// While its last hook is asked: when it is killed if that is over before.
+    pub(crate) asked_by: Option<u64>,
+    /// Its first hook has failed.
+    ails: bool,
     /// When it is to be killed, once it was told to stop.
     pub(crate) due: Option<u64>,
     killed: bool,
@@ -79,6 +84,7 @@ pub(crate) enum ExecutorEvent {
     Killed { run: u64 },
     Recorded { container: ContainerName, run: LastRun },
     NotUpdated { container: ContainerName },
+    Answered { container: ContainerName, attempt: Attempt, purpose: Purpose, is_good: bool },
 }
 
 impl World {
@@ -162,6 +168,9 @@ impl World {
             ExecutorEvent::Exits { run, exit } => self.exits(pid, run, exit),
             ExecutorEvent::Killed { run } => self.exits(pid, run, Exit::Signal(9)),
             ExecutorEvent::Recorded { container, run } => self.recorded(pid, container, run),
+            ExecutorEvent::Answered { container, attempt, purpose, is_good } => {
+                self.answered(pid, (container, attempt), purpose, is_good);
+            }
             ExecutorEvent::NotUpdated { container } => {
                 self.step(pid, MachineEvent::NotUpdated { container, why: "no".to_owned() });
             }
@@ -280,6 +289,7 @@ impl World {
             Effect::Stop { container, attempt } => {
                 let Some(run) = self.find_run(pid, &container, attempt) else { return };
                 self.check_stop(pid, run);
+                let hook = self.runs[&run].asked_by;
                 let killed = self.runs[&run].killed;
                 self.check(!killed, || format!("{pod}/{container} is killed, and told to stop"));
                 let now = self.now;
@@ -287,8 +297,12 @@ impl World {
                 let grace = executor.wanted.as_ref().map_or(0, grace_of);
                 let ending = executor.standing.ending;
                 let running = self.runs.get_mut(&run).expect("just found");
-                running.due = Some(ending.map_or(now + grace, |ending| ending.kill_at(now)));
+                let alone = hook.map_or(now + grace, |by| by.max(now + LATE_STOP_TIME.0));
+                // What came of the end of all is in it already.
+                let ending = ending.filter(|_| hook.is_none());
+                running.due = Some(ending.map_or(alone, |ending| ending.kill_at(now)));
                 running.told_at = Some(now);
+                running.asked_by = None;
                 let heeds = running.program.heeds;
                 self.say(|| format!("{pod}/{container}#{attempt} is told to stop"));
                 if self.has(Bug::EndIsToldBeforeProcessesAreGone) {
@@ -323,8 +337,46 @@ impl World {
                         resources.memory_limit_bytes;
                 }
             }
-            Effect::Ask { .. } | Effect::Unask { .. } | Effect::UpdatePod { .. } => {}
+            Effect::Ask { container, attempt, purpose, .. } => {
+                self.ask(pid, container, attempt, purpose);
+            }
+            Effect::Unask { .. } | Effect::UpdatePod { .. } => {}
         }
+    }
+
+    /// A hook is asked; there is an answer sooner or later.
+    fn ask(&mut self, pid: u64, container: ContainerName, attempt: Attempt, purpose: Purpose) {
+        let Some(id) = self.find_run(pid, &container, attempt) else { return };
+        let now = self.now;
+        if purpose == Purpose::PreStop {
+            self.check_stop(pid, id);
+            let executor = &self.executors[&pid];
+            let alone = now + executor.wanted.as_ref().map_or(0, grace_of);
+            let by = executor.standing.ending.map_or(alone, |ending| ending.kill_at(now));
+            let run = self.runs.get_mut(&id).expect("just found");
+            (run.asked_by, run.told_at) = (Some(by), Some(now));
+        }
+        let delay = self.rng.between(1, 6000);
+        let is_good = self.rng.chance(80);
+        let what = ExecutorEvent::Answered { container, attempt, purpose, is_good };
+        self.at(delay, Event::Executor { pid, what });
+    }
+
+    fn answered(
+        &mut self,
+        pid: u64,
+        (container, attempt): (ContainerName, Attempt),
+        purpose: Purpose,
+        is_good: bool,
+    ) {
+        if let Some(id) = self.find_run(pid, &container, attempt)
+            && let Some(run) = self.runs.get_mut(&id)
+        {
+            run.ails |= purpose == Purpose::PostStart && !is_good;
+        }
+        let observed = Observed { seen: Seen::Slept, text: String::new() };
+        let answer = if is_good { Answer::Success(observed) } else { Answer::Failure(observed) };
+        self.step(pid, MachineEvent::Answered { container, attempt, purpose, answer });
     }
 
     fn slow_disk(&mut self) -> u64 {
@@ -369,6 +421,8 @@ impl World {
             patience: self.now + LAUNCH_TIME_MAX.0,
             program: Program::of(wanted),
             told_at: None,
+            asked_by: None,
+            ails: false,
             due: None,
             killed: false,
             limit: wanted.resources.memory_limit_bytes,
@@ -457,6 +511,8 @@ impl World {
                 (Exit::NotStarted("killed or failed".to_owned()), None)
             }
         };
+        // A beginning that failed is no success, so let it not look like one.
+        let exit = if run.ails && exit.is_success() { Exit::Code(1) } else { exit };
         self.say(|| format!("{}/{}#{} ends: {exit:?}", run.pod, run.container, run.attempt));
         self.oracle.exited(&run, &exit, lasted, self.now);
         let exit = match exit {
@@ -577,7 +633,9 @@ impl World {
         });
         let is_ending = self.executors[&pid].standing.ending.is_some();
         let what = format!("{}/{}", run.pod, run.container);
-        self.check(unwanted || is_ending, || format!("{what} is stopped without a cause"));
+        self.check(unwanted || is_ending || run.ails, || {
+            format!("{what} is stopped without a cause")
+        });
         self.check_order_of_stops(pid, &run, &what);
     }
 

@@ -156,6 +156,7 @@ impl World {
             };
             let Some(kill_at) = kill_at else { continue };
             run.due = run.due.map(|before| before.min(kill_at));
+            run.asked_by = run.asked_by.map(|before| before.min(kill_at));
             if ending.is_none_or(|ending| !is_kept_by(ending, &wanted.spec, &run.container, now)) {
                 run.patience = run.patience.min(ending.map_or(alone, |ending| ending.by));
             }
@@ -189,7 +190,7 @@ impl World {
             return;
         };
         let spec = executor.machine.spec().expect("told what to run").clone();
-        if spec.role(&run.container) != Some(Role::Sidecar) || run.told_at.is_some() {
+        if spec.role(&run.container) != Some(Role::Sidecar) || run.due.is_some() {
             return;
         }
         let position =

@@ -7,8 +7,8 @@ use roost::clock::Millis;
 use roost::ids::ContainerName;
 use roost::manifest::desired::{Claim, DesiredState, DirectoryView};
 use roost::manifest::pod::{
-    BackoffPolicy, ContainerPort, ContainerRestart, ContainerSpec, HostNamespaces, PodSpec,
-    Protocol, Resources, RestartPolicy,
+    BackoffPolicy, ContainerPort, ContainerRestart, ContainerSpec, Handler, HostNamespaces,
+    Lifecycle, PodSpec, Protocol, Resources, RestartPolicy,
 };
 use roost::manifest::revision::Revision;
 use roost::reconciler::{Node, Requests};
@@ -82,6 +82,7 @@ pub(crate) fn container(name: &str, program: Program) -> ContainerSpec {
         command: program.argv(),
         args: Vec::new(),
         env: vec![],
+        env_from: Vec::new(),
         working_dir: None,
         resources: Resources::default(),
         user: Some(0),
@@ -106,6 +107,9 @@ pub(crate) fn pod(name: &str, containers: Vec<ContainerSpec>) -> PodSpec {
         node_selector: Default::default(),
         security: Default::default(),
         names: Default::default(),
+        image_pull_secrets: Vec::new(),
+        restart_on_config_change: false,
+        config: None,
         annotations: BTreeMap::new(),
         hostname: name.to_owned(),
         host: HostNamespaces::default(),
@@ -146,8 +150,21 @@ pub(crate) fn random_pod(rng: &mut Rng) -> PodSpec {
         let names: Vec<&str> = INIT_NAMES.into_iter().filter(|_| rng.chance(60)).collect();
         spec.init_containers = names.into_iter().map(|name| init_container(rng, name)).collect();
     }
+    for container in &mut spec.containers {
+        container.lifecycle = random_lifecycle(rng);
+    }
     demand(rng, &mut spec);
     spec
+}
+
+/// Hooks take their time; how long, and whether they succeed, is found out when they are asked.
+fn random_lifecycle(rng: &mut Rng) -> Lifecycle {
+    let hook = Handler::Sleep(Millis(1));
+    Lifecycle {
+        post_start: rng.chance(15).then(|| hook.clone()),
+        pre_stop: rng.chance(25).then_some(hook),
+        ..Lifecycle::default()
+    }
 }
 
 fn init_container(rng: &mut Rng, name: &str) -> ContainerSpec {
@@ -307,6 +324,7 @@ impl User {
                                 source: source.clone(),
                                 spec: spec.clone(),
                                 revision: revision.clone(),
+                                lacks: None,
                             });
                         }
                     }

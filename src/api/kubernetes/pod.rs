@@ -7,8 +7,8 @@ use super::types::{
 };
 use super::{Context, spec, status};
 use crate::agent::service::{
-    ContainerStatus, EndCause, ExecutorView, Outcome, PodView, RecordPhase, TerminationCause,
-    WaitReason, Waiting, Waits,
+    CONFIG_ERROR, ContainerStatus, EndCause, ExecutorView, Outcome, PodView, RecordPhase,
+    TerminationCause, WaitReason, Waiting, Waits,
 };
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::manifest::pod::{PodSpec, Resources};
@@ -305,6 +305,7 @@ fn behind(view: &PodView) -> Option<Condition> {
             let reason = match reason {
                 WaitReason::Room => UNSCHEDULABLE.to_owned(),
                 WaitReason::Order => WAITING_FOR_POD.to_owned(),
+                WaitReason::Config => CONFIG_ERROR.to_owned(),
                 WaitReason::Images { .. } => "Pulling".to_owned(),
                 WaitReason::Trouble(trouble) => trouble.to_string(),
             };

@@ -1,6 +1,7 @@
 //! [`of`]: a [`PodSpec`] as the `spec` of a manifest. What is written here reads back as the same
 //! specification, together with name, labels and annotations.
 
+mod config;
 mod security;
 
 use serde_json::{Map, Value, json};
@@ -35,9 +36,13 @@ pub fn of(spec: &PodSpec) -> Value {
         after: _,
         rollback_after: _,
         priority,
+        restart_on_config_change: _,
         node_selector,
         security,
         names,
+        image_pull_secrets,
+        // Only hashes, and no manifest says them.
+        config: _,
         volumes,
         init_containers,
         containers,
@@ -67,6 +72,10 @@ pub fn of(spec: &PodSpec) -> Value {
     }
     if !node_selector.is_empty() {
         out.insert("nodeSelector".into(), json!(node_selector));
+    }
+    if !image_pull_secrets.is_empty() {
+        let names = image_pull_secrets.iter().map(|name| json!({ "name": name }));
+        out.insert("imagePullSecrets".into(), names.collect());
     }
     if !volumes.is_empty() {
         out.insert("volumes".into(), volumes.iter().map(volume).collect());
@@ -118,6 +127,11 @@ fn volume(volume: &Volume) -> Value {
             let (reference, policy) = (image.source.to_string(), image.pull);
             json!({ "name": name, "image": { "reference": reference, "pullPolicy": policy } })
         }
+        VolumeSource::Projected(projected) => {
+            let mut out = config::volume(projected);
+            out.insert("name".to_owned(), json!(name));
+            Value::Object(out)
+        }
         VolumeSource::HostPath { path, kind } => {
             let kind = match kind {
                 HostPathType::Unchecked => "",
@@ -138,9 +152,10 @@ fn container(container: &ContainerSpec) -> Value {
     let ContainerSpec {
         name,
         image,
-        command,
-        args,
-        env,
+        command: _,
+        args: _,
+        env: _,
+        env_from: _,
         working_dir,
         resources,
         user,
@@ -163,15 +178,7 @@ fn container(container: &ContainerSpec) -> Value {
         out.insert("image".into(), image.source.to_string().into());
         out.insert("imagePullPolicy".into(), json!(image.pull));
     }
-    for (name, words) in [("command", command), ("args", args)] {
-        if !words.is_empty() {
-            out.insert(name.into(), words.iter().map(|word| escape(word)).collect());
-        }
-    }
-    if !env.is_empty() {
-        let env = env.iter().map(|var| json!({ "name": var.name, "value": escape(&var.value) }));
-        out.insert("env".into(), env.collect());
-    }
+    program(container, &mut out);
     if let Some(path) = working_dir {
         out.insert("workingDir".into(), path.as_str().into());
     }
@@ -224,6 +231,29 @@ fn lifecycle_of(lifecycle: &Lifecycle) -> Map<String, Value> {
     }
     out.extend(stop_signal.map(|signal| ("stopSignal".to_owned(), signal.to_string().into())));
     out
+}
+
+/// What is run, and with which variables.
+fn program(container: &ContainerSpec, out: &mut Map<String, Value>) {
+    let ContainerSpec { command, args, env, env_from, .. } = container;
+    // With variables that are known only at the start nothing was put in yet.
+    let open = container.has_open_variables();
+    let written = |word: &String| if open { word.clone() } else { escape(word) };
+    for (name, words) in [("command", command), ("args", args)] {
+        if !words.is_empty() {
+            out.insert(name.into(), words.iter().map(written).collect());
+        }
+    }
+    if !env_from.is_empty() {
+        out.insert("envFrom".into(), env_from.iter().map(config::env_from).collect());
+    }
+    if !env.is_empty() {
+        let env = env.iter().map(|var| match &var.from {
+            Some(source) => json!({ "name": var.name, "valueFrom": config::value_from(source) }),
+            None => json!({ "name": var.name, "value": written(&var.value) }),
+        });
+        out.insert("env".into(), env.collect());
+    }
 }
 
 fn mount(mount: &VolumeMount) -> Value {

@@ -107,6 +107,7 @@ fn container(view: &PodView, name: &ContainerName, context: &Context) -> Shown {
                         // Nothing is made as long as there is no room for it.
                         WaitReason::Room => waiting("Pending", Some(why)),
                         WaitReason::Order => waiting(WAITING_FOR_POD, Some(why)),
+                        WaitReason::Config => waiting(CONFIG_ERROR, Some(why)),
                         WaitReason::Images { .. } => waiting("ContainerCreating", Some(why)),
                         WaitReason::Trouble(trouble) => waiting(&trouble.to_string(), Some(why)),
                     }
@@ -244,8 +245,9 @@ fn backing_off(
         format!("back-off {delay} restarting failed container={name} pod={pod}, {left} left");
     match report.last.as_ref().map(|last| &last.exit) {
         Some(Exit::NotStarted(why)) => {
-            let (reason, why) = match why.strip_prefix(CONFIG_ERROR) {
-                Some(why) => (CONFIG_ERROR.trim_end_matches(": "), why),
+            let config = why.strip_prefix(CONFIG_ERROR).and_then(|why| why.strip_prefix(": "));
+            let (reason, why) = match config {
+                Some(why) => (CONFIG_ERROR, why),
                 None => ("RunContainerError", why.as_str()),
             };
             waiting(reason, Some(&format!("{why}; {text}")))

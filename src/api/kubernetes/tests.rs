@@ -166,7 +166,7 @@ fn why_a_container_waits_and_how_it_ended_is_said_in_kubernetes_words() {
     let last = not_started.last_state.terminated.unwrap();
     assert_eq!((last.reason.as_str(), last.exit_code), ("StartError", 128));
 
-    let why = format!("{CONFIG_ERROR}no such profile");
+    let why = format!("{CONFIG_ERROR}: no such profile");
     let waiting = state(backing_off(0, Exit::NotStarted(why))).state.waiting.unwrap();
     assert_eq!(waiting.reason, "CreateContainerConfigError");
     assert!(waiting.message.unwrap().starts_with("no such profile; back-off 8s"));

@@ -13,7 +13,7 @@ use crate::agent::service::{Change, Difference, Differences, Draft, Fault, Plann
 use crate::api::failure::Failure;
 use crate::api::kubernetes::spec;
 use crate::api::routes::Shared;
-use crate::manifest::pod::PodSpec;
+use crate::manifest::pod::{PodSpec, UsedConfig};
 
 /// Files of one question.
 const DRAFTS_MAX: usize = 1000;
@@ -89,10 +89,20 @@ fn difference(difference: &Difference) -> Value {
         "pod": pod.to_string(),
         "change": change,
         "containers": containers.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "before": before.as_deref().map(manifest),
-        "after": after.as_deref().map(manifest),
+        "before": before.as_deref().map(compared),
+        "after": after.as_deref().map(compared),
         "heldAt": held,
     })
+}
+
+/// The manifest that would ask for a specification, with hashes of what it takes from ConfigMaps
+/// and Secrets: nothing else tells that they changed.
+fn compared(pod: &PodSpec) -> Value {
+    let mut shown = manifest(pod);
+    if let Some(UsedConfig { variables, volumes, content: _ }) = &pod.config {
+        shown["config"] = json!({ "variables": variables, "volumes": volumes });
+    }
+    shown
 }
 
 /// A specification as the manifest that would ask for it.

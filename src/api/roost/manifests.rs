@@ -41,6 +41,8 @@ pub(super) async fn put(
                 PutRefused::Name { .. } => Failure::bad_request(text),
                 PutRefused::Faulty(_) => Failure::invalid(text),
                 PutRefused::Owned { .. }
+                | PutRefused::OwnedDocument { .. }
+                | PutRefused::DropsDocuments { .. }
                 | PutRefused::Drops { .. }
                 | PutRefused::Distrusted(_)
                 | PutRefused::NoDirectory => Failure::conflict(text),

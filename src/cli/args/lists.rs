@@ -22,6 +22,12 @@ pub(in crate::cli) enum GetCommand {
     /// Lists the revisions of a pod that are kept, oldest first
     #[command(visible_aliases = ["revision"])]
     Revisions(RevisionsArgs),
+    /// Lists the ConfigMaps of the manifests, without their values
+    #[command(name = "configmaps", visible_aliases = ["configmap", "cm"])]
+    ConfigMaps(DocumentsArgs),
+    /// Lists the Secrets of the manifests, without their values
+    #[command(visible_aliases = ["secret"])]
+    Secrets(DocumentsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +79,18 @@ pub(in crate::cli) struct EventsArgs {
 pub(in crate::cli) struct RevisionsArgs {
     #[command(flatten)]
     pub(in crate::cli) pod: PodArgs,
+    /// How they are shown
+    #[arg(short, long, default_value = "table", value_name = "FORM", value_parser = any())]
+    pub(in crate::cli) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DocumentsArgs {
+    /// Only this one: NAME or NAMESPACE/NAME
+    #[arg(value_name = "DOCUMENT")]
+    pub(in crate::cli) name: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) space: Space,
     /// How they are shown
     #[arg(short, long, default_value = "table", value_name = "FORM", value_parser = any())]
     pub(in crate::cli) output: Output,

@@ -3,8 +3,9 @@
 //! The volume's directory is opened by its path, which is ours; from there on the kernel walks
 //! (openat2(2)) and never leaves it, whatever is renamed or linked meanwhile, and what is bound is
 //! the descriptor that was found. What is missing is made, with the permissions of the volume, as
-//! the kubelet does. Links out of a volume are refused, absolute ones as well; those of an image
-//! begin at its root, as they would in a container of it.
+//! the kubelet does, but not in files made of values, where it would hide that a key is missing.
+//! Links out of a volume are refused, absolute ones as well; those of an image begin at its root, as
+//! they would in a container of it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -25,7 +26,7 @@ pub(super) fn open(volume: &str, part: &Part) -> Result<OwnedFd, Failure> {
     let top = rustix::fs::open(volume, flags | OFlags::DIRECTORY, Mode::empty()).to(what)?;
     let scope = match kind {
         PartKind::OfDirectory => ResolveFlags::BENEATH,
-        PartKind::OfImage => ResolveFlags::IN_ROOT,
+        PartKind::Fixed => ResolveFlags::IN_ROOT,
     };
     match (resolve(top.as_fd(), path, scope), kind) {
         (Err(Errno::NOENT), PartKind::OfDirectory) => make(&top, path),

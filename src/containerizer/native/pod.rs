@@ -25,6 +25,8 @@ use crate::sys;
 const SHM_SIZE: &str = "size=65536k,mode=1777";
 /// Every user of the pod may write to its volumes, as in Kubernetes.
 const VOLUME_MODE: u32 = 0o777;
+/// A volume of files that are made of values: nobody but the executor writes to it.
+const PROJECTED_MODE: u32 = 0o755;
 /// Directories that lead to volumes.
 const PARENT_MODE: u32 = 0o711;
 /// What hostPath makes, as the kubelet does.
@@ -219,6 +221,13 @@ fn make_volume(
             directory(&path, PARENT_MODE)
                 .and_then(|()| mount_tmpfs(&path, &options))
                 .and_then(|()| own(&path))
+                .map_err(failed)
+        }
+        // Its files are put there by whoever knows what is in them (`projected`).
+        VolumeSource::Projected(_) => {
+            let options = format!("mode={PROJECTED_MODE:o}");
+            directory(&path, PARENT_MODE)
+                .and_then(|()| mount_tmpfs(&path, &options))
                 .map_err(failed)
         }
         VolumeSource::Image(image) => {

@@ -12,7 +12,7 @@ use rustix::thread::CapabilitySet;
 use seccompiler::sock_filter;
 
 use super::isolators::devices::HOST_DEVICES;
-use super::isolators::volumes::{SUB_PATH, SUB_PATH_OF_IMAGE};
+use super::isolators::volumes::{SUB_PATH, SUB_PATH_FIXED};
 use super::launcher::LaunchError;
 use super::plan::{ImageUser, LaunchPlan, RootPlan};
 use super::seccomp::FilterCache;
@@ -128,7 +128,7 @@ pub(super) enum PartKind {
     /// It is made if it is missing, and no link may lead out.
     OfDirectory,
     /// It is there, and links begin at its root.
-    OfImage,
+    Fixed,
 }
 
 impl Prepared {
@@ -262,8 +262,8 @@ fn mount_step(mount: &Mount) -> Result<MountStep, LaunchError> {
                     part = Some(Part { path: path.to_owned(), kind: PartKind::OfDirectory });
                     continue;
                 }
-                Some((SUB_PATH_OF_IMAGE, path)) => {
-                    part = Some(Part { path: path.to_owned(), kind: PartKind::OfImage });
+                Some((SUB_PATH_FIXED, path)) => {
+                    part = Some(Part { path: path.to_owned(), kind: PartKind::Fixed });
                     continue;
                 }
                 Some((key, value)) => (key.to_owned(), Some(value.to_owned())),

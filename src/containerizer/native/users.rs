@@ -43,7 +43,7 @@ pub(super) fn look_up(wanted: &ImageUser) -> Result<User, Failure> {
     }
     if wanted.non_root && user.uid == 0 {
         return Err(Failure::new(format!(
-            "{CONFIG_ERROR}`runAsNonRoot` is set, but the image's user is root; set `runAsUser` to \
+            "{CONFIG_ERROR}: `runAsNonRoot` is set, but the image's user is root; set `runAsUser` to \
              a number above 0"
         )));
     }

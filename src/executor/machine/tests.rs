@@ -31,6 +31,7 @@ fn container(name: &str) -> ContainerSpec {
         command: vec!["sleep".to_owned()],
         args: Vec::new(),
         env: vec![],
+        env_from: Vec::new(),
         working_dir: None,
         resources: Resources::default(),
         user: Some(0),
@@ -55,6 +56,9 @@ fn pod(policy: RestartPolicy, names: &[&str]) -> PodSpec {
         node_selector: Default::default(),
         security: Default::default(),
         names: Default::default(),
+        image_pull_secrets: Vec::new(),
+        restart_on_config_change: false,
+        config: None,
         annotations: BTreeMap::new(),
         hostname: "p".to_owned(),
         host: HostNamespaces::default(),
@@ -77,7 +81,11 @@ fn pod(policy: RestartPolicy, names: &[&str]) -> PodSpec {
 fn changed(spec: &PodSpec, name: &str) -> PodSpec {
     let mut spec = spec.clone();
     let container = spec.containers.iter_mut().find(|c| c.name.as_str() == name).unwrap();
-    container.env.push(EnvVar { name: "V".to_owned(), value: container.env.len().to_string() });
+    container.env.push(EnvVar {
+        name: "V".to_owned(),
+        value: container.env.len().to_string(),
+        from: None,
+    });
     spec
 }
 

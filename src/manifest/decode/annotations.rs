@@ -24,12 +24,14 @@ pub(super) const STOP_GRACE: &str = "roost/stop-grace.";
 pub(super) const MAX_RUN_TIME: &str = "roost/max-run-time.";
 const TERMINATION_POLICY: &str = "roost/termination-policy";
 const ROLLBACK_AFTER: &str = "roost/rollback-after";
-const KNOWN: [&str; 10] = [
+const RESTART_ON_CONFIG: &str = "roost/restart-on-config-change";
+const KNOWN: [&str; 11] = [
     AFTER,
     BACKOFF_INITIAL,
     BACKOFF_MAX,
     BACKOFF_RESET,
     PIDS_LIMIT,
+    RESTART_ON_CONFIG,
     ROLLBACK_AFTER,
     CHECK,
     STOP_GRACE,
@@ -61,6 +63,7 @@ pub(super) struct Settings {
     pub(super) termination_policy: TerminationPolicy,
     pub(super) after: Vec<After>,
     pub(super) rollback_after: Option<Millis>,
+    pub(super) restart_on_config_change: bool,
 }
 
 impl Default for Settings {
@@ -71,6 +74,7 @@ impl Default for Settings {
             termination_policy: TerminationPolicy::default(),
             after: Vec::new(),
             rollback_after: None,
+            restart_on_config_change: false,
         }
     }
 }
@@ -114,6 +118,11 @@ pub(super) fn decode(at: At<'_>, pod: Option<&PodName>, faults: &mut Faults) -> 
             ROLLBACK_AFTER => {
                 settings.rollback_after = duration(&value, text, ROLLBACK_RANGE, faults);
             }
+            RESTART_ON_CONFIG => match text {
+                "true" => settings.restart_on_config_change = true,
+                "false" => settings.restart_on_config_change = false,
+                _ => faults.push(value.error("must be `\"true\"` or `\"false\"`")),
+            },
             unknown => {
                 let severity = faults.of_unknown();
                 let fault = Diagnostic { severity, ..value.error("unknown annotation of Roost") };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::config::Around;
 use super::fields::At;
 use super::handler::Scope;
 use super::probe::{self, Use};
@@ -24,13 +25,15 @@ pub(super) fn decode(
     at: At<'_>,
     inherited: &Inherited,
     host: HostNamespaces,
+    around: Around<'_>,
     volumes: &BTreeSet<VolumeName>,
     faults: &mut Faults,
 ) -> Option<ContainerSpec> {
     let fields = at.fields(&schema::CONTAINER, faults)?;
     let name: Option<ContainerName> =
         fields.required("name", faults).and_then(|at| at.parse(faults));
-    let Program { command, args, env } = program::decode(&fields, faults);
+    let around = Around { own: name.as_ref(), ..around };
+    let Program { command, args, env, env_from } = program::decode(&fields, around, faults);
     let working_dir = fields.get("workingDir").and_then(|at| at.parse(faults));
     let resources = fields.get("resources").and_then(|at| resources(at, faults));
     let own = security::of_container(&fields, inherited, faults);
@@ -48,11 +51,12 @@ pub(super) fn decode(
     let lifecycle = fields.get("lifecycle").and_then(|at| lifecycle::decode(at, scope, faults));
     let image = image::decode(&fields, faults);
     Some(ContainerSpec {
-        name: name?,
+        name: name.clone()?,
         image,
         command,
         args,
         env,
+        env_from,
         working_dir,
         resources: resources.unwrap_or_default(),
         user: own.user,

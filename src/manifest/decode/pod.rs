@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::config::Around;
 use super::container;
 use super::fields::{At, Fields};
 use super::names::HOSTNAME_LEN_MAX;
@@ -10,8 +11,9 @@ use super::restart::POLICIES;
 use super::security::{self, Inherited};
 use super::{annotations, lifecycle, metadata, names, probe, schema, volume};
 use crate::clock::Millis;
-use crate::ids::VolumeName;
+use crate::ids::{ContainerName, ObjectName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
+use crate::manifest::node::{Kind, Node};
 use crate::manifest::pod::{
     ContainerSpec, Domain, HostNamespaces, Names, PodSecurity, PodSpec, RestartPolicy,
     TERMINATION_GRACE_DEFAULT, Volume,
@@ -25,6 +27,8 @@ pub(super) const VOLUMES_MAX: usize = 256;
 pub(super) const TERMINATION_GRACE_MAX_SECONDS: i64 = 7 * 24 * 3600;
 /// `activeDeadlineSeconds`, as in Kubernetes (`validation.ValidatePodSpec`).
 pub(super) const ACTIVE_DEADLINE_MAX_SECONDS: i64 = i32::MAX as i64;
+/// `imagePullSecrets` of a pod.
+const PULL_SECRETS_MAX: usize = 64;
 /// Highest user and group (Kubernetes: `validation.IsValidUserID`).
 pub(super) const ID_MAX: i64 = i32::MAX as i64;
 
@@ -94,6 +98,9 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         node_selector: spec.node_selector,
         security: spec.security,
         names: spec.names,
+        image_pull_secrets: spec.image_pull_secrets,
+        restart_on_config_change: settings.restart_on_config_change,
+        config: None,
         volumes: spec.volumes,
         init_containers: spec.init_containers,
         containers: spec.containers,
@@ -112,6 +119,7 @@ struct Spec {
     node_selector: BTreeMap<String, String>,
     security: PodSecurity,
     names: Names,
+    image_pull_secrets: Vec<ObjectName>,
     volumes: Vec<Volume>,
     init_containers: Vec<ContainerSpec>,
     containers: Vec<ContainerSpec>,
@@ -125,10 +133,21 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         ipc: fields.flag("hostIPC", faults),
     };
     let (security, inherited) = security::of_pod(&fields, host, faults);
-    let volumes = volumes(&fields, faults);
+    let names = container_names(&at);
+    let account = ["serviceAccountName", "serviceAccount"]
+        .iter()
+        .find_map(|name| at.node.get(name)?.as_text())
+        .unwrap_or("default");
+    let around = Around { host_network: host.network, account, containers: &names, own: None };
+    let mut left_out = BTreeSet::new();
+    let volumes = volumes(&fields, around, &mut left_out, faults);
     let volume_names = volume_names(&fields);
-    let [init_containers, containers] =
-        containers(&fields, &inherited, host, &volume_names, faults);
+    let [mut init_containers, mut containers] =
+        containers(&fields, (&inherited, host, around), &volume_names, faults);
+    for container in init_containers.iter_mut().chain(&mut containers) {
+        container.mounts.retain(|mount| !left_out.contains(&mount.volume));
+    }
+    let pull_secrets = fields.get("imagePullSecrets").map(|at| pull_secrets(at, faults));
     let node_selector =
         fields.get("nodeSelector").map(|at| metadata::texts(at, faults)).unwrap_or_default();
     let share_process_namespace = fields.flag("shareProcessNamespace", faults);
@@ -165,6 +184,7 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         node_selector,
         security,
         names,
+        image_pull_secrets: pull_secrets.unwrap_or_default(),
         volumes,
         init_containers,
         containers,
@@ -206,12 +226,42 @@ pub(super) fn id(fields: &Fields<'_>, name: &'static str, faults: &mut Faults) -
     u32::try_from(found).ok()
 }
 
-fn volumes(fields: &Fields<'_>, faults: &mut Faults) -> Vec<Volume> {
+/// `spec.imagePullSecrets`.
+fn pull_secrets(at: At<'_>, faults: &mut Faults) -> Vec<ObjectName> {
+    let mut found = Vec::new();
+    for item in at.items(PULL_SECRETS_MAX, faults) {
+        let Some(fields) = item.fields(&schema::LOCAL_REFERENCE, faults) else { continue };
+        found.extend(fields.required("name", faults).and_then(|at| at.parse::<ObjectName>(faults)));
+    }
+    found
+}
+
+/// The names of all containers, those included that are refused for something.
+fn container_names(at: &At<'_>) -> BTreeSet<ContainerName> {
+    let names = |field: &str| match at.node.get(field).map(|list| &list.kind) {
+        Some(Kind::Sequence(items)) => items.as_slice(),
+        Some(Kind::Scalar(_) | Kind::Mapping(_)) | None => &[],
+    };
+    let all = names("initContainers").iter().chain(names("containers")).take(2 * CONTAINERS_MAX);
+    all.filter_map(|item| item.get("name").and_then(Node::as_text)?.parse().ok()).collect()
+}
+
+/// Reads the volumes; `left_out` gets the names of those that have no effect.
+fn volumes(
+    fields: &Fields<'_>,
+    around: Around<'_>,
+    left_out: &mut BTreeSet<VolumeName>,
+    faults: &mut Faults,
+) -> Vec<Volume> {
     let Some(list) = fields.get("volumes") else { return Vec::new() };
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for item in list.items(VOLUMES_MAX, faults) {
-        if let Some(volume) = volume::decode(item, faults) {
+        if volume::is_api_access(item, faults) {
+            left_out.extend(item.node.get("name").and_then(|name| name.as_text()?.parse().ok()));
+            continue;
+        }
+        if let Some(volume) = volume::decode(item, around, faults) {
             if !seen.insert(volume.name.clone()) {
                 let message = format!("two volumes have the name `{}`", volume.name);
                 faults.push(item.error(&message));
@@ -233,8 +283,7 @@ fn volume_names(fields: &Fields<'_>) -> BTreeSet<VolumeName> {
 /// `initContainers` and `containers`.
 fn containers(
     fields: &Fields<'_>,
-    inherited: &Inherited,
-    host: HostNamespaces,
+    (inherited, host, around): (&Inherited, HostNamespaces, Around<'_>),
     volumes: &BTreeSet<VolumeName>,
     faults: &mut Faults,
 ) -> [Vec<ContainerSpec>; 2] {
@@ -243,9 +292,8 @@ fn containers(
     let mut read = |list: At<'_>, is_init: bool, faults: &mut Faults| {
         let mut found = Vec::new();
         for item in list.items(CONTAINERS_MAX, faults) {
-            let Some(container) = container::decode(item, inherited, host, volumes, faults) else {
-                continue;
-            };
+            let found_here = container::decode(item, inherited, host, around, volumes, faults);
+            let Some(container) = found_here else { continue };
             if !seen.insert(container.name.clone()) {
                 let message = format!("two containers have the name `{}`", container.name);
                 faults.push(item.error(&message));

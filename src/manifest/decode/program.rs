@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::config::{self, Around};
 use super::fields::{At, Fields};
 use super::schema;
 use super::suggest::closest;
 use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::expansion::{expand, references};
 use crate::manifest::node::Kind;
-use crate::manifest::pod::EnvVar;
+use crate::manifest::pod::{EnvFrom, EnvVar};
 
 /// Words of a command line, and variables.
 const WORDS_MAX: usize = 10_000;
@@ -30,12 +31,17 @@ pub(super) struct Program {
     pub(super) command: Vec<String>,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<EnvVar>,
+    pub(super) env_from: Vec<EnvFrom>,
 }
 
 /// Reads the program of a container.
-pub(super) fn decode(fields: &Fields<'_>, faults: &mut Faults) -> Program {
-    let mut words = Words::default();
-    let env = fields.get("env").map(|at| words.env(at, faults)).unwrap_or_default();
+pub(super) fn decode(fields: &Fields<'_>, around: Around<'_>, faults: &mut Faults) -> Program {
+    let env_from = fields.get("envFrom").map(|at| config::env_from(at, faults));
+    let env_from = env_from.unwrap_or_default();
+    let env_at = fields.get("env");
+    let open = !env_from.is_empty() || env_at.as_ref().is_some_and(takes_values);
+    let mut words = Words { open, ..Words::default() };
+    let env = env_at.map(|at| words.env(at, around, faults)).unwrap_or_default();
     let [command, args] = words.argv(fields, faults);
     if words.len > PROGRAM_LEN_MAX {
         let message = format!(
@@ -45,7 +51,7 @@ pub(super) fn decode(fields: &Fields<'_>, faults: &mut Faults) -> Program {
         faults.push(fields.at.error(&message));
         return Program::default();
     }
-    Program { command, args, env }
+    Program { command, args, env, env_from }
 }
 
 /// The variables so far, and the length of all that has been read.
@@ -55,19 +61,27 @@ struct Words {
     len: usize,
     /// References that were looked for among the known ones.
     looked_for: usize,
+    /// Whether there are variables whose values are not known here. Then nothing is put in yet.
+    open: bool,
 }
 
 impl Words {
-    fn env(&mut self, at: At<'_>, faults: &mut Faults) -> Vec<EnvVar> {
+    fn env(&mut self, at: At<'_>, around: Around<'_>, faults: &mut Faults) -> Vec<EnvVar> {
         let mut found: Vec<EnvVar> = Vec::new();
         let mut later = names(&at);
         for item in at.items(WORDS_MAX, faults) {
             let Some(fields) = item.fields(&schema::ENV_VAR, faults) else { continue };
             let name = fields.required("name", faults).and_then(|at| env_name(at, faults));
-            let value = match fields.get("value") {
+            let value_at = fields.get("value");
+            let value = match value_at {
                 Some(at) => self.word(at, &later, faults),
                 None => Some(String::new()),
             };
+            let from_at = fields.get("valueFrom");
+            let from = from_at.and_then(|at| config::value_from(at, around, faults));
+            if let (Some(at), Some(_)) = (from_at, value.as_ref().filter(|it| !it.is_empty())) {
+                faults.push(at.error("can't be set together with `value`"));
+            }
             let Some(name) = name else { continue };
             // Also where its value is faulty: that has been said.
             later.remove(name.as_str());
@@ -76,7 +90,7 @@ impl Words {
                 let message = format!("{} is set twice; the later value counts", quote(&name));
                 faults.push(item.warning(&message));
             }
-            found.push(EnvVar { name, value });
+            found.push(EnvVar { name, value, from });
         }
         found
     }
@@ -111,6 +125,10 @@ impl Words {
         // Once it is too much it is only counted.
         if self.len > PROGRAM_LEN_MAX {
             return None;
+        }
+        if self.open {
+            self.len += text.len() + 1;
+            return Some(text.to_owned());
         }
         match expand(text, WORD_LEN_MAX - 1, |name| self.known.get(name).map(String::as_str)) {
             Ok(word) => {
@@ -162,6 +180,12 @@ impl Words {
         let known = self.known.keys().map(String::as_str).filter(|known| is_variable(known));
         closest(name, known.take(NEAREST_MAX)).map(str::to_owned)
     }
+}
+
+/// Whether a variable of the list has a `valueFrom`.
+fn takes_values(at: &At<'_>) -> bool {
+    let Kind::Sequence(items) = &at.node.kind else { return false };
+    items.iter().any(|item| item.get("valueFrom").is_some_and(|from| !from.is_null()))
 }
 
 /// Whether it is written as variables are, and programs are not.

@@ -5,6 +5,7 @@
 //! 1.36. Not here: what the values mean (the decoders beside this).
 
 mod container;
+mod document;
 mod pod;
 mod probe;
 pub(super) mod render;
@@ -13,9 +14,13 @@ mod security;
 mod volume;
 
 pub(super) use container::{
-    CONTAINER, ENV_VAR, EXIT_CODES, PORT, RESOURCE_NAMES, RESOURCES, RESTART_RULE, VOLUME_MOUNT,
+    CONTAINER, ENV_FROM, ENV_VAR, EXIT_CODES, FIELD_REF, KEY_REF, OBJECT_REF, PORT,
+    RESOURCE_FIELD_REF, RESOURCE_NAMES, RESOURCES, RESTART_RULE, VALUE_FROM, VOLUME_MOUNT,
 };
-pub(super) use pod::{DNS_CONFIG, DNS_OPTION, HOST_ALIAS, METADATA, OS, POD, POD_SPEC};
+pub(super) use document::{CONFIG_MAP_DOCUMENT, SECRET_DOCUMENT};
+pub(super) use pod::{
+    DNS_CONFIG, DNS_OPTION, HOST_ALIAS, LOCAL_REFERENCE, METADATA, OS, POD, POD_SPEC,
+};
 pub(super) use probe::{
     CHECK, EXEC, GRPC, HEADER, HOOK, HTTP_GET, LIFECYCLE, PROBE, SLEEP, TCP_SOCKET,
 };
@@ -23,7 +28,10 @@ pub(super) use security::{CAPABILITIES, CONTAINER_SECURITY, POD_SECURITY, SECCOM
 pub(super) use volume::{
     CLAIM, CLAIM_DOCUMENT, CLAIM_DOCUMENT_REQUESTS, CLAIM_DOCUMENT_RESOURCES, CLAIM_DOCUMENT_SPEC,
 };
-pub(super) use volume::{EMPTY_DIR, HOST_PATH, IMAGE, VOLUME};
+pub(super) use volume::{
+    CONFIG_MAP, DOWNWARD, DOWNWARD_ITEM, EMPTY_DIR, HOST_PATH, IMAGE, KEY_TO_PATH, PROJECTED,
+    PROJECTED_DOWNWARD, PROJECTED_KEYS, PROJECTION, SECRET, VOLUME,
+};
 
 /// An object: its fields, and where it stands.
 #[derive(Debug)]
@@ -220,6 +228,19 @@ pub(super) static OBJECTS: &[&Object] = &[
     &EMPTY_DIR,
     &HOST_PATH,
     &IMAGE,
+    &ENV_FROM,
+    &OBJECT_REF,
+    &VALUE_FROM,
+    &KEY_REF,
+    &FIELD_REF,
+    &RESOURCE_FIELD_REF,
+    &CONFIG_MAP,
+    &SECRET,
+    &KEY_TO_PATH,
+    &DOWNWARD,
+    &DOWNWARD_ITEM,
+    &PROJECTED,
+    &PROJECTION,
 ];
 
 #[cfg(test)]
@@ -250,7 +271,9 @@ mod tests {
             }
         }
         let mut found = Vec::new();
-        visit(Shape::Object(&POD), &mut found);
+        for document in [&POD, &CONFIG_MAP_DOCUMENT, &SECRET_DOCUMENT] {
+            visit(Shape::Object(document), &mut found);
+        }
         found
     }
 

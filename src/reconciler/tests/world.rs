@@ -22,6 +22,7 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         command: vec!["sleep".to_owned()],
         args: Vec::new(),
         env: vec![],
+        env_from: Vec::new(),
         working_dir: None,
         resources: Resources::default(),
         user: Some(0),
@@ -43,6 +44,9 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         node_selector: Default::default(),
         security: Default::default(),
         names: Default::default(),
+        image_pull_secrets: Vec::new(),
+        restart_on_config_change: false,
+        config: None,
         annotations: BTreeMap::new(),
         hostname: hostname.to_owned(),
         host: HostNamespaces::default(),
@@ -116,7 +120,7 @@ impl World {
         let claims = self.desired.claims.entry(spec.name.clone()).or_default();
         claims.retain(|claim| claim.source != source);
         let revision = Revision::of(spec);
-        claims.push(Claim { source, spec: Arc::new(spec.clone()), revision });
+        claims.push(Claim { source, spec: Arc::new(spec.clone()), revision, lacks: None });
         claims.sort_by(|a, b| a.source.cmp(&b.source));
     }
 

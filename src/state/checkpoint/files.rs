@@ -7,6 +7,7 @@ use super::Checkpoint;
 use crate::clock::{BootId, BootTime, WallTime};
 use crate::ids::{Attempt, PodId};
 use crate::manifest::pod::PodSpec;
+use crate::manifest::resolve::{CONTENT_LEN_MAX, Content};
 use crate::manifest::revision::Hash;
 use crate::state::record::{Accepted, Held, LastRun, Losses, ManifestFile, PodRecord, RecordPhase};
 
@@ -108,6 +109,45 @@ impl SpecFile {
             successor: None,
         }
     }
+}
+
+/// `configs/<ns>_<name>/<digest>.json`: what a revision of a pod uses of ConfigMaps and Secrets. By
+/// the agent, before the specification that refers to it. The only place where values of Secrets
+/// are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// The file's format.
+    pub format: Format<1>,
+    /// What it uses.
+    pub content: Content,
+}
+
+impl Checkpoint for ConfigFile {
+    const FORMAT: u32 = 1;
+    /// In base64.
+    const LEN_MAX: u64 = 2 * CONTENT_LEN_MAX as u64;
+}
+
+/// `config-key.json`: the key of the hashes over content of ConfigMaps and Secrets. By the agent,
+/// once. With another key every hash is another, which looks like a change of all of them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigKeyFile {
+    /// The file's format.
+    pub format: Format<1>,
+    /// Random bytes.
+    pub key: [u8; 32],
+}
+
+impl std::fmt::Debug for ConfigKeyFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ConfigKeyFile")
+    }
+}
+
+impl Checkpoint for ConfigKeyFile {
+    const FORMAT: u32 = 1;
 }
 
 /// `attempt-<n>.json`: a run that is about to begin. By the executor, before the program of that

@@ -1,9 +1,13 @@
 use std::fmt::Debug;
 use std::os::unix::fs::MetadataExt;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::clock::BootTime;
 use crate::ids::Attempt;
+use crate::manifest::document::Data;
+use crate::manifest::resolve::{Content, NodeFacts};
 use crate::state::record::Exit;
 use crate::state::samples;
 
@@ -30,6 +34,22 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+fn config() -> ConfigFile {
+    let values = |key: &str, data| BTreeMap::from([(key.to_owned(), data)]);
+    let binary = Data { bytes: vec![0, 1, 2], binary: true };
+    let content = Content {
+        config_maps: BTreeMap::from([("app".parse().unwrap(), values("a", binary))]),
+        secrets: BTreeMap::from([("db".parse().unwrap(), values("b", Data::text("c")))]),
+        node: Some(NodeFacts {
+            name: "edge-1".to_owned(),
+            addresses: vec!["192.0.2.7".to_owned()],
+            cpu_milli: 4000,
+            memory_bytes: 1 << 30,
+        }),
+    };
+    ConfigFile { format: Format, content }
+}
+
 /// The golden file of that name is still read as `value`; if it is of the newest format, `value`
 /// is still written so.
 #[track_caller]
@@ -53,6 +73,8 @@ fn golden_checkpoints_of_every_format_are_read_and_the_newest_is_written_as_ever
     check_golden("v1/spec.json", &SpecFile::of(&samples::record(1), samples::spec()));
     let held = samples::later_records()[0].1.clone();
     check_golden("v2/spec.json", &SpecFile::of(&held, samples::spec()));
+    check_golden("v1/config.json", &config());
+    check_golden("v1/config-key.json", &ConfigKeyFile { format: Format, key: [7; 32] });
     check_golden("v1/attempt.json", &attempt());
     for (n, exit) in samples::exits().into_iter().enumerate() {
         check_golden(&format!("v1/exit-{n}.json"), &ExitFile::of(samples::run(4, exit)));

@@ -25,8 +25,9 @@ const RESERVED: [&str; 1] = ["/proc"];
 /// Options of a mount that are ours, in the form that mount(8) leaves to applications: only that
 /// of the source is bound, which is made if it is missing.
 pub(in crate::containerizer::native) const SUB_PATH: &str = "x-roost.subpath";
-/// The same, of an image: it must be there, and links in it are those of a root file system.
-pub(in crate::containerizer::native) const SUB_PATH_OF_IMAGE: &str = "x-roost.image-subpath";
+/// The same, of what nothing can be made in: it must be there. Links are those of a root file system,
+/// as images have them.
+pub(in crate::containerizer::native) const SUB_PATH_FIXED: &str = "x-roost.fixed-subpath";
 /// The longest path of a part, in bytes (`PATH_MAX`).
 const SUB_PATH_LEN_MAX: usize = 4095;
 
@@ -91,6 +92,8 @@ fn volume_mount(context: &Context<'_>, wanted: &VolumeMount) -> Result<Mount, Pl
     let mut options = vec!["rbind", propagation, "rnosuid"];
     let read_only = match &volume.source {
         VolumeSource::Claim { read_only, .. } => wanted.read_only || *read_only,
+        // What is made of values is read-only, as in Kubernetes since 1.10.
+        VolumeSource::Projected(_) => true,
         VolumeSource::EmptyDir {}
         | VolumeSource::Memory { .. }
         | VolumeSource::Image(_)
@@ -101,7 +104,10 @@ fn volume_mount(context: &Context<'_>, wanted: &VolumeMount) -> Result<Mount, Pl
         options.push("rnodev");
     }
     let part = sub_path(context, wanted)?.map(|path| match volume.source {
-        VolumeSource::Image(_) => format!("{SUB_PATH_OF_IMAGE}={path}"),
+        // Nothing can be made in either.
+        VolumeSource::Image(_) | VolumeSource::Projected(_) => {
+            format!("{SUB_PATH_FIXED}={path}")
+        }
         VolumeSource::EmptyDir {}
         | VolumeSource::Memory { .. }
         | VolumeSource::Claim { .. }
@@ -135,9 +141,10 @@ fn sub_path(
 fn source(context: &Context<'_>, volume: &Volume) -> PathBuf {
     match &volume.source {
         // A tmpfs or an image of the executor's mount namespace lies on the same directory.
-        VolumeSource::EmptyDir {} | VolumeSource::Memory { .. } | VolumeSource::Image(_) => {
-            context.facts.paths.volume(&volume.name)
-        }
+        VolumeSource::EmptyDir {}
+        | VolumeSource::Memory { .. }
+        | VolumeSource::Image(_)
+        | VolumeSource::Projected(_) => context.facts.paths.volume(&volume.name),
         VolumeSource::Claim { claim, .. } => {
             let namespace = &context.pod.name.namespace;
             context.facts.paths.claim(namespace, claim).unwrap_or_default()
@@ -151,7 +158,8 @@ fn is_device(volume: &Volume) -> bool {
         VolumeSource::EmptyDir {}
         | VolumeSource::Memory { .. }
         | VolumeSource::Claim { .. }
-        | VolumeSource::Image(_) => false,
+        | VolumeSource::Image(_)
+        | VolumeSource::Projected(_) => false,
         VolumeSource::HostPath { kind, .. } => match kind {
             HostPathType::CharDevice | HostPathType::BlockDevice => true,
             HostPathType::Unchecked

@@ -16,6 +16,7 @@ fn container(name: &str) -> ContainerSpec {
         command: vec!["sleep".to_owned(), "inf".to_owned()],
         args: Vec::new(),
         env: Vec::new(),
+        env_from: Vec::new(),
         working_dir: None,
         resources: Resources::default(),
         user: Some(0),
@@ -40,6 +41,9 @@ fn pod(containers: Vec<ContainerSpec>) -> PodSpec {
         node_selector: Default::default(),
         security: Default::default(),
         names: Default::default(),
+        image_pull_secrets: Vec::new(),
+        restart_on_config_change: false,
+        config: None,
         annotations: Default::default(),
         hostname: "web".to_owned(),
         host: HostNamespaces::default(),
@@ -123,7 +127,7 @@ fn a_user_with_volumes_and_limits_gets_them() {
     main.working_dir = Some("/srv".parse().unwrap());
     main.resources.memory_request_bytes = Some(1 << 28);
     main.env = [("A", "1"), ("PATH", "/opt/bin"), ("A", "2")]
-        .map(|(name, value)| EnvVar { name: name.to_owned(), value: value.to_owned() })
+        .map(|(name, value)| EnvVar { name: name.to_owned(), value: value.to_owned(), from: None })
         .into();
     let mount = |volume: &str, path: &str, read_only| VolumeMount {
         volume: volume.parse().unwrap(),

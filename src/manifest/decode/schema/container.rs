@@ -24,7 +24,7 @@ pub(in super::super) static CONTAINER: Object = object(
         works("lifecycle", Shape::Object(&LIFECYCLE)),
         works("restartPolicy", Shape::Words(&["Always", "OnFailure", "Never"])),
         works("restartPolicyRules", Shape::List(&Shape::Object(&RESTART_RULE))),
-        later("envFrom", Shape::List(&Shape::Object(&ENV_FROM))),
+        works("envFrom", Shape::List(&Shape::Object(&ENV_FROM))),
         works("livenessProbe", Shape::Object(&PROBE)),
         works("readinessProbe", Shape::Object(&PROBE)),
         later("resizePolicy", Shape::List(&Shape::Object(&RESIZE_POLICY))),
@@ -56,31 +56,31 @@ pub(super) static EPHEMERAL_CONTAINER: Object = Object {
 
 pub(in super::super) static ENV_VAR: Object = object(
     "spec.containers[].env[]",
-    &[works("name", TEXT), works("value", TEXT), later("valueFrom", Shape::Object(&VALUE_FROM))],
+    &[works("name", TEXT), works("value", TEXT), works("valueFrom", Shape::Object(&VALUE_FROM))],
 );
 
-static VALUE_FROM: Object = object(
+pub(in super::super) static VALUE_FROM: Object = object(
     "spec.containers[].env[].valueFrom",
     &[
-        part("fieldRef", Shape::Object(&FIELD_REF)),
-        part("resourceFieldRef", Shape::Object(&RESOURCE_FIELD_REF)),
-        part("configMapKeyRef", Shape::Object(&KEY_REF)),
-        part("secretKeyRef", Shape::Object(&KEY_REF)),
-        part("fileKeyRef", Shape::Object(&FILE_KEY_REF)),
+        works("fieldRef", Shape::Object(&FIELD_REF)),
+        works("resourceFieldRef", Shape::Object(&RESOURCE_FIELD_REF)),
+        works("configMapKeyRef", Shape::Object(&KEY_REF)),
+        works("secretKeyRef", Shape::Object(&KEY_REF)),
+        later("fileKeyRef", Shape::Object(&FILE_KEY_REF)),
     ],
 );
 
-pub(super) static FIELD_REF: Object =
-    object("….fieldRef", &[part("apiVersion", TEXT), part("fieldPath", TEXT)]);
+pub(in super::super) static FIELD_REF: Object =
+    object("….fieldRef", &[works("apiVersion", TEXT), works("fieldPath", TEXT)]);
 
-pub(super) static RESOURCE_FIELD_REF: Object = object(
+pub(in super::super) static RESOURCE_FIELD_REF: Object = object(
     "….resourceFieldRef",
-    &[part("containerName", TEXT), part("resource", TEXT), part("divisor", QUANTITY)],
+    &[works("containerName", TEXT), works("resource", TEXT), works("divisor", QUANTITY)],
 );
 
-static KEY_REF: Object = object(
+pub(in super::super) static KEY_REF: Object = object(
     "spec.containers[].env[].valueFrom.configMapKeyRef, .secretKeyRef",
-    &[part("name", TEXT), part("key", TEXT), part("optional", BOOLEAN)],
+    &[works("name", TEXT), works("key", TEXT), works("optional", BOOLEAN)],
 );
 
 static FILE_KEY_REF: Object = object(
@@ -88,18 +88,18 @@ static FILE_KEY_REF: Object = object(
     &[part("volumeName", TEXT), part("path", TEXT), part("key", TEXT), part("optional", BOOLEAN)],
 );
 
-static ENV_FROM: Object = object(
+pub(in super::super) static ENV_FROM: Object = object(
     "spec.containers[].envFrom[]",
     &[
-        part("prefix", TEXT),
-        part("configMapRef", Shape::Object(&OBJECT_REF)),
-        part("secretRef", Shape::Object(&OBJECT_REF)),
+        works("prefix", TEXT),
+        works("configMapRef", Shape::Object(&OBJECT_REF)),
+        works("secretRef", Shape::Object(&OBJECT_REF)),
     ],
 );
 
-static OBJECT_REF: Object = object(
+pub(in super::super) static OBJECT_REF: Object = object(
     "spec.containers[].envFrom[].configMapRef, .secretRef",
-    &[part("name", TEXT), part("optional", BOOLEAN)],
+    &[works("name", TEXT), works("optional", BOOLEAN)],
 );
 
 pub(in super::super) static RESOURCES: Object = object(

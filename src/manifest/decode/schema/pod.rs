@@ -93,7 +93,7 @@ pub(in super::super) static POD_SPEC: Object = object(
         works("hostAliases", Shape::List(&Shape::Object(&HOST_ALIAS))),
         only("hostUsers", BOOLEAN, &["true"], ""),
         works("hostnameOverride", TEXT),
-        later("imagePullSecrets", Shape::List(&Shape::Object(&LOCAL_REFERENCE))),
+        works("imagePullSecrets", Shape::List(&Shape::Object(&LOCAL_REFERENCE))),
         ignored("nodeName", TEXT, NO_SCHEDULER),
         ignored("overhead", QUANTITY_MAP, "there are no runtime classes"),
         usual("preemptionPolicy", TEXT, &["PreemptLowerPriority"], NO_SCHEDULER),
@@ -146,4 +146,5 @@ pub(in super::super) static DNS_OPTION: Object =
 pub(in super::super) static HOST_ALIAS: Object =
     object("spec.hostAliases[]", &[works("ip", TEXT), works("hostnames", TEXTS)]);
 
-static LOCAL_REFERENCE: Object = object("spec.imagePullSecrets[]", &[part("name", TEXT)]);
+pub(in super::super) static LOCAL_REFERENCE: Object =
+    object("spec.imagePullSecrets[]", &[works("name", TEXT)]);

@@ -6,13 +6,26 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 /// Fields that must be set, with the objects that they belong to.
-const REQUIRED: [(&str, &[&str]); 19] = [
+const REQUIRED: [(&str, &[&str]); 32] = [
     ("PersistentVolumeClaim", &["apiVersion", "metadata", "spec"]),
     ("spec.volumes[].persistentVolumeClaim", &["claimName"]),
     ("….securityContext.seccompProfile", &["type"]),
     ("spec.securityContext.sysctls[]", &["name", "value"]),
     ("spec.hostAliases[]", &["ip"]),
     ("spec.dnsConfig.options[]", &["name"]),
+    ("spec.imagePullSecrets[]", &["name"]),
+    ("spec.containers[].envFrom[].configMapRef, .secretRef", &["name"]),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef, .secretKeyRef", &["name", "key"]),
+    ("….fieldRef", &["fieldPath"]),
+    ("….resourceFieldRef", &["resource"]),
+    ("spec.volumes[].configMap", &["name"]),
+    ("spec.volumes[].secret", &["secretName"]),
+    ("spec.volumes[].projected", &["sources"]),
+    ("spec.volumes[].projected.sources[].configMap, .secret", &["name"]),
+    ("….items[]", &["key", "path"]),
+    ("….downwardAPI.items[]", &["path"]),
+    ("ConfigMap", &["apiVersion", "kind", "metadata"]),
+    ("Secret", &["apiVersion", "kind", "metadata"]),
     ("spec.volumes[].image", &["reference"]),
     ("", &["apiVersion", "kind", "metadata", "spec"]),
     ("metadata", &["name"]),
@@ -37,8 +50,8 @@ pub(in super::super) fn required(object: &Object) -> &'static [&'static str] {
     REQUIRED.iter().find(|(place, _)| *place == object.place).map_or(&[], |(_, names)| *names)
 }
 
-/// The JSON Schema (draft 7, which editors know) of a Pod, or a List of Pods, without faults and
-/// unknown fields.
+/// The JSON Schema (draft 7, which editors know) of a Pod, a ConfigMap, a Secret or a claim, or a
+/// List of them, without faults and unknown fields.
 pub(in super::super) fn json_schema() -> Value {
     let list = json!({
         "type": "object",
@@ -46,23 +59,36 @@ pub(in super::super) fn json_schema() -> Value {
             "apiVersion": { "const": "v1" },
             "kind": { "enum": ["List", "PodList"] },
             "metadata": {},
-            "items": { "type": "array", "items": { "$ref": "#/definitions/pod" } },
+            "items": { "type": "array", "items": { "$ref": "#/definitions/document" } },
         },
         "required": ["apiVersion", "kind", "items"],
         "additionalProperties": false,
+    });
+    let of_kind = |kind: &str| json!({ "properties": { "kind": { "const": kind } } });
+    let document = json!({
+        "if": of_kind("ConfigMap"),
+        "then": { "$ref": "#/definitions/configMap" },
+        "else": {
+            "if": of_kind("Secret"),
+            "then": { "$ref": "#/definitions/secret" },
+            "else": {
+                "if": of_kind("PersistentVolumeClaim"),
+                "then": { "$ref": "#/definitions/claim" },
+                "else": { "$ref": "#/definitions/pod" },
+            },
+        },
     });
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A pod manifest of Roost",
         "if": { "properties": { "kind": { "enum": ["List", "PodList"] } } },
         "then": { "$ref": "#/definitions/list" },
-        "else": {
-            "if": { "properties": { "kind": { "enum": ["PersistentVolumeClaim"] } } },
-            "then": { "$ref": "#/definitions/claim" },
-            "else": { "$ref": "#/definitions/pod" },
-        },
+        "else": { "$ref": "#/definitions/document" },
         "definitions": {
+            "document": document,
             "pod": schema_of(Shape::Object(&POD)),
+            "configMap": schema_of(Shape::Object(&CONFIG_MAP_DOCUMENT)),
+            "secret": schema_of(Shape::Object(&SECRET_DOCUMENT)),
             "claim": schema_of(Shape::Object(&CLAIM_DOCUMENT)),
             "list": list,
         },

@@ -5,6 +5,7 @@ use super::scheduling::LABEL_SELECTOR;
 use super::*;
 
 const NO_DISK: &str = "Roost has no driver for this kind of storage; mount it and use `hostPath`";
+const NO_AUTHORITY: &str = "no authority signs certificates here; use a Secret with them";
 const ITEMS: Shape = Shape::List(&Shape::Object(&KEY_TO_PATH));
 const REFERENCE: Shape = Shape::Object(&SECRET_REF);
 
@@ -14,14 +15,14 @@ pub(in super::super) static VOLUME: Object = object(
         works("name", TEXT),
         works("emptyDir", Shape::Object(&EMPTY_DIR)),
         works("hostPath", Shape::Object(&HOST_PATH)),
-        later("configMap", Shape::Object(&CONFIG_MAP)),
+        works("configMap", Shape::Object(&CONFIG_MAP)),
         later("csi", Shape::Object(&CSI)),
-        later("downwardAPI", Shape::Object(&DOWNWARD)),
+        works("downwardAPI", Shape::Object(&DOWNWARD)),
         works("image", Shape::Object(&IMAGE)),
         later("nfs", Shape::Object(&NFS)),
         works("persistentVolumeClaim", Shape::Object(&CLAIM)),
-        later("projected", Shape::Object(&PROJECTED)),
-        later("secret", Shape::Object(&SECRET)),
+        works("projected", Shape::Object(&PROJECTED)),
+        works("secret", Shape::Object(&SECRET)),
         never("awsElasticBlockStore", Shape::Object(&AWS), NO_DISK),
         never("azureDisk", Shape::Object(&AZURE_DISK), NO_DISK),
         never("azureFile", Shape::Object(&AZURE_FILE), NO_DISK),
@@ -70,64 +71,69 @@ pub(in super::super) static HOST_PATH: Object = object(
     ],
 );
 
-static CONFIG_MAP: Object = object(
+pub(in super::super) static CONFIG_MAP: Object = object(
     "spec.volumes[].configMap",
     &[
-        part("name", TEXT),
-        part("items", ITEMS),
-        part("defaultMode", MODE),
-        part("optional", BOOLEAN),
+        works("name", TEXT),
+        works("items", ITEMS),
+        works("defaultMode", MODE),
+        works("optional", BOOLEAN),
     ],
 );
 
-static SECRET: Object = object(
+pub(in super::super) static SECRET: Object = object(
     "spec.volumes[].secret",
     &[
-        part("secretName", TEXT),
-        part("items", ITEMS),
-        part("defaultMode", MODE),
-        part("optional", BOOLEAN),
+        works("secretName", TEXT),
+        works("items", ITEMS),
+        works("defaultMode", MODE),
+        works("optional", BOOLEAN),
     ],
 );
 
-static KEY_TO_PATH: Object =
-    object("….items[]", &[part("key", TEXT), part("path", TEXT), part("mode", MODE)]);
+pub(in super::super) static KEY_TO_PATH: Object =
+    object("….items[]", &[works("key", TEXT), works("path", TEXT), works("mode", MODE)]);
 
-static DOWNWARD: Object = object(
+pub(in super::super) static DOWNWARD: Object = object(
     "spec.volumes[].downwardAPI",
-    &[part("items", Shape::List(&Shape::Object(&DOWNWARD_ITEM))), part("defaultMode", MODE)],
+    &[works("items", Shape::List(&Shape::Object(&DOWNWARD_ITEM))), works("defaultMode", MODE)],
 );
 
-static DOWNWARD_ITEM: Object = object(
+pub(in super::super) static DOWNWARD_ITEM: Object = object(
     "….downwardAPI.items[]",
     &[
-        part("path", TEXT),
-        part("fieldRef", Shape::Object(&FIELD_REF)),
-        part("resourceFieldRef", Shape::Object(&RESOURCE_FIELD_REF)),
-        part("mode", MODE),
+        works("path", TEXT),
+        works("fieldRef", Shape::Object(&FIELD_REF)),
+        works("resourceFieldRef", Shape::Object(&RESOURCE_FIELD_REF)),
+        works("mode", MODE),
     ],
 );
 
-static PROJECTED: Object = object(
+pub(in super::super) static PROJECTED: Object = object(
     "spec.volumes[].projected",
-    &[part("sources", Shape::List(&Shape::Object(&PROJECTION))), part("defaultMode", MODE)],
+    &[works("sources", Shape::List(&Shape::Object(&PROJECTION))), works("defaultMode", MODE)],
 );
 
-static PROJECTION: Object = object(
+pub(in super::super) static PROJECTION: Object = object(
     "spec.volumes[].projected.sources[]",
     &[
-        part("configMap", Shape::Object(&PROJECTED_KEYS)),
-        part("secret", Shape::Object(&PROJECTED_KEYS)),
-        part("downwardAPI", Shape::Object(&DOWNWARD)),
-        part("serviceAccountToken", Shape::Object(&TOKEN)),
-        part("clusterTrustBundle", Shape::Object(&TRUST_BUNDLE)),
-        part("podCertificate", Shape::Object(&CERTIFICATE)),
+        works("configMap", Shape::Object(&PROJECTED_KEYS)),
+        works("secret", Shape::Object(&PROJECTED_KEYS)),
+        works("downwardAPI", Shape::Object(&PROJECTED_DOWNWARD)),
+        never("serviceAccountToken", Shape::Object(&TOKEN), NO_ACCOUNTS),
+        never("clusterTrustBundle", Shape::Object(&TRUST_BUNDLE), NO_AUTHORITY),
+        never("podCertificate", Shape::Object(&CERTIFICATE), NO_AUTHORITY),
     ],
 );
 
-static PROJECTED_KEYS: Object = object(
+pub(in super::super) static PROJECTED_KEYS: Object = object(
     "spec.volumes[].projected.sources[].configMap, .secret",
-    &[part("name", TEXT), part("items", ITEMS), part("optional", BOOLEAN)],
+    &[works("name", TEXT), works("items", ITEMS), works("optional", BOOLEAN)],
+);
+
+pub(in super::super) static PROJECTED_DOWNWARD: Object = object(
+    "spec.volumes[].projected.sources[].downwardAPI",
+    &[works("items", Shape::List(&Shape::Object(&DOWNWARD_ITEM)))],
 );
 
 static TOKEN: Object = object(
