@@ -199,12 +199,8 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
 
     let listener = crate::api::listen(&paths.api_socket()).map_err(AgentError::Api)?;
     let provisioner = Provisioner::new(image_store.clone(), pull_options(&sources));
-    let keeper = ImageKeeper::new(
-        image_store.clone(),
-        provisioner.clone(),
-        context.store.clone(),
-        requests.clone(),
-    );
+    let (layers, pulls) = (image_store.clone(), provisioner.clone());
+    let keeper = ImageKeeper::new(layers, pulls, context.store.clone(), requests.clone());
     tokio::spawn(empty_trash(image_store.clone()));
     tokio::spawn(keeper.clone().watch_the_disk(snapshots.clone()));
     tokio::spawn(image_directory::keep(keeper.clone(), sources.directories, paths.image_files()));

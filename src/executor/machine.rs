@@ -283,7 +283,7 @@ impl PodMachine {
                 }
             }
             Event::AnswersLost => {
-                self.containers.values_mut().for_each(Container::repeat_questions)
+                self.containers.values_mut().for_each(Container::repeat_questions);
             }
             Event::Tick => {}
         }

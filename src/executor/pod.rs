@@ -142,7 +142,7 @@ impl Pod {
         let null = File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
         let streams = [null.as_fd(), output, output];
         let request = ExecRequest { plan: &plan, target, command, streams, entry };
-        entered.native.exec(request).map_err(|error| chain(&error))
+        entered.native.exec(&request).map_err(|error| chain(&error))
     }
 
     /// Brings the files that are made of values up to date, if the pod was entered; otherwise they

@@ -179,9 +179,8 @@ fn containers_with_ports(spec: &PodSpec) -> BTreeMap<&ContainerName, &Vec<Contai
 fn probes(spec: &PodSpec) -> BTreeMap<&ContainerName, [Option<Hash>; 4]> {
     let hashes = |container: &ContainerSpec| {
         let probes = [&container.liveness, &container.readiness, &container.startup];
-        let [liveness, readiness, startup] =
-            probes.map(|probe| probe.as_ref().map(|probe| Hash::of(probe)));
-        [liveness, readiness, startup, container.check.as_ref().map(|check| Hash::of(check))]
+        let [liveness, readiness, startup] = probes.map(|probe| probe.as_ref().map(Hash::of));
+        [liveness, readiness, startup, container.check.as_ref().map(Hash::of)]
     };
     let all = spec.all_containers().map(|container| (&container.name, hashes(container)));
     all.filter(|(_, hashes)| hashes.iter().any(Option::is_some)).collect()

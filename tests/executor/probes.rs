@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use roost::clock::Millis;
+use roost::executor::client::ExecutorProgram;
 use roost::executor::protocol::{ContainerReport, ContainerStatus, Health, ToAgent};
 use roost::executor::question::{Purpose, Seen};
 use roost::ids::Attempt;
@@ -15,7 +16,7 @@ use roost::manifest::pod::{
 };
 use roost::state::record::Exit;
 
-use crate::fixture::{TestPod, add_volume, container, run, spec};
+use crate::fixture::{EXECUTOR, TestPod, add_volume, container, run, spec};
 
 /// Says that the test below is to be a server.
 const SERVER: &str = "ROOST_TEST_SERVER";
@@ -245,8 +246,9 @@ fn what_probes_have_found_is_kept_over_an_upgrade_in_place_without_a_flap() {
             is_ready(web) && health(web).check.is_some_and(|it| it.seen == Seen::ExitCode(7))
         })
         .await;
-        for more in [b"x", b"y"] {
-            let other = pod.other_build(more);
+        let other = pod.other_build(b"other");
+        let back = ExecutorProgram::open(EXECUTOR.as_ref()).unwrap();
+        for other in [other, back] {
             let (upgrade, exe) = other.upgrade().unwrap();
             pod.agent().send(&upgrade, vec![exe]).await.unwrap();
             let build = other.build().to_owned();

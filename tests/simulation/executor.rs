@@ -517,7 +517,11 @@ impl World {
         self.oracle.exited(&run, &exit, lasted, self.now);
         let exit = match exit {
             Exit::Code(_) if self.has(Bug::InitFailureIsToldAsSuccess) => Exit::Code(0),
-            exit => exit,
+            exit @ (Exit::Code(_)
+            | Exit::Signal(_)
+            | Exit::OutOfMemory
+            | Exit::NotStarted(_)
+            | Exit::Unknown) => exit,
         };
         let exited = MachineEvent::Exited {
             container: run.container,

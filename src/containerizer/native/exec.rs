@@ -62,7 +62,7 @@ impl Native {
     ///
     /// # Errors
     /// If no process could be made, as when the container has ended.
-    pub fn exec(&mut self, request: ExecRequest<'_>) -> Result<Executed, LaunchError> {
+    pub fn exec(&mut self, request: &ExecRequest<'_>) -> Result<Executed, LaunchError> {
         let mut prepared = Prepared::new(request.plan, &mut self.filters)?;
         let words = request.command.iter().map(|word| CString::new(word.as_str()));
         let argv: Result<Vec<CString>, _> = words.collect();
@@ -86,7 +86,7 @@ impl Native {
             into_cgroup: Some(request.entry.into.as_fd()),
         });
         if let Ok(Cloned::Child) = cloned {
-            child::report_failure(&report, || start(&prepared, &request, report.as_fd()))
+            child::report_failure(&report, || start(&prepared, request, report.as_fd()))
         }
         let kind = LinkNameSpaceType::ProcessID;
         let left = rustix::thread::move_into_link_name_space(own.as_fd(), Some(kind));

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 /// Fields that must be set, with the objects that they belong to.
-const REQUIRED: [(&str, &[&str]); 32] = [
+const REQUIRED: [(&str, &[&str]); 38] = [
     ("PersistentVolumeClaim", &["apiVersion", "metadata", "spec"]),
     ("spec.volumes[].persistentVolumeClaim", &["claimName"]),
     ("….securityContext.seccompProfile", &["type"]),
@@ -26,6 +26,12 @@ const REQUIRED: [(&str, &[&str]); 32] = [
     ("….downwardAPI.items[]", &["path"]),
     ("ConfigMap", &["apiVersion", "kind", "metadata"]),
     ("Secret", &["apiVersion", "kind", "metadata"]),
+    ("….exec", &["command"]),
+    ("….httpGet", &["port"]),
+    ("….httpGet.httpHeaders[]", &["name"]),
+    ("….tcpSocket", &["port"]),
+    ("….grpc", &["port"]),
+    ("spec.containers[].lifecycle.preStop.sleep", &["seconds"]),
     ("spec.volumes[].image", &["reference"]),
     ("", &["apiVersion", "kind", "metadata", "spec"]),
     ("metadata", &["name"]),
