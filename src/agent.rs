@@ -469,6 +469,7 @@ fn node(live: &Live) -> Node {
         reserve: Requests { cpu_milli, memory_bytes },
         max_pods: live.max_pods,
         labels: live.labels.clone(),
+        sysctls: live.allowed_sysctls.clone(),
     }
 }
 

@@ -80,6 +80,9 @@ pub struct Live {
     /// The node's labels, for `nodeSelector`: those configured, and those that every node has
     /// (`kubernetes.io/hostname`, `kubernetes.io/os`, `kubernetes.io/arch`).
     pub labels: BTreeMap<String, String>,
+    /// Settings of the kernel that pods may have besides the safe ones: names, or beginnings of
+    /// names with a `*`.
+    pub allowed_sysctls: Vec<String>,
     /// Most pods at a time.
     pub max_pods: u32,
     /// Whether a document is refused for a field that nobody knows.
@@ -171,6 +174,8 @@ pub struct Layer {
     pub log_format: Option<LogFormat>,
     /// `labels`.
     pub labels: Option<BTreeMap<String, String>>,
+    /// `allowed-sysctls`.
+    pub allowed_sysctls: Option<Vec<String>>,
     /// `max-pods`.
     pub max_pods: Option<u32>,
     /// `strict`.
@@ -212,6 +217,7 @@ impl Layer {
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),
             labels: self.labels.or(below.labels),
+            allowed_sysctls: self.allowed_sysctls.or(below.allowed_sysctls),
             max_pods: self.max_pods.or(below.max_pods),
             strict: self.strict.or(below.strict),
             reserve_cpu: self.reserve_cpu.or(below.reserve_cpu),
@@ -301,6 +307,7 @@ fn resolve(layer: Layer) -> Result<AgentConfig, ConfigError> {
                 memory_bytes: layer.reserve_memory.unwrap_or(reserve.memory_bytes),
             },
             labels,
+            allowed_sysctls: layer.allowed_sysctls.unwrap_or_default(),
             max_pods: layer.max_pods.unwrap_or(MAX_PODS_DEFAULT),
             strict: layer.strict.unwrap_or(false),
             log_node_bytes: layer.log_node_bytes.unwrap_or(LOG_NODE_BYTES_DEFAULT),
@@ -386,14 +393,24 @@ impl Live {
     /// The keys that differ in the other.
     #[must_use]
     pub fn keys_changed(&self, new: &Self) -> Vec<&'static str> {
-        let Self { relist, log, reserve, labels, max_pods, strict, log_node_bytes, image_gc: gc } =
-            self;
+        let Self {
+            relist,
+            log,
+            reserve,
+            labels,
+            allowed_sysctls,
+            max_pods,
+            strict,
+            log_node_bytes,
+            image_gc: gc,
+        } = self;
         [
             ("relist", *relist != new.relist),
             ("log", *log != new.log),
             ("reserve.cpu", reserve.cpu_milli != new.reserve.cpu_milli),
             ("reserve.memory", reserve.memory_bytes != new.reserve.memory_bytes),
             ("labels", *labels != new.labels),
+            ("allowed-sysctls", *allowed_sysctls != new.allowed_sysctls),
             ("max-pods", *max_pods != new.max_pods),
             ("strict", *strict != new.strict),
             ("logs.node-bytes", *log_node_bytes != new.log_node_bytes),

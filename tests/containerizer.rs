@@ -36,6 +36,11 @@ macro_rules! checks {
     ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name as fn(&Scene))),*] };
 }
 
+#[path = "containerizer/security.rs"]
+mod security;
+#[path = "containerizer/volumes.rs"]
+mod volumes;
+
 const CHECKS: &[Check] = checks![
     the_root_is_read_only_and_scratch_directories_are_private,
     a_read_only_root_leaves_the_sandbox_writable,
@@ -83,7 +88,7 @@ fn main() -> ExitCode {
         return if run("bench", bench) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
-    let all = CHECKS.iter().chain(images::CHECKS);
+    let all = CHECKS.iter().chain(images::CHECKS).chain(volumes::CHECKS).chain(security::CHECKS);
     let selected = all.filter(|(name, _)| filter.is_none_or(|part| name.contains(part)));
     let (passed, failed): (Vec<_>, Vec<_>) =
         selected.map(|(name, check)| (name, run(name, *check))).partition(|(_, passed)| *passed);
@@ -200,7 +205,8 @@ impl Scene {
 
     fn launch(&self, native: &mut Native, pod: &PodSpec, index: usize) -> Launched {
         let paths = self.paths();
-        let facts = HostFacts::read(self.pod_paths(pod), &[&paths.data, &paths.logs]).unwrap();
+        let mut facts = HostFacts::read(self.pod_paths(pod), &[&paths.data, &paths.logs]).unwrap();
+        facts.read_files(pod, &pod.containers[index]);
         let plan = plan(pod, &pod.containers[index], &facts).unwrap();
         native.launch(&plan, self.cgroups.entry()).unwrap()
     }
@@ -261,6 +267,7 @@ fn program(argv: &[&str]) -> ContainerSpec {
         user: Some(0),
         group: Some(0),
         read_only_root: false,
+        security: Default::default(),
         mounts: Vec::new(),
         ports: Vec::new(),
         liveness: None,
@@ -277,6 +284,8 @@ fn pod(container: ContainerSpec) -> PodSpec {
         name: "check/pod".parse::<PodName>().unwrap(),
         labels: Default::default(),
         node_selector: Default::default(),
+        security: Default::default(),
+        names: Default::default(),
         image_pull_secrets: Vec::new(),
         restart_on_config_change: false,
         config: None,
@@ -306,6 +315,8 @@ fn add_volume(pod: &mut PodSpec, name: &str, source: VolumeSource, mount: &str, 
             volume: name.parse().unwrap(),
             path: mount.parse().unwrap(),
             read_only,
+            sub_path: None,
+            propagation: Default::default(),
         });
     }
 }
@@ -544,6 +555,8 @@ fn an_empty_dir_is_shared_by_the_containers_of_a_pod(scene: &Scene) {
         volume: "v".parse().unwrap(),
         path: "/other".parse().unwrap(),
         read_only: true,
+        sub_path: None,
+        propagation: Default::default(),
     });
     add_volume(&mut pod, "v", VolumeSource::EmptyDir {}, "/shared", false);
     pod.containers.push(reader);

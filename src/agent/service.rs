@@ -34,8 +34,8 @@ pub use crate::provisioner::failure::Retry;
 pub use crate::provisioner::pull::{PullPhase, PullProgress};
 pub use crate::reconciler::{Alarm, ImageTrouble, Node, Requests, WaitReason};
 pub use crate::state::record::{
-    Accepted, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome, PodRecord,
-    RecordPhase, TerminationCause,
+    Accepted, CONFIG_ERROR, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment,
+    Outcome, PodRecord, RecordPhase, TerminationCause,
 };
 pub use crate::state::store::{EventKind, EventRecord};
 

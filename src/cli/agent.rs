@@ -49,6 +49,11 @@ pub(super) struct AgentArgs {
     /// Memory that pods can't ask for [default: 100Mi]
     #[arg(long, env = "ROOST_RESERVE_MEMORY", value_name = "BYTES", value_parser = values::bytes)]
     reserve_memory: Option<u64>,
+    /// A setting of the kernel that pods may have besides the safe ones, such as `net.core.*`; may
+    /// be given several times
+    #[arg(long, env = "ROOST_ALLOWED_SYSCTLS", value_name = "NAME", value_delimiter = ',',
+          value_parser = values::sysctl)]
+    allowed_sysctl: Vec<String>,
     /// Most pods at a time [default: 500]
     #[arg(long, env = "ROOST_MAX_PODS", value_name = "N", value_parser = values::max_pods)]
     max_pods: Option<u32>,
@@ -113,6 +118,7 @@ impl AgentArgs {
     fn given(self, root: Option<PathBuf>) -> Given {
         let labels = (!self.label.is_empty()).then(|| self.label.into_iter().collect());
         let list = |paths: Vec<PathBuf>| (!paths.is_empty()).then_some(paths);
+        let list_of_texts = |texts: Vec<String>| (!texts.is_empty()).then_some(texts);
         let rust_log = || std::env::var(EnvFilter::DEFAULT_ENV).ok();
         Given {
             config: self.config,
@@ -125,6 +131,7 @@ impl AgentArgs {
                 log: self.log.or_else(rust_log).filter(|text| !text.is_empty()),
                 log_format: self.log_format.map(Into::into),
                 labels,
+                allowed_sysctls: list_of_texts(self.allowed_sysctl),
                 max_pods: self.max_pods,
                 strict: self.strict,
                 reserve_cpu: self.reserve_cpu,

@@ -24,6 +24,7 @@ pub(super) const KEYS: &[&str] = &[
     "log",
     "log-format",
     "labels",
+    "allowed-sysctls",
     "max-pods",
     "strict",
     "reserve",
@@ -94,6 +95,7 @@ impl Reader {
                 "log" => layer.log = self.text(name, value, |text| Ok(text.to_owned())),
                 "log-format" => layer.log_format = self.text(name, value, log_format),
                 "labels" => layer.labels = self.labels(value),
+                "allowed-sysctls" => layer.allowed_sysctls = self.sysctls(name, value),
                 "max-pods" => layer.max_pods = self.scalar(name, value, values::max_pods),
                 "strict" => layer.strict = self.boolean(name, value),
                 "reserve" => self.reserve(value, layer),
@@ -166,6 +168,17 @@ impl Reader {
             self.fault(value.span(), format!("`labels` {fault}"));
         }
         Some(labels)
+    }
+
+    /// Any number of names.
+    fn sysctls(&mut self, name: &str, value: &Value<'_>) -> Option<Vec<String>> {
+        let Some(items) = value.get_ref().as_array() else {
+            let found = shown(value.get_ref());
+            let text = format!("`{name}` must be a list such as [\"net.core.*\"], not {found}");
+            self.fault(value.span(), text);
+            return None;
+        };
+        Some(items.iter().filter_map(|item| self.text(name, item, values::sysctl)).collect())
     }
 
     fn listen(&mut self, value: &Value<'_>) {

@@ -71,6 +71,8 @@ fn every_fault_of_a_file_is_named_with_its_place_and_what_was_meant() {
     check("[images]\ngc-high-percent = 101\n", &["toml:2:19: `images.gc-high-percent` must be"]);
     check("[images]\nauth-file = []\n", &["did you mean `images.auth-files`?"]);
     check("[images]\nhosts-dirs = '/a'\n", &["`images.hosts-dirs` must be a list such as"]);
+    let bad = "allowed-sysctls = ['net.core.*', 'vm.swappiness', 'net/core/*', '*']\n";
+    check(bad, &["`vm.swappiness` can't be a pod's own", "written with dots", "no name of a"]);
     check("max-pods = -1\n", &["`max-pods` must be a number"]);
     check("cgroup = 'a/b'\n", &["`cgroup` must be letters"]);
     check("[labels]\n'a b' = ''\nc = '-'\n", &["has the name \"a b\"", "has the value \"-\""]);
@@ -166,6 +168,8 @@ fn the_packaged_file_has_every_key_at_its_default() {
     assert_eq!(found.live.labels["example.com/site"], "north", "an example");
     let mut rest = found;
     rest.paths = defaults.paths.clone();
+    assert_eq!(rest.live.allowed_sysctls, ["net.core.somaxconn", "kernel.msg*"], "an example");
+    rest.live.allowed_sysctls.clear();
     rest.executor = defaults.executor.clone();
     rest.live.labels.remove("example.com/site");
     assert_eq!(rest, defaults);

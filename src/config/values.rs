@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::Millis;
+use crate::manifest::pod::{InvalidSysctl, SysctlName};
 use crate::manifest::quantity::{InvalidQuantity, Quantity};
 
 /// Relisting costs a listing of each directory.
@@ -109,6 +110,22 @@ pub fn max_pods(text: &str) -> Result<u32, String> {
         return Err(format!("must be at most {MAX_PODS_MAX}"));
     }
     Ok(number)
+}
+
+/// One of `allowed-sysctls`: the name of a setting that is a namespace's own, or the beginning of
+/// some and a `*`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn sysctl(text: &str) -> Result<String, String> {
+    // With a letter for what the `*` stands for it is a name.
+    let name = text.strip_suffix('*').map_or_else(|| text.to_owned(), |start| format!("{start}x"));
+    let name: SysctlName = name.parse().map_err(|error: InvalidSysctl| error.to_string())?;
+    let is_written_so = text.strip_suffix('*').unwrap_or(text);
+    if !name.as_str().starts_with(is_written_so) {
+        return Err(format!("`{text}` must be written with dots"));
+    }
+    Ok(text.to_owned())
 }
 
 /// `cgroup`: one name.

@@ -16,18 +16,23 @@ use serde::{Deserialize, Serialize};
 
 pub use exec::{ExecRequest, Executed};
 pub use facts::{Arch, CgroupMode, HostFacts};
+pub use files::HostFiles;
 pub use launcher::{Gate, LaunchError, Launched, STATUS_LEN_MAX};
 pub use plan::{HostEffect, ImageUser, Isolator, LaunchPlan, PlanError, RootPlan, plan};
 pub use pod::{ContainerizerError, enter_pod};
 use seccomp::FilterCache;
 
 mod child;
+mod devices;
 mod exec;
 mod facts;
+mod files;
 mod isolators;
 mod launcher;
 mod mounts;
 mod overlay;
+mod ownership;
+mod part;
 mod plan;
 mod pod;
 mod prepared;

@@ -24,6 +24,7 @@ use crate::manifest::resolve::{self, Content, Instance};
 use crate::manifest::revision::Revision;
 use crate::state::checkpoint::{self, ConfigFile};
 use crate::state::paths::PodPaths;
+use crate::state::record::CONFIG_ERROR;
 
 /// What is shown instead of a Secret.
 const HIDDEN: &str = "<secret>";
@@ -112,7 +113,9 @@ impl Pod {
         let container = resolved.as_ref().unwrap_or(container);
         // Not kept until the next launch: its list of system calls alone is as large as all else
         // that the executor knows, and planning is quick.
-        let plan = native::plan(spec, container, &entered.facts).map_err(|e| chain(&e))?;
+        entered.facts.read_files(spec, container);
+        let plan = native::plan(spec, container, &entered.facts)
+            .map_err(|error| format!("{CONFIG_ERROR}: {}", chain(&error)))?;
         let limits = (&container.resources).into();
         let entry = cgroup.create(&limits).map_err(|error| chain(&error))?;
         entered.native.launch(&plan, entry).map_err(|error| chain(&error))
@@ -134,6 +137,7 @@ impl Pod {
         let entered = self.entered.as_mut().ok_or_else(missing)?;
         let resolved = ready(&self.paths, self.id, spec, container)?;
         let container = resolved.as_ref().unwrap_or(container);
+        entered.facts.read_files(spec, container);
         let plan = native::plan(spec, container, &entered.facts).map_err(|e| chain(&e))?;
         let null = File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
         let streams = [null.as_fd(), output, output];
@@ -237,7 +241,8 @@ fn write_files(paths: &PodPaths, of: Instance<'_>) -> Result<(), String> {
     for volume in &of.pod.volumes {
         let VolumeSource::Projected(projected) = &volume.source else { continue };
         let files = resolve::files(of, projected).map_err(|error| error.to_string())?;
-        native::projected::write(&paths.volume(&volume.name), &files).map_err(|error| {
+        let group = of.pod.security.fs_group;
+        native::projected::write(&paths.volume(&volume.name), &files, group).map_err(|error| {
             format!("writing the files of volume `{}` failed: {error}", volume.name)
         })?;
     }

@@ -3,6 +3,7 @@
 //! Not here: the text of files (`manifest::file`), the syntax (`manifest::node`).
 
 mod annotations;
+mod claim;
 mod config;
 mod container;
 mod document;
@@ -11,12 +12,15 @@ mod handler;
 mod image;
 mod lifecycle;
 mod metadata;
+mod mount;
+mod names;
 mod pod;
 mod port;
 mod probe;
 mod program;
 mod restart;
 mod schema;
+mod security;
 pub(crate) mod suggest;
 mod volume;
 
@@ -76,9 +80,8 @@ const WRAPPERS: [(&str, &str); 8] = [
 ];
 const ITS_TEMPLATE: &str = "write a Pod: `metadata` and `spec` of its `spec.template`";
 
-/// Kinds that will work one day, and what to do until then.
-const LATER: [(&str, &str); 1] =
-    [("PersistentVolumeClaim", "mount a directory of the host: a volume with `hostPath`")];
+/// The kind that says what a volume of the node shall be.
+const CLAIM: &str = "PersistentVolumeClaim";
 
 /// Kinds that often stand beside pods and ask for nothing that is done on this machine.
 const BESIDE: [&str; 22] = [
@@ -261,6 +264,10 @@ fn check_kind(at: At<'_>, faults: &mut Faults) -> bool {
     let Some(kind) = kind_at.node.as_text().filter(|kind| *kind != "Pod") else {
         return true;
     };
+    if kind == CLAIM {
+        claim::check(at, faults);
+        return false;
+    }
     let at = kind_at;
     let name = quote(kind);
     if BESIDE.contains(&kind) {
@@ -268,20 +275,19 @@ fn check_kind(at: At<'_>, faults: &mut Faults) -> bool {
         faults.push(at.warning(&message));
         return false;
     }
-    if let Some((_, help)) = LATER.iter().find(|(later, _)| *later == kind) {
-        faults.push(at.error(&format!("{name} is not supported yet")).with_help(help));
-        return false;
-    }
     let fault = at.error(&format!("{name} is not supported"));
     if let Some((_, help)) = WRAPPERS.iter().find(|(wrapper, _)| *wrapper == kind) {
         faults.push(fault.with_help(help));
         return false;
     }
-    let known = WRAPPERS.iter().chain(&LATER).map(|(known, _)| *known).chain(BESIDE);
-    faults.push(match closest(kind, known.chain(["Pod", "ConfigMap", "Secret", "List"])) {
+    let known = WRAPPERS.iter().map(|(known, _)| *known).chain(BESIDE);
+    let ours = ["Pod", "ConfigMap", "Secret", CLAIM, "List"];
+    faults.push(match closest(kind, known.chain(ours)) {
         Some(near) => fault.with_help(&format!("did you mean `{near}`?")),
-        None => fault
-            .with_help("a manifest holds documents of the kinds `Pod`, `ConfigMap` and `Secret`"),
+        None => fault.with_help(
+            "a manifest holds documents of the kinds `Pod`, `ConfigMap`, `Secret` and \
+             `PersistentVolumeClaim`",
+        ),
     });
     false
 }

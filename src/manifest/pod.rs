@@ -9,6 +9,10 @@
 //! with a default that means "as before"; unknown fields are an error, because an executor that
 //! ignored, say, a security setting would be worse than one that refuses.
 
+mod mount;
+mod names;
+mod security;
+
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +22,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use handler::{Check, Handler, Host, HttpGet, InvalidHost, Probe, Scheme};
+pub use mount::{InvalidRelativePath, Propagation, RelativePath, SubPath, VolumeMount};
+pub use names::{Dns, DnsBase, DnsOption, Domain, HostAlias, Names};
+pub use security::{
+    Capabilities, Capability, ContainerSecurity, FsGroupChange, GroupsPolicy, InvalidCapability,
+    InvalidSysctl, PodSecurity, SeccompProfile, SysctlName, SysctlNamespace,
+};
 
 use crate::clock::Millis;
 use crate::ids::{ContainerName, ObjectName, PodName, VolumeName};
@@ -35,6 +45,10 @@ pub use config::{
 };
 pub use lifecycle::{Lifecycle, TerminationPolicy};
 pub use order::{ContainerRestart, ExitCodes, RestartAction, RestartRule, Role};
+/// Whether a value is what was meant before there was its field.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
 
 /// A pod as it shall run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +95,12 @@ pub struct PodSpec {
     /// `spec.nodeSelector`: labels that the node must have for this pod to be its business.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
+    /// `spec.securityContext`, but what is a container's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub security: PodSecurity,
+    /// Domain, aliases and DNS.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub names: Names,
     /// `spec.imagePullSecrets`: Secrets of its namespace with credentials for registries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<ObjectName>,
@@ -107,6 +127,7 @@ impl PodSpec {
             VolumeSource::Image(image) => Some(&**image),
             VolumeSource::EmptyDir {}
             | VolumeSource::Memory { .. }
+            | VolumeSource::Claim { .. }
             | VolumeSource::HostPath { .. }
             | VolumeSource::Projected(_) => None,
         });
@@ -119,12 +140,26 @@ impl PodSpec {
             VolumeSource::Image(image) => Some(&mut **image),
             VolumeSource::EmptyDir {}
             | VolumeSource::Memory { .. }
+            | VolumeSource::Claim { .. }
             | VolumeSource::HostPath { .. }
             | VolumeSource::Projected(_) => None,
         });
         let init = self.init_containers.iter_mut();
         let containers = init.chain(&mut self.containers);
         containers.filter_map(|container| container.image.as_mut()).chain(volumes)
+    }
+
+    /// What the kernel calls its host, if it has one of its own: `setHostnameAsFQDN` makes that the
+    /// full name.
+    #[must_use]
+    pub fn kernel_name(&self) -> String {
+        let full = match &self.names.domain {
+            Domain::Subdomain { in_hostname: true, .. } => {
+                self.names.domain.full_name(&self.hostname, self.name.namespace.as_str())
+            }
+            Domain::Subdomain { in_hostname: false, .. } | Domain::None | Domain::Override => None,
+        };
+        full.unwrap_or_else(|| self.hostname.clone())
     }
 
     /// Whether something of it is made of values that are not in it.
@@ -248,6 +283,13 @@ pub enum VolumeSource {
         path: AbsolutePath,
         /// What must be there, or is made.
         kind: HostPathType,
+    },
+    /// `persistentVolumeClaim`: a directory of the node's own, which outlives its pods.
+    Claim {
+        /// `claimName`; with the namespace of the pod it is what the directory is known by.
+        claim: ObjectName,
+        /// `readOnly`: all mounts of it are.
+        read_only: bool,
     },
     /// `image`: the files of an image, read-only.
     Image(Box<Image>),
@@ -432,6 +474,9 @@ pub struct ContainerSpec {
     pub group: Option<u32>,
     /// `securityContext.readOnlyRootFilesystem`. Without an image the root is read-only anyway.
     pub read_only_root: bool,
+    /// `securityContext` of the container and, where that is silent, of the pod.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub security: ContainerSecurity,
     /// `volumeMounts`, in the order of the manifest.
     pub mounts: Vec<VolumeMount>,
     /// `ports`, in the order of the manifest.
@@ -524,18 +569,6 @@ pub struct EnvVar {
     /// `valueFrom`; `value` is empty then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<EnvSource>,
-}
-
-/// One of `volumeMounts`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VolumeMount {
-    /// A volume of the pod.
-    pub volume: VolumeName,
-    /// Where it appears in the container; never `/`.
-    pub path: AbsolutePath,
-    /// `readOnly`.
-    pub read_only: bool,
 }
 
 /// What a container asks for and what it may use at most.

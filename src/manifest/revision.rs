@@ -98,6 +98,8 @@ impl Revision {
             rollback_after: _,
             priority,
             node_selector,
+            security,
+            names,
             image_pull_secrets,
             restart_on_config_change,
             config,
@@ -114,6 +116,7 @@ impl Revision {
         let is_over = |c: &&ContainerSpec| spec.role(&c.name) == Some(Role::Init);
         let init: Vec<Hash> = init_containers.iter().filter(is_over).map(own_hash).collect();
         let shared = and(shared, "initContainers", &init);
+        let shared = and(and(shared, "securityContext", security), "names", names);
         let containers: BTreeMap<ContainerName, Hash> =
             spec.all_containers().map(|c| (c.name.clone(), container_hash(c, spec))).collect();
         let ports: BTreeMap<&ContainerName, &Vec<ContainerPort>> = containers_with_ports(spec);
@@ -231,6 +234,7 @@ fn written_hash(container: &ContainerSpec) -> Hash {
         user,
         group,
         read_only_root,
+        security,
         mounts,
         // What a program listens on is its own affair; that the host's ports are free is the
         // agent's.
@@ -247,9 +251,10 @@ fn written_hash(container: &ContainerSpec) -> Hash {
         // As it was before there were images.
         let (env, working_dir, user, group, read_only_root, mounts) = rest;
         let argv: Vec<&String> = command.iter().chain(args).collect();
-        return Hash::of(&(name, argv, env, working_dir, user, group, read_only_root, mounts));
+        let hash = Hash::of(&(name, argv, env, working_dir, user, group, read_only_root, mounts));
+        return and(hash, "securityContext", security);
     };
-    Hash::of(&(name, source, command, args, rest))
+    and(Hash::of(&(name, source, command, args, rest)), "securityContext", security)
 }
 
 #[cfg(test)]
@@ -319,6 +324,7 @@ mod tests {
             user: Some(0),
             group: Some(0),
             read_only_root: false,
+            security: Default::default(),
             mounts: vec![],
             ports: vec![],
             liveness: None,
@@ -348,6 +354,8 @@ mod tests {
             priority: 0,
             rollback_after: None,
             node_selector: BTreeMap::new(),
+            security: Default::default(),
+            names: Default::default(),
             image_pull_secrets: vec![],
             restart_on_config_change: false,
             config: None,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use crate::ids::PodName;
 use crate::manifest::desired::Claim;
-use crate::manifest::pod::{ContainerPort, PodSpec, Protocol};
+use crate::manifest::pod::{ContainerPort, PodSpec, Protocol, SysctlName};
 use crate::state::record::ManifestFile;
 
 /// Pods of a node whose configuration sets no other number.
@@ -42,6 +42,9 @@ pub struct Node {
     pub max_pods: u32,
     /// For the `nodeSelector` of pods.
     pub labels: BTreeMap<String, String>,
+    /// Settings of the kernel that pods may have besides the safe ones: names, or beginnings of
+    /// names with a `*`.
+    pub sysctls: Vec<String>,
 }
 
 impl Default for Node {
@@ -49,7 +52,8 @@ impl Default for Node {
     fn default() -> Self {
         let all = Requests { cpu_milli: u64::MAX, memory_bytes: u64::MAX };
         let reserve = Requests::default();
-        Self { capacity: all, reserve, max_pods: MAX_PODS_DEFAULT, labels: BTreeMap::new() }
+        let (labels, sysctls) = Default::default();
+        Self { capacity: all, reserve, max_pods: MAX_PODS_DEFAULT, labels, sysctls }
     }
 }
 
@@ -58,6 +62,19 @@ impl Node {
     #[must_use]
     pub fn allocatable(&self) -> Requests {
         self.capacity.less(self.reserve)
+    }
+
+    /// The first setting of the kernel that the pod may not have here.
+    #[must_use]
+    pub fn forbidden_sysctl<'a>(&self, spec: &'a PodSpec) -> Option<&'a SysctlName> {
+        let is_allowed = |name: &&SysctlName| {
+            name.is_safe()
+                || self.sysctls.iter().any(|pattern| match pattern.strip_suffix('*') {
+                    Some(start) => name.as_str().starts_with(start),
+                    None => name.as_str() == pattern,
+                })
+        };
+        spec.security.sysctls.keys().find(|name| !is_allowed(name))
     }
 
     /// The first label that the pod wants of its node and this one does not have.
@@ -185,7 +202,8 @@ pub(super) fn admit(node: &Node, shares: &[Share<'_>]) -> Admission {
     let total = wanting.iter().filter_map(|share| share.wants).fold(ledger.used, |sum, wants| {
         let ports = wants.spec.all_containers().any(|container| !container.ports.is_empty());
         let all = Requests { cpu_milli: u64::MAX, memory_bytes: u64::MAX };
-        if ports { all } else { sum.plus(Requests::of(wants.spec)) }
+        let is_special = ports || node.forbidden_sysctl(wants.spec).is_some();
+        if is_special { all } else { sum.plus(Requests::of(wants.spec)) }
     });
     let count = u64::from(ledger.pods).saturating_add(wanting.len() as u64);
     if total.is_within(node.allocatable()) && count <= u64::from(node.max_pods) {
@@ -235,8 +253,14 @@ impl<'a> Ledger<'a> {
         let others = self.used.less(has);
         let free = self.node.allocatable().less(others);
         let Requests { cpu_milli: cpu, memory_bytes: memory } = wants;
-        let Node { capacity, reserve, max_pods, labels: _ } = self.node;
+        let Node { capacity, reserve, max_pods, labels: _, sysctls: _ } = self.node;
         let mut lacks = Vec::new();
+        if let Some(name) = self.node.forbidden_sysctl(spec) {
+            lacks.push(format!(
+                "sysctl {name} is not safe, and not among `allowed-sysctls` of the agent's \
+                 configuration"
+            ));
+        }
         // What asks for no more than it has is let be, whatever else may be wrong.
         if cpu > has.cpu_milli && cpu > free.cpu_milli {
             let [cpu, free, all, reserve] =

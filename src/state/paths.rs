@@ -9,11 +9,14 @@
 //! ├── configs/<ns>_<name>/<digest>.json  what a revision uses of them; for root alone (agent)
 //! ├── images/                        images and their layers (`provisioner::store`)
 //! ├── image-files.json               files that images were loaded from (agent)
+//! ├── claims/<namespace>/<name>/     volumes that outlive pods (made by executors, removed by people)
+//! ├── seccomp/                       profiles of system calls (people's)
 //! └── pods/<id>/                     one pod instance, until it is collected
 //!     ├── spec.json                  the accepted specification (agent)
 //!     ├── containers/<name>/         (executor, from here on)
 //!     │   ├── attempt-<n>.json       durable before the program of run n is executed
 //!     │   ├── exit-<n>.json          durable before anyone is told that run n ended
+//!     │   ├── etc/                   its `hosts`, `hostname`, `resolv.conf`
 //!     │   └── sandbox/               the container's work directory
 //!     └── volumes/<name>/            emptyDir
 //! <runtime>                          /run/roost, or <root>/run; gone after a reboot
@@ -29,7 +32,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Attempt, ContainerName, PodId, PodName, VolumeName};
+use crate::ids::{Attempt, ContainerName, Namespace, ObjectName, PodId, PodName, VolumeName};
 use crate::manifest::revision::Hash;
 
 /// The three roots under which everything lies.
@@ -157,6 +160,8 @@ fn directory_of(name: &PodName) -> String {
 
 /// Name of the directory of images.
 const IMAGES: &str = "images";
+/// Name of the directory of volumes that outlive their pods.
+const CLAIMS: &str = "claims";
 
 /// The name of the file with what a revision uses of ConfigMaps and Secrets.
 #[must_use]
@@ -169,6 +174,26 @@ impl PodPaths {
     #[must_use]
     pub fn layers(&self) -> Option<PathBuf> {
         Some(self.data.parent()?.parent()?.join(IMAGES).join("layers"))
+    }
+
+    /// Where the profiles of system calls are that a manifest may name (`Localhost`); none if
+    /// this is not below a [`Paths::pods`].
+    #[must_use]
+    pub fn seccomp_profiles(&self) -> Option<PathBuf> {
+        Some(self.data.parent()?.parent()?.join("seccomp"))
+    }
+
+    /// A local volume that outlives its pods; none if this is not below a [`Paths::pods`].
+    #[must_use]
+    pub fn claim(&self, namespace: &Namespace, name: &ObjectName) -> Option<PathBuf> {
+        let all = self.data.parent()?.parent()?.join(CLAIMS);
+        Some(all.join(namespace.as_str()).join(name.as_str()))
+    }
+
+    /// One of the files in which a container looks names up, as `hosts`.
+    #[must_use]
+    pub fn name_file(&self, container: &ContainerName, file: &str) -> PathBuf {
+        self.container(container).join("etc").join(file)
     }
 
     /// What one revision of the pod uses of ConfigMaps and Secrets; none if this is not below a

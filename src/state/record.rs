@@ -208,6 +208,10 @@ pub enum Exit {
     Unknown,
 }
 
+/// Kubernetes' reason for a specification that asks for what can't be done on this node, or for a
+/// ConfigMap or Secret that is missing. The text of [`Exit::NotStarted`] begins with it and `: `.
+pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
+
 impl Exit {
     /// Whether the run counts as a success.
     #[must_use]

@@ -4,7 +4,7 @@
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::sync::Arc;
 
-use roost::manifest::pod::{Image, ResolvedImage};
+use roost::manifest::pod::{DnsBase, GroupsPolicy, Image, ResolvedImage};
 use roost::provisioner::reference::PullPolicy;
 use roost::provisioner::store::LayerId;
 
@@ -17,6 +17,14 @@ pub(super) const CHECKS: &[Check] = &[
     ("an_image_says_what_is_run_how_and_by_whom", an_image_says_what_is_run_how_and_by_whom),
     ("the_links_of_an_image_do_not_lead_out", the_links_of_an_image_do_not_lead_out),
     ("the_files_of_an_image_can_be_a_volume", the_files_of_an_image_can_be_a_volume),
+    ("a_part_of_an_image_can_be_a_volume", a_part_of_an_image_can_be_a_volume),
+    ("an_image_that_would_run_as_root_is_refused", an_image_that_would_run_as_root_is_refused),
+    ("groups_of_the_image_count_or_not", groups_of_the_image_count_or_not),
+    ("names_are_looked_up_in_files_of_the_pods_own", names_are_looked_up_in_files_of_the_pods_own),
+    (
+        "an_image_has_set_user_id_programs_if_asked_for",
+        an_image_has_set_user_id_programs_if_asked_for,
+    ),
     ("a_hundred_and_twenty_layers_are_no_problem", a_hundred_and_twenty_layers_are_no_problem),
     ("where_no_overlay_is_possible_it_is_a_copy", where_no_overlay_is_possible_it_is_a_copy),
     ("a_layer_that_is_missing_is_named", a_layer_that_is_missing_is_named),
@@ -194,6 +202,99 @@ fn the_files_of_an_image_can_be_a_volume(scene: &Scene) {
     add_volume(&mut pod, "m", VolumeSource::Image(Box::new(named(image))), "/m", false);
     add_volume(&mut pod, "one", VolumeSource::Image(Box::new(named(one))), "/one", false);
     scene.run(&pod).expect("weights\nset\nweights\nrefused\n");
+}
+
+fn a_part_of_an_image_can_be_a_volume(scene: &Scene) {
+    let files = |files: &Path| {
+        write(files.join("models/small"), "weights\n");
+        symlink("/models", files.join("current")).unwrap();
+        symlink("/../../../../etc/hostname", files.join("sly")).unwrap();
+    };
+    let image = scene.image(&[&files]);
+    let mut pod = pod(shell("cat /m/small /one; touch /m/x 2>/dev/null || echo refused"));
+    let source = || VolumeSource::Image(Box::new(named(image.clone())));
+    add_volume(&mut pod, "m", source(), "/m", false);
+    add_volume(&mut pod, "one", source(), "/one", false);
+    let part = |path: &str| Some(roost::manifest::pod::SubPath::Path(path.parse().unwrap()));
+    pod.containers[0].mounts[0].sub_path = part("current");
+    pod.containers[0].mounts[1].sub_path = part("models/small");
+    let mut native = scene.enter(&pod);
+    scene.run_in(&mut native, &pod, 0).expect("weights\nweights\nrefused\n");
+    for missing in ["gone", "sly", "models/small/x"] {
+        pod.containers[0].mounts[0].sub_path = part(missing);
+        let outcome = scene.run_in(&mut native, &pod, 0);
+        assert!(outcome.status.starts_with("look for sub-path"), "{outcome:?}");
+    }
+}
+
+fn an_image_that_would_run_as_root_is_refused(scene: &Scene) {
+    let users = "app:x:1000:1001::/srv:/bin/sh\nboss:x:0:0::/:/bin/sh\n";
+    let image = scene.image(&[&|files: &Path| write(files.join("etc/passwd"), users)]);
+    let as_user = |user: &str| {
+        let image = ResolvedImage { user: user.to_owned(), ..image.clone() };
+        let mut pod = of_image(image, "id -u");
+        pod.containers[0].security.non_root = true;
+        pod
+    };
+    let pod = as_user("app");
+    let mut native = scene.enter(&pod);
+    scene.run_in(&mut native, &pod, 0).expect("1000\n");
+    let facts = HostFacts::read(scene.pod_paths(&pod), &[]).unwrap();
+    for user in ["", "0", "root", "root:app", ":7"] {
+        let pod = as_user(user);
+        let error = plan(&pod, &pod.containers[0], &facts).unwrap_err().to_string();
+        assert!(error.starts_with("`runAsNonRoot` is set, but image"), "{user}: {error}");
+    }
+    // By another name, which only the image knows.
+    let outcome = scene.run_in(&mut native, &as_user("boss"), 0);
+    assert!(outcome.status.contains("`runAsNonRoot` is set"), "{outcome:?}");
+    assert_eq!(outcome.stdout, "");
+}
+
+fn groups_of_the_image_count_or_not(scene: &Scene) {
+    let image = ResolvedImage { user: "app".to_owned(), ..scene.image(&[&|_: &Path| {}]) };
+    let mut pod = of_image(image, "id -G");
+    pod.security.groups = vec![50];
+    let mut native = scene.enter(&pod);
+    scene.run_in(&mut native, &pod, 0).expect("1001 44 50\n");
+    pod.security.groups_policy = GroupsPolicy::Strict;
+    scene.run_in(&mut native, &pod, 0).expect("1001 50\n");
+}
+
+fn names_are_looked_up_in_files_of_the_pods_own(scene: &Scene) {
+    // As images of distributions with systemd have it.
+    let lower = |files: &Path| {
+        write(files.join("etc/hosts"), "6.6.6.6 of-the-image\n");
+        symlink("../run/systemd/resolve/stub.conf", files.join("etc/resolv.conf")).unwrap();
+    };
+    let script = "cat /etc/hostname; grep -c of-the-image /etc/hosts; tail -1 /etc/hosts
+        cat /etc/resolv.conf; echo 9.9.9.9 left >>/etc/hosts; grep -c left /etc/hosts";
+    let mut pod = of_image(scene.image(&[&lower]), script);
+    pod.names.dns.base = DnsBase::Nothing;
+    pod.names.dns.nameservers = vec!["10.0.0.53".parse().unwrap()];
+    let mut native = scene.enter(&pod);
+    // What a run writes there is gone in the next.
+    for _ in 0..2 {
+        let expected = "pod-of-check\n0\n127.0.0.1\tpod-of-check\nnameserver 10.0.0.53\n1\n";
+        scene.run_in(&mut native, &pod, 0).expect(expected);
+    }
+    pod.containers[0].read_only_root = true;
+    pod.containers[0].command[2] = "echo x >>/etc/hosts || cat /etc/hostname".to_owned();
+    scene.run_in(&mut native, &pod, 0).expect("pod-of-check\n");
+}
+
+fn an_image_has_set_user_id_programs_if_asked_for(scene: &Scene) {
+    let lower = |files: &Path| {
+        let program = files.join("who");
+        fs::copy("/usr/bin/id", &program).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    };
+    let mut pod = of_image(scene.image(&[&lower]), "/who -u");
+    pod.containers[0].user = Some(1234);
+    let mut native = scene.enter(&pod);
+    scene.run_in(&mut native, &pod, 0).expect("1234\n");
+    pod.containers[0].security.allow_escalation = true;
+    scene.run_in(&mut native, &pod, 0).expect("0\n");
 }
 
 fn a_hundred_and_twenty_layers_are_no_problem(scene: &Scene) {

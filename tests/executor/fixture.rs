@@ -55,6 +55,7 @@ pub(crate) fn container(name: &str, argv: &[&str]) -> ContainerSpec {
         user: Some(0),
         group: Some(0),
         read_only_root: true,
+        security: Default::default(),
         mounts: Vec::new(),
         ports: Vec::new(),
         liveness: None,
@@ -72,6 +73,8 @@ pub(crate) fn spec(scripts: &[(&str, &str)]) -> PodSpec {
         name: "test/pod".parse().unwrap(),
         labels: BTreeMap::new(),
         node_selector: Default::default(),
+        security: Default::default(),
+        names: Default::default(),
         image_pull_secrets: Vec::new(),
         restart_on_config_change: false,
         config: None,
@@ -106,7 +109,13 @@ pub(crate) fn add_volume(spec: &mut PodSpec, name: &str, source: VolumeSource) {
     spec.volumes.push(Volume { name: volume.clone(), source });
     for container in &mut spec.containers {
         let path = format!("/{name}").parse().unwrap();
-        container.mounts.push(VolumeMount { volume: volume.clone(), path, read_only: false });
+        container.mounts.push(VolumeMount {
+            volume: volume.clone(),
+            path,
+            read_only: false,
+            sub_path: None,
+            propagation: Default::default(),
+        });
     }
 }
 

@@ -7,8 +7,8 @@ use super::types::{
 };
 use super::{Context, spec, status};
 use crate::agent::service::{
-    ContainerStatus, EndCause, ExecutorView, Outcome, PodView, RecordPhase, TerminationCause,
-    WaitReason, Waiting, Waits,
+    CONFIG_ERROR, ContainerStatus, EndCause, ExecutorView, Outcome, PodView, RecordPhase,
+    TerminationCause, WaitReason, Waiting, Waits,
 };
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::manifest::pod::{PodSpec, Resources};
@@ -156,8 +156,6 @@ fn problem(view: &PodView) -> Option<&'static str> {
 const UNSCHEDULABLE: &str = "Unschedulable";
 /// The reason of a pod that is not started before another one is so far.
 pub(super) const WAITING_FOR_POD: &str = "WaitingForPod";
-/// Kubernetes' word for a ConfigMap or Secret that is missing.
-pub(super) const CONFIG_ERROR: &str = "CreateContainerConfigError";
 /// Something is wrong in the manifest; the pod runs on as it was.
 const MANIFEST_INVALID: &str = "ManifestInvalid";
 /// The agent could not do what it should for the pod, and tries again.

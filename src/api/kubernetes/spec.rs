@@ -1,16 +1,19 @@
 //! [`of`]: a [`PodSpec`] as the `spec` of a manifest. What is written here reads back as the same
 //! specification, together with name, labels and annotations.
 
+mod config;
+mod security;
+
 use serde_json::{Map, Value, json};
 
-mod config;
+use security::{container_security, names_of, pod_security};
 
 use crate::clock::Millis;
 use crate::manifest::expansion::escape;
 use crate::manifest::pod::{
     ContainerPort, ContainerRestart, ContainerSpec, ExitCodes, Handler, HostPathType, HttpGet,
-    Lifecycle, PodSpec, Probe, Resources, RestartAction, RestartPolicy, RestartRule, Volume,
-    VolumeMount, VolumeSource,
+    Lifecycle, PodSpec, Probe, Propagation, Resources, RestartAction, RestartPolicy, RestartRule,
+    SubPath, Volume, VolumeMount, VolumeSource,
 };
 
 /// `spec` of core/v1.
@@ -35,6 +38,8 @@ pub fn of(spec: &PodSpec) -> Value {
         priority,
         restart_on_config_change: _,
         node_selector,
+        security,
+        names,
         image_pull_secrets,
         // Only hashes, and no manifest says them.
         config: _,
@@ -52,7 +57,11 @@ pub fn of(spec: &PodSpec) -> Value {
     for (name, _) in flags.iter().filter(|(_, is_set)| *is_set) {
         out.insert((*name).to_owned(), true.into());
     }
-    out.insert("hostname".into(), hostname.as_str().into());
+    names_of(hostname, names, &mut out);
+    let security = pod_security(security);
+    if !security.is_empty() {
+        out.insert("securityContext".into(), security.into());
+    }
     out.insert("restartPolicy".into(), policy(*restart_policy).into());
     out.insert("terminationGracePeriodSeconds".into(), (termination_grace.0 / 1000).into());
     if let Some(deadline) = active_deadline {
@@ -110,6 +119,10 @@ fn volume(volume: &Volume) -> Value {
             let limit = bytes.to_string();
             json!({ "name": name, "emptyDir": { "medium": "Memory", "sizeLimit": limit } })
         }
+        VolumeSource::Claim { claim, read_only } => {
+            let source = json!({ "claimName": claim.as_str(), "readOnly": read_only });
+            json!({ "name": name, "persistentVolumeClaim": source })
+        }
         VolumeSource::Image(image) => {
             let (reference, policy) = (image.source.to_string(), image.pull);
             json!({ "name": name, "image": { "reference": reference, "pullPolicy": policy } })
@@ -148,6 +161,7 @@ fn container(container: &ContainerSpec) -> Value {
         user,
         group,
         read_only_root,
+        security: may,
         mounts,
         ports,
         liveness,
@@ -178,6 +192,7 @@ fn container(container: &ContainerSpec) -> Value {
     if *read_only_root {
         security.insert("readOnlyRootFilesystem".into(), true.into());
     }
+    container_security(may, &mut security);
     if !security.is_empty() {
         out.insert("securityContext".into(), security.into());
     }
@@ -242,12 +257,25 @@ fn program(container: &ContainerSpec, out: &mut Map<String, Value>) {
 }
 
 fn mount(mount: &VolumeMount) -> Value {
-    let VolumeMount { volume, path, read_only } = mount;
+    let VolumeMount { volume, path, read_only, sub_path, propagation } = mount;
     let mut out = Map::new();
     out.insert("name".into(), volume.as_str().into());
     out.insert("mountPath".into(), path.as_str().into());
     if *read_only {
         out.insert("readOnly".into(), true.into());
+    }
+    match sub_path {
+        None => {}
+        Some(SubPath::Path(path)) => drop(out.insert("subPath".into(), path.as_str().into())),
+        Some(SubPath::Expression(text)) => {
+            out.insert("subPathExpr".into(), text.as_str().into());
+        }
+    }
+    match propagation {
+        Propagation::None => {}
+        Propagation::HostToContainer => {
+            out.insert("mountPropagation".into(), "HostToContainer".into());
+        }
     }
     Value::Object(out)
 }

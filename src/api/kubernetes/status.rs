@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use super::Context;
-use super::pod::{CONFIG_ERROR, WAITING_FOR_POD};
+use super::pod::WAITING_FOR_POD;
 use super::types::{
     CheckExtra, ContainerExtra, ContainerState, ContainerStatus as Shown, ProbeExtra, StateRunning,
     StateTerminated, StateWaiting,
 };
 use crate::agent::service::{
-    CheckReport, ContainerReport, ContainerStatus, Exit, LastRun, PodView, ProbeFault, Purpose,
-    RecordPhase, Seen, WaitReason, Waiting, Waits,
+    CONFIG_ERROR, CheckReport, ContainerReport, ContainerStatus, Exit, LastRun, PodView,
+    ProbeFault, Purpose, RecordPhase, Seen, WaitReason, Waiting, Waits,
 };
 use crate::clock::{BootTime, Millis};
 use crate::ids::{Attempt, ContainerName};
@@ -245,7 +245,12 @@ fn backing_off(
         format!("back-off {delay} restarting failed container={name} pod={pod}, {left} left");
     match report.last.as_ref().map(|last| &last.exit) {
         Some(Exit::NotStarted(why)) => {
-            waiting("RunContainerError", Some(&format!("{why}; {text}")))
+            let config = why.strip_prefix(CONFIG_ERROR).and_then(|why| why.strip_prefix(": "));
+            let (reason, why) = match config {
+                Some(why) => (CONFIG_ERROR, why),
+                None => ("RunContainerError", why.as_str()),
+            };
+            waiting(reason, Some(&format!("{why}; {text}")))
         }
         None | Some(Exit::Code(_) | Exit::Signal(_) | Exit::OutOfMemory | Exit::Unknown) => {
             waiting("CrashLoopBackOff", Some(&text))

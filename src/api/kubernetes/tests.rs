@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::agent::service::{
-    ContainerStatus, ExecutorView, Exit, Moment, Outcome, PodView, RecordPhase, TerminationCause,
-    WaitReason, Waiting, Waits,
+    CONFIG_ERROR, ContainerStatus, ExecutorView, Exit, Moment, Outcome, PodView, RecordPhase,
+    TerminationCause, WaitReason, Waiting, Waits,
 };
 use crate::api::samples::{BOOT, context, ended, event as sample_event, later};
 use crate::api::samples::{pod as sample, report, running, with_report};
@@ -165,6 +165,11 @@ fn why_a_container_waits_and_how_it_ended_is_said_in_kubernetes_words() {
     assert!(waiting.message.unwrap().starts_with("no such file; back-off 8s"));
     let last = not_started.last_state.terminated.unwrap();
     assert_eq!((last.reason.as_str(), last.exit_code), ("StartError", 128));
+
+    let why = format!("{CONFIG_ERROR}: no such profile");
+    let waiting = state(backing_off(0, Exit::NotStarted(why))).state.waiting.unwrap();
+    assert_eq!(waiting.reason, "CreateContainerConfigError");
+    assert!(waiting.message.unwrap().starts_with("no such profile; back-off 8s"));
 
     for (exit, reason, code) in [
         (Exit::Code(0), "Completed", 0),

@@ -149,6 +149,10 @@ fn start(prepared: &Prepared, ends: &ChildEnds, entry: &Entry) -> Result<Infalli
 /// Gives up what the container's program is not to have, in its working directory.
 pub(super) fn become_user(prepared: &Prepared, user: &User) -> Result<(), Failure> {
     limit_open_files(prepared);
+    // It needs no_new_privs or CAP_SYS_ADMIN, which the user will not have (seccomp(2)).
+    if !prepared.no_new_privs {
+        load_filter(prepared)?;
+    }
     change_user(prepared, user)?;
     let cwd = &prepared.program.cwd;
     rustix::process::chdir(cwd.as_str()).to(|| format!("change to working directory {cwd}"))?;
@@ -158,11 +162,14 @@ pub(super) fn become_user(prepared: &Prepared, user: &User) -> Result<(), Failur
         .to(|| "ask to be killed with the executor".to_owned())?;
     if prepared.no_new_privs {
         rustix::thread::set_no_new_privs(true).to(|| "set no_new_privs".to_owned())?;
-    }
-    if let Some(filter) = &prepared.seccomp {
-        sys::load_seccomp(filter).to(|| "load the system call filter".to_owned())?;
+        load_filter(prepared)?;
     }
     Ok(())
+}
+
+fn load_filter(prepared: &Prepared) -> Result<(), Failure> {
+    let Some(filter) = &prepared.seccomp else { return Ok(()) };
+    sys::load_seccomp(filter).to(|| "load the system call filter".to_owned())
 }
 
 /// Lowering it needs CAP_SYS_RESOURCE, which an executor may not have. The pod's memory limit
@@ -215,7 +222,8 @@ fn change_user(prepared: &Prepared, user: &User) -> Result<(), Failure> {
     let User { uid, gid, groups, home: _ } = user;
     let (uid, gid) = (*uid, *gid);
     drop_bounding_set(prepared.bounding)?;
-    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    let groups: Vec<Gid> =
+        groups.iter().chain(&prepared.groups).copied().map(Gid::from_raw).collect();
     nix::unistd::setgroups(&groups).to(|| "enter the user's groups".to_owned())?;
     let group = Gid::from_raw(gid);
     nix::unistd::setresgid(group, group, group).to(|| format!("become group {gid}"))?;

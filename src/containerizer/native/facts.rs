@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::files::HostFiles;
+use crate::manifest::pod::{ContainerSpec, PodSpec};
 use crate::state::paths::PodPaths;
 
 /// What a launch plan depends on besides the pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HostFacts {
     /// The pod instance's own directories.
     pub paths: PodPaths,
@@ -25,6 +27,8 @@ pub struct HostFacts {
     pub memory_bytes: u64,
     /// What is mounted at `/sys/fs/cgroup`.
     pub cgroups: CgroupMode,
+    /// What files of it say.
+    pub files: HostFiles,
 }
 
 /// An architecture that there are system call tables for.
@@ -64,7 +68,13 @@ impl HostFacts {
             hostname: name.nodename().to_string_lossy().into_owned(),
             memory_bytes: memory_bytes(&fs::read_to_string("/proc/meminfo")?)?,
             cgroups: CgroupMode::read()?,
+            files: HostFiles::default(),
         })
+    }
+
+    /// Reads the files that matter for a launch of the container. To be called before each.
+    pub fn read_files(&mut self, pod: &PodSpec, container: &ContainerSpec) {
+        self.files = HostFiles::read(pod, container, &self.paths, self.arch);
     }
 }
 

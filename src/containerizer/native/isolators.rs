@@ -3,18 +3,20 @@
 use super::plan::Isolator;
 
 mod capabilities;
-mod devices;
+pub(super) mod devices;
 pub(super) mod filesystem;
+mod names;
 mod namespaces;
 mod process;
 pub(super) mod seccomp;
-mod volumes;
+pub(super) mod volumes;
 
 /// All of them. The order matters for mounts alone: later ones lie on top of earlier ones.
-pub(super) fn all() -> [&'static dyn Isolator; 7] {
+pub(super) fn all() -> [&'static dyn Isolator; 8] {
     [
         &filesystem::Filesystem,
         &devices::Devices,
+        &names::NameFiles,
         &volumes::Volumes,
         &namespaces::Namespaces,
         &process::ProcessSettings,

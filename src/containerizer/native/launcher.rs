@@ -1,9 +1,9 @@
 //! The parent's side of a launch: pipes, the clone, and the handles on what it made.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -171,7 +171,37 @@ fn apply(effect: &HostEffect) -> Result<(), LaunchError> {
             let failed = |source| LaunchError::Prepare { path: path.clone(), source };
             directory(path, *mode, *uid, *gid).map_err(failed)
         }
+        HostEffect::File { path, mode, content } => {
+            let failed = |source| LaunchError::Prepare { path: path.clone(), source };
+            file(path, *mode, content).map_err(failed)
+        }
     }
+}
+
+/// A file with that content. Another one takes its place, so that a container which still has it
+/// is not disturbed, unless it says so already.
+fn file(path: &Path, mode: u32, content: &str) -> io::Result<()> {
+    // The container may have written to it: no more is read than tells whether it is the same.
+    let mut found = Vec::with_capacity(content.len() + 1);
+    if let Ok(file) = fs::File::open(path) {
+        file.take(content.len() as u64 + 1).read_to_end(&mut found)?;
+        if found == content.as_bytes() {
+            return Ok(());
+        }
+    }
+    if let Some(parent) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(PARENT_MODE).create(parent)?;
+    }
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+    file.write_all(content.as_bytes())?;
+    // Whatever the umask left.
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    fs::rename(&new, path)
 }
 
 fn directory(path: &Path, mode: u32, uid: u32, gid: u32) -> io::Result<()> {

@@ -31,6 +31,7 @@ use rustix::mount::{
 use super::child::{Attempt, Failure};
 use super::isolators::filesystem::SANDBOX;
 use super::overlay;
+use super::part;
 use super::prepared::{ImageRoot, MountStep, Prepared, RootStep, Source};
 use crate::sys::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
@@ -57,6 +58,9 @@ const DEVICE_DIRECTORIES: [&CStr; 3] = [c"pts", c"mqueue", c"shm"];
 const MIRROR_ENTRIES_MAX: usize = 4096;
 /// Attempts to resolve a path while others rename directories on it (openat2(2), EAGAIN).
 const RESOLVE_ATTEMPTS_MAX: usize = 64;
+/// Links to what is missing on the way to a mount point, which are followed as the kernel does
+/// (path_resolution(7)); but not in volumes, whose content is others'.
+const LINKS_MAX: usize = 40;
 const DIRECTORY_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
 
@@ -79,7 +83,7 @@ pub(super) fn set_up(prepared: &Prepared) -> Result<Kept, Failure> {
     // Before the root is made read-only and mounted over: copies keep what they have.
     let trees = prepared.mounts.iter().map(bound).collect::<Result<Vec<_>, _>>()?;
     let mut root = match &prepared.root {
-        RootStep::Host => Root::of_host()?,
+        RootStep::Host => Root::of_host(prepared.no_new_privs)?,
         RootStep::Image(image) => Root::of_image(image)?,
     };
     let mut sandbox = None;
@@ -111,17 +115,25 @@ pub(super) fn set_up(prepared: &Prepared) -> Result<Kept, Failure> {
 
 /// The detached copy of what a step binds.
 fn bound(step: &MountStep) -> Result<Option<OwnedFd>, Failure> {
-    let Source::Bind { path, recursive } = &step.source else { return Ok(None) };
+    let Source::Bind { path, part, recursive } = &step.source else { return Ok(None) };
     let what = || format!("bind {path} to {}", step.target);
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if *recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let tree = match rustix::mount::open_tree(CWD, path.as_str(), flags) {
-        Err(Errno::NOENT) if step.optional => return Ok(None),
-        tree => tree.to(what)?,
+    let tree = match part {
+        None => match rustix::mount::open_tree(CWD, path.as_str(), flags) {
+            Err(Errno::NOENT) if step.optional => return Ok(None),
+            tree => tree.to(what)?,
+        },
+        Some(part) => {
+            let found = part::open(path, part)?;
+            let flags = flags | OpenTreeFlags::AT_EMPTY_PATH;
+            rustix::mount::open_tree(&found, c"", flags).to(what)?
+        }
     };
-    sys::mount_setattr(tree.as_fd(), *recursive, step.attributes, 0, libc::MS_PRIVATE).to(what)?;
+    let (attributes, propagation) = (step.attributes, step.propagation);
+    sys::mount_setattr(tree.as_fd(), *recursive, attributes, 0, propagation).to(what)?;
     Ok(Some(tree))
 }
 
@@ -145,11 +157,14 @@ struct Root {
 impl Root {
     /// The host's own tree, read-only and without devices, cut off from what is mounted on the
     /// host later: that would be writable.
-    fn of_host() -> Result<Self, Failure> {
+    fn of_host(no_new_privs: bool) -> Result<Self, Failure> {
         let what = || "make the host's file systems read-only".to_owned();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = rustix::fs::open("/", flags, Mode::empty()).to(what)?;
-        let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID;
+        let mut set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV;
+        if no_new_privs {
+            set |= MOUNT_ATTR_NOSUID;
+        }
         sys::mount_setattr(top.as_fd(), true, set, 0, libc::MS_PRIVATE).to(what)?;
         Ok(Self {
             top,
@@ -191,12 +206,16 @@ impl Root {
         let tree = match (&step.source, tree) {
             (_, Some(tree)) => tree,
             (Source::New { .. }, None) if is_empty_directory(step) => self.empty_directory()?,
-            (Source::New { kind, parameters }, None) => {
+            (Source::New { kind, parameters, host_devices }, None) => {
                 let pairs = parameters.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
                 let new = new_file_system(kind, pairs, step.attributes);
                 let new = new.to(|| format!("make the {kind} of {path}"))?;
                 if path == "/dev" {
                     populate_dev(new.as_fd()).to(|| "make devices".to_owned())?;
+                    if *host_devices {
+                        super::devices::copy(new.as_fd())
+                            .to(|| "make the devices of the host".to_owned())?;
+                    }
                     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
                     let null = rustix::fs::openat(&new, c"null", flags, Mode::empty());
                     self.null = Some(null.to(|| "open the null device".to_owned())?);
@@ -296,10 +315,20 @@ impl Root {
 
     /// The place to mount on, made if it is missing.
     fn mount_point(&mut self, path: &str, directory: bool) -> Result<OwnedFd, Failure> {
+        self.mount_point_through(path, directory, LINKS_MAX)
+    }
+
+    /// The same, on a path with at most so many links to what is missing.
+    fn mount_point_through(
+        &mut self,
+        path: &str,
+        directory: bool,
+        links: usize,
+    ) -> Result<OwnedFd, Failure> {
         if let Some(found) = self.resolve_existing(path)? {
             return Ok(found);
         }
-        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let parts = parts_of(path);
         let mut depth = parts.len();
         let mut parent = loop {
             depth = depth.saturating_sub(1);
@@ -324,6 +353,16 @@ impl Root {
                     parent = self.mirror(&parent).to(what)?;
                     make(parent.as_fd(), part, directory).to(what)?;
                 }
+                Err(Errno::EXIST) if links > 0 && !self.is_in_volume(path) => {
+                    let link = rustix::fs::readlinkat(&parent, *part, Vec::new()).to(what)?;
+                    let to = link.to_str().map_err(|_| Failure::new(what()))?;
+                    let parts = |range: &[&str]| range.join("/");
+                    let above = parts(parts_of(path).get(..index).unwrap_or_default());
+                    let rest = parts(parts_of(path).get(index + 1..).unwrap_or_default());
+                    let to =
+                        if to.starts_with('/') { to.to_owned() } else { format!("/{above}/{to}") };
+                    return self.mount_point_through(&format!("{to}/{rest}"), directory, links - 1);
+                }
                 Err(Errno::EXIST) => {
                     // It was not there to be followed: a link to nowhere.
                     return Err(Failure::new(format!(
@@ -337,6 +376,10 @@ impl Root {
             parent = rustix::fs::openat2(&parent, *part, flags, Mode::empty(), resolve).to(what)?;
         }
         Ok(parent)
+    }
+
+    fn is_in_volume(&self, path: &str) -> bool {
+        self.bound.iter().any(|at| path == at || is_below(path, at))
     }
 
     /// Puts a writable copy in a directory's place; see the module.
@@ -365,6 +408,10 @@ impl Root {
         }
         Ok(mirror)
     }
+}
+
+fn parts_of(path: &str) -> Vec<&str> {
+    path.split('/').filter(|part| !part.is_empty()).collect()
 }
 
 /// Whether a path is below a directory, by their text.
@@ -417,7 +464,9 @@ fn tmpfs_like(stat: &Stat) -> Result<OwnedFd, Errno> {
 }
 
 fn is_empty_directory(step: &MountStep) -> bool {
-    let Source::New { kind: "tmpfs", parameters } = &step.source else { return false };
+    let Source::New { kind: "tmpfs", parameters, host_devices: false } = &step.source else {
+        return false;
+    };
     let (key, value) = EMPTY_MODE;
     step.attributes == EMPTY_ATTRIBUTES
         && parameters.len() == 1

@@ -26,8 +26,14 @@ use crate::provisioner::store::LayerId;
 const FILES: &str = "fs";
 /// What belongs to a writable layer is for root alone.
 const PRIVATE_MODE: u32 = 0o700;
-/// Devices come from `/dev` alone, and no program gains rights (`no_new_privs`).
+/// Devices come from `/dev` alone, and no program gains rights (`no_new_privs`) unless that is
+/// asked for.
 const FLAGS: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID);
+
+/// The flags of a root.
+fn flags(image: &ImageRoot) -> MsFlags {
+    if image.set_user_id { FLAGS.difference(MsFlags::MS_NOSUID) } else { FLAGS }
+}
 
 /// Mounts an image with an empty writable layer; the result is its root.
 pub(super) fn mount(image: &ImageRoot) -> Result<OwnedFd, Failure> {
@@ -52,7 +58,8 @@ pub(super) fn mount(image: &ImageRoot) -> Result<OwnedFd, Failure> {
         upper.display(),
         writable.join("work").display()
     );
-    let overlay = |data: &str| mount_at(Some("overlay"), &root, Some("overlay"), FLAGS, Some(data));
+    let overlay =
+        |data: &str| mount_at(Some("overlay"), &root, Some("overlay"), flags(image), Some(data));
     // Nothing of it is kept over a crash, so nothing needs to be written back when it goes
     // (Documentation/filesystems/overlayfs.rst, "Volatile mount"; since Linux 5.10).
     let mounted = match overlay(&format!("{data},volatile")) {
@@ -89,7 +96,7 @@ fn copied(image: &ImageRoot, root: &Path) -> Result<(), Failure> {
     // What is entered has to be a mount (pivot_root(2)).
     mount_at(Some(root), root, none, MsFlags::MS_BIND, none)
         .and_then(|()| {
-            let flags = FLAGS | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+            let flags = flags(image) | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
             mount_at(none, root, none, flags, none)
         })
         .to(|| "mount the copy of the image".to_owned())

@@ -58,6 +58,10 @@ pub struct ImageUser {
     pub uid: Option<u32>,
     /// What the manifest says instead of the group.
     pub gid: Option<u32>,
+    /// Whether the groups that the image's files give the user count.
+    pub own_groups: bool,
+    /// Whether it must not turn out to be user 0.
+    pub non_root: bool,
 }
 
 /// What must be there on the host before a launch.
@@ -73,6 +77,15 @@ pub enum HostEffect {
         uid: u32,
         /// Its group.
         gid: u32,
+    },
+    /// A file of root's with that content; parents are made for root alone.
+    File {
+        /// On the host.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+        /// What is in it.
+        content: String,
     },
 }
 
@@ -102,6 +115,29 @@ pub enum PlanError {
         volume: VolumeName,
         /// The mount's path.
         path: AbsolutePath,
+    },
+    /// `runAsNonRoot`, and the image says nothing else than root.
+    #[error(
+        "`runAsNonRoot` is set, but image `{image}` would run as root; set `runAsUser` to a number \
+         above 0"
+    )]
+    RunsAsRoot {
+        /// As the manifest says.
+        image: String,
+    },
+    /// A profile of system calls that can't be used.
+    #[error("{why}")]
+    Profile {
+        /// The file, and what is wrong with it.
+        why: String,
+    },
+    /// A `subPathExpr` that names nothing in a volume.
+    #[error("`subPathExpr` of the mount at {path}: {why}")]
+    SubPath {
+        /// The mount's path.
+        path: AbsolutePath,
+        /// What is wrong with it.
+        why: String,
     },
     /// A mount over what the isolation of the container rests on.
     #[error("volume `{volume}` can't be mounted at {path}: {below} is the container's own")]

@@ -3,7 +3,7 @@
 //! The executor enters all of it itself, once, so that a container gets it by being cloned.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,11 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::Native;
 use super::overlay;
+use super::ownership;
 use super::reaper::Reaper;
 use super::seccomp::FilterCache;
 use crate::ids::VolumeName;
-use crate::manifest::pod::{HostPathType, PodSpec, VolumeSource};
+use crate::manifest::pod::{HostPathType, PodSecurity, PodSpec, SysctlName, VolumeSource};
 use crate::state::paths::PodPaths;
 use crate::sys;
 
@@ -61,6 +62,16 @@ pub enum ContainerizerError {
         /// Why.
         source: io::Error,
     },
+    /// A setting of the kernel is refused.
+    #[error("setting `{name}` of the kernel to `{value}` failed")]
+    Sysctl {
+        /// Its name.
+        name: SysctlName,
+        /// What it was to be, shortened.
+        value: String,
+        /// Why.
+        source: io::Error,
+    },
     /// A hostPath can't be looked at or made.
     #[error("volume `{volume}`: hostPath {path} can't be used")]
     HostPath {
@@ -99,6 +110,9 @@ pub enum ContainerizerError {
     },
 }
 
+/// Characters of a setting's value that are shown.
+const VALUE_SHOWN_MAX: usize = 64;
+
 /// Where the shared memory of a pod is mounted, in the executor's mount namespace.
 pub(super) fn shm_dir(paths: &PodPaths) -> PathBuf {
     paths.data.join("shm")
@@ -124,7 +138,7 @@ pub fn enter_pod(spec: &PodSpec, paths: &PodPaths) -> Result<Native, Containeriz
         step("setting the loopback interface up", || sys::set_interface_up("lo"))?;
     }
     if flags.contains(CloneFlags::CLONE_NEWUTS) {
-        step("setting the pod's host name", || Ok(nix::unistd::sethostname(&spec.hostname)?))?;
+        step("setting the pod's host name", || Ok(nix::unistd::sethostname(spec.kernel_name())?))?;
     }
     if flags.contains(CloneFlags::CLONE_NEWIPC) {
         step("mounting the pod's shared memory", || {
@@ -133,11 +147,26 @@ pub fn enter_pod(spec: &PodSpec, paths: &PodPaths) -> Result<Native, Containeriz
             mount_tmpfs(&path, SHM_SIZE)
         })?;
     }
+    for (name, value) in &spec.security.sysctls {
+        set_sysctl(name, value)?;
+    }
     for volume in &spec.volumes {
-        make_volume(&volume.name, &volume.source, paths)?;
+        make_volume(&volume.name, &volume.source, spec, paths)?;
     }
     let reaper = spec.share_process_namespace.then(Reaper::start).transpose()?;
     Ok(Native { reaper, filters: FilterCache::default() })
+}
+
+/// Written in the pod's own network and IPC namespaces: the kernel shows these settings by the
+/// process that opens them.
+fn set_sysctl(name: &SysctlName, value: &str) -> Result<(), ContainerizerError> {
+    let path = Path::new("/proc/sys").join(name.file());
+    let write = || fs::OpenOptions::new().write(true).open(&path)?.write_all(value.as_bytes());
+    write().map_err(|source| ContainerizerError::Sysctl {
+        name: name.clone(),
+        value: value.chars().take(VALUE_SHOWN_MAX).collect(),
+        source,
+    })
 }
 
 fn namespaces(spec: &PodSpec) -> CloneFlags {
@@ -162,18 +191,36 @@ fn step(
 fn make_volume(
     name: &VolumeName,
     source: &VolumeSource,
+    spec: &PodSpec,
     paths: &PodPaths,
 ) -> Result<(), ContainerizerError> {
     let path = paths.volume(name);
+    let own = |path: &Path| {
+        let PodSecurity { fs_group, fs_group_change, .. } = &spec.security;
+        fs_group.map_or(Ok(()), |group| ownership::give(path, group, *fs_group_change))
+    };
     let failed =
         |source| ContainerizerError::Volume { volume: name.clone(), path: path.clone(), source };
     match source {
-        VolumeSource::EmptyDir {} => directory(&path, VOLUME_MODE).map_err(failed),
+        VolumeSource::EmptyDir {} => {
+            directory(&path, VOLUME_MODE).and_then(|()| own(&path)).map_err(failed)
+        }
+        VolumeSource::Claim { claim, read_only: _ } => {
+            // Mounts find it by the same name.
+            let path = paths.claim(&spec.name.namespace, claim).unwrap_or_default();
+            let failed = |source| ContainerizerError::Volume {
+                volume: name.clone(),
+                path: path.clone(),
+                source,
+            };
+            directory(&path, VOLUME_MODE).and_then(|()| own(&path)).map_err(failed)
+        }
         VolumeSource::Memory { size_limit } => {
             let size = size_limit.map_or_else(String::new, |bytes| format!(",size={bytes}"));
             let options = format!("mode={VOLUME_MODE:o}{size}");
             directory(&path, PARENT_MODE)
                 .and_then(|()| mount_tmpfs(&path, &options))
+                .and_then(|()| own(&path))
                 .map_err(failed)
         }
         // Its files are put there by whoever knows what is in them (`projected`).

@@ -11,6 +11,8 @@ use oci_spec::runtime::{
 use rustix::thread::CapabilitySet;
 use seccompiler::sock_filter;
 
+use super::isolators::devices::HOST_DEVICES;
+use super::isolators::volumes::{SUB_PATH, SUB_PATH_FIXED};
 use super::launcher::LaunchError;
 use super::plan::{ImageUser, LaunchPlan, RootPlan};
 use super::seccomp::FilterCache;
@@ -29,6 +31,8 @@ pub(super) struct Prepared {
     pub(super) read_only: Vec<String>,
     pub(super) program: Program,
     pub(super) user: UserStep,
+    /// Groups besides those of the user.
+    pub(super) groups: Vec<u32>,
     pub(super) umask: u32,
     /// Soft and hard limit of open files.
     pub(super) nofile: Option<(u64, u64)>,
@@ -69,6 +73,8 @@ pub(super) struct ImageRoot {
     /// To be made if they are missing.
     pub(super) directories: Vec<String>,
     pub(super) read_only: bool,
+    /// Whether set-user-ID programs in it work.
+    pub(super) set_user_id: bool,
 }
 
 /// Who executes the program.
@@ -88,6 +94,8 @@ pub(super) struct MountStep {
     pub(super) source: Source,
     /// `MOUNT_ATTR_*` of the mount, and of all below it if it is a recursive bind.
     pub(super) attributes: u64,
+    /// `MS_PRIVATE` or `MS_SLAVE`, of a bind.
+    pub(super) propagation: u64,
     /// Whether nothing is mounted where the source does not exist.
     pub(super) optional: bool,
 }
@@ -96,9 +104,31 @@ pub(super) struct MountStep {
 #[derive(Debug)]
 pub(super) enum Source {
     /// A file or directory of the executor's.
-    Bind { path: String, recursive: bool },
+    Bind { path: String, part: Option<Part>, recursive: bool },
     /// A new file system with its parameters.
-    New { kind: &'static str, parameters: Vec<(String, Option<String>)> },
+    New {
+        kind: &'static str,
+        parameters: Vec<(String, Option<String>)>,
+        /// Whether the host's devices are made in it.
+        host_devices: bool,
+    },
+}
+
+/// What of a source is bound.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// Below the source.
+    pub(super) path: String,
+    pub(super) kind: PartKind,
+}
+
+/// How it is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PartKind {
+    /// It is made if it is missing, and no link may lead out.
+    OfDirectory,
+    /// It is there, and links begin at its root.
+    Fixed,
 }
 
 impl Prepared {
@@ -119,8 +149,9 @@ impl Prepared {
             capabilities.map_or(Ok(CapabilitySet::empty()), |all| capability_set(of(all).as_ref()))
         };
         let user = process.user();
+        let no_new_privs = process.no_new_privileges().unwrap_or(false);
         Ok(Self {
-            root: root_step(&plan.rootfs)?,
+            root: root_step(&plan.rootfs, no_new_privs)?,
             own_pids: has(LinuxNamespaceType::Pid),
             own_cgroups: has(LinuxNamespaceType::Cgroup),
             mounts,
@@ -131,18 +162,19 @@ impl Prepared {
                 Some(of_image) => UserStep::OfImage(of_image.clone()),
                 None => UserStep::Ids { uid: user.uid(), gid: user.gid() },
             },
+            groups: user.additional_gids().clone().unwrap_or_default(),
             umask: user.umask().unwrap_or(0o022),
             nofile: nofile(process),
             bounding: set(LinuxCapabilities::bounding)?,
             permitted: set(LinuxCapabilities::permitted)?,
             oom_score_adj: process.oom_score_adj(),
-            no_new_privs: process.no_new_privileges().unwrap_or(false),
+            no_new_privs,
             seccomp: seccomp.map_err(|source| LaunchError::Filter { source })?,
         })
     }
 }
 
-fn root_step(plan: &RootPlan) -> Result<RootStep, LaunchError> {
+fn root_step(plan: &RootPlan, no_new_privs: bool) -> Result<RootStep, LaunchError> {
     match plan {
         RootPlan::Host => Ok(RootStep::Host),
         RootPlan::Image { layers, .. } if layers.is_empty() => {
@@ -155,6 +187,7 @@ fn root_step(plan: &RootPlan) -> Result<RootStep, LaunchError> {
                 writable: writable.clone(),
                 directories: directories.clone(),
                 read_only: *read_only,
+                set_user_id: !no_new_privs,
             }))
         }
     }
@@ -208,6 +241,8 @@ fn text(path: &Path) -> Result<String, LaunchError> {
 fn mount_step(mount: &Mount) -> Result<MountStep, LaunchError> {
     let target = text(mount.destination())?;
     let (mut bind, mut optional) = (None, false);
+    let mut propagation = libc::MS_PRIVATE;
+    let (mut part, mut host_devices) = (None, false);
     let mut attributes = 0;
     let mut parameters = Vec::new();
     for option in mount.options().iter().flatten() {
@@ -215,29 +250,38 @@ fn mount_step(mount: &Mount) -> Result<MountStep, LaunchError> {
             "bind" => bind = Some(false),
             "rbind" => bind = Some(true),
             "optional" => optional = true,
-            // Everything is private: see the child.
             "private" | "rprivate" | "rw" => {}
+            HOST_DEVICES => host_devices = true,
+            "rslave" => propagation = libc::MS_SLAVE,
             "ro" | "rro" => attributes |= MOUNT_ATTR_RDONLY,
             "nosuid" | "rnosuid" => attributes |= MOUNT_ATTR_NOSUID,
             "nodev" | "rnodev" => attributes |= MOUNT_ATTR_NODEV,
             "noexec" | "rnoexec" => attributes |= MOUNT_ATTR_NOEXEC,
             other => parameters.push(match other.split_once('=') {
+                Some((SUB_PATH, path)) => {
+                    part = Some(Part { path: path.to_owned(), kind: PartKind::OfDirectory });
+                    continue;
+                }
+                Some((SUB_PATH_FIXED, path)) => {
+                    part = Some(Part { path: path.to_owned(), kind: PartKind::Fixed });
+                    continue;
+                }
                 Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
                 None => (other.to_owned(), None),
             }),
         }
     }
     let source = match (bind, mount.source()) {
-        (Some(recursive), Some(path)) => Source::Bind { path: text(path)?, recursive },
+        (Some(recursive), Some(path)) => Source::Bind { path: text(path)?, part, recursive },
         (Some(_), None) => {
             return Err(LaunchError::Plan { what: format!("{target} is bound to nothing") });
         }
         (None, _) => {
             let kind = kind(mount.typ().as_deref().unwrap_or_default(), &target)?;
-            Source::New { kind, parameters }
+            Source::New { kind, parameters, host_devices }
         }
     };
-    Ok(MountStep { target, source, attributes, optional })
+    Ok(MountStep { target, source, attributes, propagation, optional })
 }
 
 fn kind(name: &str, target: &str) -> Result<&'static str, LaunchError> {

@@ -16,7 +16,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{
+    DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, symlink,
+};
 use std::path::{Path, PathBuf};
 
 use crate::clock::WallTime;
@@ -25,26 +27,34 @@ use crate::manifest::resolve::File;
 const DATA: &str = "..data";
 const NEW_DATA: &str = "..data_tmp";
 const DIRECTORY_MODE: u32 = 0o755;
+/// What the group of `fsGroup` may do with a file.
+const GROUP_BITS: u32 = 0o440;
 
 /// Puts exactly these files into a volume; nothing happens if they are what is there. Paths are
-/// relative, without `..`. Tells whether anything changed.
+/// relative, without `..`. A group (`fsGroup`) may read all of them. Tells whether anything changed.
 ///
 /// # Errors
 /// What could not be made. A reader still sees the files as they were then, or the new ones.
-pub fn write(volume: &Path, files: &BTreeMap<String, File>) -> io::Result<bool> {
+pub fn write(
+    volume: &Path,
+    files: &BTreeMap<String, File>,
+    group: Option<u32>,
+) -> io::Result<bool> {
     let old = match fs::read_link(volume.join(DATA)) {
         Ok(name) => Some(volume.join(name)),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
     if let Some(old) = &old
-        && is_same(old, files)?
+        && is_same(old, files, group)?
     {
         return Ok(false);
     }
     let name = new_directory(volume)?;
     let directory = volume.join(&name);
-    let made = files.iter().try_for_each(|(path, file)| write_file(&directory, path, file));
+    let made = files
+        .iter()
+        .try_for_each(|(path, file)| write_file(&directory.join(path), &directory, file, group));
     let made = made.and_then(|()| {
         remove_if_there(&volume.join(NEW_DATA))?;
         symlink(&name, volume.join(NEW_DATA))?;
@@ -82,20 +92,28 @@ fn new_directory(volume: &Path) -> io::Result<String> {
     Err(ErrorKind::AlreadyExists.into())
 }
 
-fn write_file(directory: &Path, path: &str, file: &File) -> io::Result<()> {
-    let path = directory.join(path);
+/// The bits of a file: with a group it reads what its owner reads, as with the kubelet
+/// (`volume.SetVolumeOwnership` of what is read-only).
+fn mode_of(file: &File, group: Option<u32>) -> u32 {
+    file.mode | group.map_or(0, |_| GROUP_BITS)
+}
+
+fn write_file(path: &Path, top: &Path, file: &File, group: Option<u32>) -> io::Result<()> {
     let mut missing: Vec<&Path> = Vec::new();
-    let above = path.ancestors().skip(1).take_while(|above| *above != directory);
+    let above = path.ancestors().skip(1).take_while(|above| *above != top);
     missing.extend(above.filter(|above| !above.is_dir()));
     for above in missing.iter().rev() {
         DirBuilder::new().mode(DIRECTORY_MODE).create(above)?;
         fs::set_permissions(above, Permissions::from_mode(DIRECTORY_MODE))?;
     }
     let mut options = OpenOptions::new();
-    let mut out = options.write(true).create_new(true).mode(0o600).open(&path)?;
+    let mut out = options.write(true).create_new(true).mode(0o600).open(path)?;
     out.write_all(&file.bytes)?;
+    if group.is_some() {
+        fchown(&out, None, group)?;
+    }
     // Whatever the umask left.
-    out.set_permissions(Permissions::from_mode(file.mode))
+    out.set_permissions(Permissions::from_mode(mode_of(file, group)))
 }
 
 /// Links to what is in `..data`, and none to what is not.
@@ -126,7 +144,11 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 /// Whether a directory has these files and no others.
-fn is_same(directory: &Path, files: &BTreeMap<String, File>) -> io::Result<bool> {
+fn is_same(
+    directory: &Path,
+    files: &BTreeMap<String, File>,
+    group: Option<u32>,
+) -> io::Result<bool> {
     let mut found = BTreeSet::new();
     let mut open: Vec<PathBuf> = vec![directory.to_owned()];
     while let Some(above) = open.pop() {
@@ -142,7 +164,7 @@ fn is_same(directory: &Path, files: &BTreeMap<String, File>) -> io::Result<bool>
                 return Ok(false);
             };
             let mode = entry.metadata()?.permissions().mode() & 0o7777;
-            if mode != wanted.mode || fs::read(&path)? != wanted.bytes {
+            if mode != mode_of(wanted, group) || fs::read(&path)? != wanted.bytes {
                 return Ok(false);
             }
             found.insert(path);
@@ -153,6 +175,8 @@ fn is_same(directory: &Path, files: &BTreeMap<String, File>) -> io::Result<bool>
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     fn files(all: &[(&str, &str, u32)]) -> BTreeMap<String, File> {
@@ -175,24 +199,24 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         let first = [("a", "1", 0o644), ("dir/b", "2", 0o400)];
-        assert!(write(root.path(), &files(&first)).unwrap());
+        assert!(write(root.path(), &files(&first), None).unwrap());
         assert_eq!(fs::read_link(at("dir")).unwrap(), Path::new("..data/dir"));
         assert_eq!(fs::read_to_string(at("dir/b")).unwrap(), "2");
         assert_eq!(fs::metadata(at("dir/b")).unwrap().permissions().mode() & 0o777, 0o400);
         let before = fs::read_link(at("..data")).unwrap();
-        assert!(!write(root.path(), &files(&first)).unwrap(), "it is the same");
+        assert!(!write(root.path(), &files(&first), None).unwrap(), "it is the same");
         assert_eq!(fs::read_link(at("..data")).unwrap(), before);
         // Whoever holds the old directory sees it whole until it is gone.
         let held = fs::File::open(at("a")).unwrap();
-        assert!(write(root.path(), &files(&[("a", "3", 0o644), ("c", "4", 0o600)])).unwrap());
+        assert!(write(root.path(), &files(&[("a", "3", 0o644), ("c", "4", 0o600)]), None).unwrap());
         assert_eq!(io::read_to_string(held).unwrap(), "1");
         assert_eq!(fs::read_to_string(at("a")).unwrap(), "3");
         let data = fs::read_link(at("..data")).unwrap();
         let data = data.to_str().unwrap();
         assert_eq!(names(root.path()), [data, "..data", "a", "c"]);
         assert_eq!(names(&at(data)), ["a", "c"]);
-        assert!(write(root.path(), &files(&[("a", "3", 0o644), ("c", "4", 0o640)])).unwrap());
-        assert!(write(root.path(), &files(&[])).unwrap());
+        assert!(write(root.path(), &files(&[("a", "3", 0o644), ("c", "4", 0o640)]), None).unwrap());
+        assert!(write(root.path(), &files(&[]), None).unwrap());
         assert_eq!(names(root.path()).len(), 2);
     }
 
@@ -200,7 +224,24 @@ mod tests {
     fn what_an_interrupted_write_left_is_in_nobody_s_way() {
         let root = tempfile::tempdir().unwrap();
         symlink("nowhere", root.path().join(NEW_DATA)).unwrap();
-        assert!(write(root.path(), &files(&[("a", "1", 0o644)])).unwrap());
+        assert!(write(root.path(), &files(&[("a", "1", 0o644)]), None).unwrap());
         assert_eq!(fs::read_to_string(root.path().join("a")).unwrap(), "1");
+    }
+
+    #[test]
+    fn a_group_reads_what_its_owner_reads() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let group = Some(4711);
+        let wanted = files(&[("key", "1", 0o400), ("text", "2", 0o644)]);
+        assert!(write(root.path(), &wanted, group).unwrap());
+        for (name, mode) in [("key", 0o440), ("text", 0o644)] {
+            let found = fs::metadata(root.path().join(name)).unwrap();
+            let found = (found.uid(), found.gid(), found.permissions().mode() & 0o777);
+            assert_eq!(found, (0, 4711, mode), "{name}");
+        }
+        assert!(!write(root.path(), &wanted, group).unwrap(), "it is the same");
     }
 }

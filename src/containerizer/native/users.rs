@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use super::child::{Attempt, Failure};
 use super::plan::ImageUser;
+use crate::state::record::CONFIG_ERROR;
 
 /// `/etc/passwd` and `/etc/group`, each: more is no file of users.
 const FILE_LEN_MAX: u64 = 4 << 20;
@@ -36,7 +37,17 @@ impl User {
 pub(super) fn look_up(wanted: &ImageUser) -> Result<User, Failure> {
     let [passwd, group] = ["/etc/passwd", "/etc/group"]
         .map(|path| read(path).to(|| format!("look users up in the image's {path}")));
-    find(wanted, &passwd?, &group?).map_err(Failure::new)
+    let mut user = find(wanted, &passwd?, &group?).map_err(Failure::new)?;
+    if !wanted.own_groups {
+        user.groups.clear();
+    }
+    if wanted.non_root && user.uid == 0 {
+        return Err(Failure::new(format!(
+            "{CONFIG_ERROR}: `runAsNonRoot` is set, but the image's user is root; set `runAsUser` to \
+             a number above 0"
+        )));
+    }
+    Ok(user)
 }
 
 /// A file that is not there has nobody in it.
@@ -142,7 +153,9 @@ mod tests {
     const GROUP: &[u8] = b"root:x:0:\nstaff:x:50:app,root\nwheel:x:10:rootless\nvideo:x:44:app\n";
 
     fn by(text: &str, uid: Option<u32>, gid: Option<u32>) -> Result<User, String> {
-        find(&ImageUser { text: text.to_owned(), uid, gid }, PASSWD, GROUP)
+        let text = text.to_owned();
+        let wanted = ImageUser { text, uid, gid, own_groups: true, non_root: false };
+        find(&wanted, PASSWD, GROUP)
     }
 
     fn ids(found: &User) -> (u32, u32, &[u32], &str) {

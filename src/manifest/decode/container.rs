@@ -1,18 +1,17 @@
 //! `spec.containers[]`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::config::Around;
 use super::fields::At;
 use super::handler::Scope;
-use super::pod::{VOLUMES_MAX, id};
 use super::probe::{self, Use};
 use super::program::{self, Program};
-use super::suggest::closest;
-use super::{image, lifecycle, port, restart, schema};
+use super::security::{self, Inherited};
+use super::{image, lifecycle, mount, port, restart, schema};
 use crate::ids::{ContainerName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
-use crate::manifest::pod::{AbsolutePath, ContainerSpec, Resources, VolumeMount};
+use crate::manifest::pod::{ContainerSpec, HostNamespaces, Resources};
 use crate::manifest::quantity::{InvalidQuantity, Quantity};
 
 /// More processors than any machine has; more is most often a slip, such as `500M` for `500m`.
@@ -21,18 +20,11 @@ const CPU_USUAL_MAX_MILLI: u64 = 10_000_000;
 /// such as `128m` (milli) for `128M`.
 const MEMORY_LIMIT_MIN: u64 = 1 << 20;
 
-/// What a container takes from the pod.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Inherited {
-    pub(super) user: Option<u32>,
-    pub(super) group: Option<u32>,
-    pub(super) host_network: bool,
-}
-
 /// Reads a container.
 pub(super) fn decode(
     at: At<'_>,
-    inherited: Inherited,
+    inherited: &Inherited,
+    host: HostNamespaces,
     around: Around<'_>,
     volumes: &BTreeSet<VolumeName>,
     faults: &mut Faults,
@@ -44,12 +36,10 @@ pub(super) fn decode(
     let Program { command, args, env, env_from } = program::decode(&fields, around, faults);
     let working_dir = fields.get("workingDir").and_then(|at| at.parse(faults));
     let resources = fields.get("resources").and_then(|at| resources(at, faults));
-    let own = fields.get("securityContext").and_then(|at| security(at, faults));
-    let own = own.unwrap_or_default();
-    let mounts =
-        fields.get("volumeMounts").map(|at| mounts(at, volumes, faults)).unwrap_or_default();
+    let own = security::of_container(&fields, inherited, faults);
+    let mounts = mount::decode(&fields, volumes, faults);
     let ports = fields.get("ports");
-    let ports = ports.map(|at| port::decode(at, inherited.host_network, faults));
+    let ports = ports.map(|at| port::decode(at, host.network, faults));
     let ports = ports.unwrap_or_default();
     let scope = Scope { ports: &ports, env: &env };
     let mut probe =
@@ -60,8 +50,6 @@ pub(super) fn decode(
     let restart = restart::decode(&fields, faults);
     let lifecycle = fields.get("lifecycle").and_then(|at| lifecycle::decode(at, scope, faults));
     let image = image::decode(&fields, faults);
-    // Without an image nothing else says who runs it.
-    let default = image.is_none().then_some(0);
     Some(ContainerSpec {
         name: name.clone()?,
         image,
@@ -71,9 +59,10 @@ pub(super) fn decode(
         env_from,
         working_dir,
         resources: resources.unwrap_or_default(),
-        user: own.ids.user.or(inherited.user).or(default),
-        group: own.ids.group.or(inherited.group).or(default),
+        user: own.user,
+        group: own.group,
         read_only_root: own.read_only_root,
+        security: own.security,
         mounts,
         ports,
         liveness,
@@ -83,25 +72,6 @@ pub(super) fn decode(
         check: None,
         restart,
         lifecycle: lifecycle.unwrap_or_default(),
-    })
-}
-
-/// `securityContext` of a container.
-#[derive(Debug, Default)]
-struct Security {
-    ids: Inherited,
-    read_only_root: bool,
-}
-
-fn security(at: At<'_>, faults: &mut Faults) -> Option<Security> {
-    let fields = at.fields(&schema::CONTAINER_SECURITY, faults)?;
-    Some(Security {
-        ids: Inherited {
-            user: id(&fields, "runAsUser", faults),
-            group: id(&fields, "runAsGroup", faults),
-            ..Inherited::default()
-        },
-        read_only_root: fields.flag("readOnlyRootFilesystem", faults),
     })
 }
 
@@ -234,52 +204,4 @@ fn unit_slip(text: &str) -> Option<&'static str> {
         spaced if spaced.starts_with(' ') => "the unit follows the number without a space",
         _ => return None,
     })
-}
-
-fn mounts(at: At<'_>, volumes: &BTreeSet<VolumeName>, faults: &mut Faults) -> Vec<VolumeMount> {
-    let mut seen: BTreeMap<AbsolutePath, u32> = BTreeMap::new();
-    let mut found = Vec::new();
-    for item in at.items(VOLUMES_MAX, faults) {
-        let Some(fields) = item.fields(&schema::VOLUME_MOUNT, faults) else { continue };
-        let name_at = fields.required("name", faults);
-        let volume: Option<VolumeName> = name_at.and_then(|at| at.parse(faults));
-        if let (Some(at), Some(name)) = (name_at, &volume)
-            && !volumes.contains(name)
-        {
-            let fault = at.error(&format!("there is no volume `{name}` in `spec.volumes`"));
-            faults.push(match closest(name.as_str(), volumes.iter().map(VolumeName::as_str)) {
-                Some(near) => fault.with_help(&format!("did you mean `{near}`?")),
-                None => fault,
-            });
-        }
-        let path_at = fields.required("mountPath", faults);
-        let path = path_at.and_then(|at| mount_path(at, faults));
-        if let (Some(at), Some(path)) = (path_at, &path) {
-            if let Some(line) = seen.get(path) {
-                let message = format!("`{path}` is mounted twice; first in line {line}");
-                faults.push(at.error(&message));
-            }
-            seen.insert(path.clone(), at.position().line);
-        }
-        let read_only = fields.flag("readOnly", faults);
-        if let (Some(volume), Some(path)) = (volume, path) {
-            found.push(VolumeMount { volume, path, read_only });
-        }
-    }
-    found
-}
-
-fn mount_path(at: At<'_>, faults: &mut Faults) -> Option<AbsolutePath> {
-    let path: AbsolutePath = at.parse(faults)?;
-    if path.is_root() {
-        faults.push(at.error("nothing can be mounted over `/`"));
-        return None;
-    }
-    // A mount there could take away the protection of the kernel's own files (runc refuses it
-    // for the same reason: CVE-2019-16884).
-    if path.as_str() == "/proc" || path.as_str().starts_with("/proc/") {
-        faults.push(at.error("nothing can be mounted over `/proc`"));
-        return None;
-    }
-    Some(path)
 }

@@ -3,17 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::Around;
-use super::container::{self, Inherited};
+use super::container;
 use super::fields::{At, Fields};
+use super::names::HOSTNAME_LEN_MAX;
 use super::port::HostPorts;
 use super::restart::POLICIES;
-use super::{annotations, lifecycle, metadata, probe, schema, volume};
+use super::security::{self, Inherited};
+use super::{annotations, lifecycle, metadata, names, probe, schema, volume};
 use crate::clock::Millis;
-use crate::ids::{ContainerName, LABEL_LEN_MAX, Namespace, ObjectName, VolumeName};
+use crate::ids::{ContainerName, ObjectName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::node::{Kind, Node};
 use crate::manifest::pod::{
-    ContainerSpec, HostNamespaces, PodSpec, RestartPolicy, TERMINATION_GRACE_DEFAULT, Volume,
+    ContainerSpec, Domain, HostNamespaces, Names, PodSecurity, PodSpec, RestartPolicy,
+    TERMINATION_GRACE_DEFAULT, Volume,
 };
 
 /// Containers of a pod.
@@ -66,6 +69,16 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
     let hostname = spec
         .hostname
         .unwrap_or_else(|| name.name.as_str().split('.').next().unwrap_or_default().to_owned());
+    let full = spec.names.domain.full_name(&hostname, name.namespace.as_str());
+    if let (Domain::Subdomain { in_hostname: true, .. }, Some(full)) = (&spec.names.domain, full)
+        && full.len() > HOSTNAME_LEN_MAX
+    {
+        let message = format!(
+            "`setHostnameAsFQDN`: {} has more than {HOSTNAME_LEN_MAX} characters (a limit of Linux)",
+            quote(&full)
+        );
+        faults.push(at.error(&message));
+    }
     Some(PodSpec {
         name,
         labels: metadata.labels,
@@ -83,6 +96,8 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         priority: spec.priority,
         rollback_after: settings.rollback_after,
         node_selector: spec.node_selector,
+        security: spec.security,
+        names: spec.names,
         image_pull_secrets: spec.image_pull_secrets,
         restart_on_config_change: settings.restart_on_config_change,
         config: None,
@@ -102,6 +117,8 @@ struct Spec {
     active_deadline: Option<Millis>,
     priority: i32,
     node_selector: BTreeMap<String, String>,
+    security: PodSecurity,
+    names: Names,
     image_pull_secrets: Vec<ObjectName>,
     volumes: Vec<Volume>,
     init_containers: Vec<ContainerSpec>,
@@ -115,8 +132,7 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         pid: fields.flag("hostPID", faults),
         ipc: fields.flag("hostIPC", faults),
     };
-    let inherited = fields.get("securityContext").and_then(|at| security(at, faults));
-    let inherited = Inherited { host_network: host.network, ..inherited.unwrap_or_default() };
+    let (security, inherited) = security::of_pod(&fields, host, faults);
     let names = container_names(&at);
     let account = ["serviceAccountName", "serviceAccount"]
         .iter()
@@ -125,9 +141,9 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
     let around = Around { host_network: host.network, account, containers: &names, own: None };
     let mut left_out = BTreeSet::new();
     let volumes = volumes(&fields, around, &mut left_out, faults);
-    let names = volume_names(&fields);
+    let volume_names = volume_names(&fields);
     let [mut init_containers, mut containers] =
-        containers(&fields, inherited, around, &names, faults);
+        containers(&fields, (&inherited, host, around), &volume_names, faults);
     for container in init_containers.iter_mut().chain(&mut containers) {
         container.mounts.retain(|mount| !left_out.contains(&mount.volume));
     }
@@ -156,8 +172,9 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         .get("activeDeadlineSeconds")
         .and_then(|at| at.integer(1..=ACTIVE_DEADLINE_MAX_SECONDS, faults))
         .map(|seconds| Millis::from_secs(seconds.unsigned_abs()));
+    let (hostname, names) = names::decode(&fields, host, faults);
     Some(Spec {
-        hostname: fields.get("hostname").and_then(|at| hostname(at, faults)),
+        hostname,
         host,
         share_process_namespace,
         restart_policy: restart_policy.unwrap_or(RestartPolicy::Always),
@@ -165,6 +182,8 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         active_deadline,
         priority: priority(&fields, faults),
         node_selector,
+        security,
+        names,
         image_pull_secrets: pull_secrets.unwrap_or_default(),
         volumes,
         init_containers,
@@ -199,30 +218,6 @@ fn priority(fields: &Fields<'_>, faults: &mut Faults) -> i32 {
             0
         }
     }
-}
-
-fn hostname(at: At<'_>, faults: &mut Faults) -> Option<String> {
-    let text = at.text(faults)?;
-    // A host name and a namespace are both DNS labels.
-    if text.parse::<Namespace>().is_err() {
-        let message = format!(
-            "{} must be a DNS label: lower-case letters, digits and `-`, beginning and ending \
-             with a letter or digit, at most {LABEL_LEN_MAX} characters",
-            quote(text)
-        );
-        faults.push(at.error(&message));
-    }
-    Some(text.to_owned())
-}
-
-/// `spec.securityContext`: what containers use that set nothing themselves.
-fn security(at: At<'_>, faults: &mut Faults) -> Option<Inherited> {
-    let fields = at.fields(&schema::POD_SECURITY, faults)?;
-    Some(Inherited {
-        user: id(&fields, "runAsUser", faults),
-        group: id(&fields, "runAsGroup", faults),
-        ..Inherited::default()
-    })
 }
 
 /// A user or group.
@@ -288,8 +283,7 @@ fn volume_names(fields: &Fields<'_>) -> BTreeSet<VolumeName> {
 /// `initContainers` and `containers`.
 fn containers(
     fields: &Fields<'_>,
-    inherited: Inherited,
-    around: Around<'_>,
+    (inherited, host, around): (&Inherited, HostNamespaces, Around<'_>),
     volumes: &BTreeSet<VolumeName>,
     faults: &mut Faults,
 ) -> [Vec<ContainerSpec>; 2] {
@@ -298,7 +292,7 @@ fn containers(
     let mut read = |list: At<'_>, is_init: bool, faults: &mut Faults| {
         let mut found = Vec::new();
         for item in list.items(CONTAINERS_MAX, faults) {
-            let found_here = container::decode(item, inherited, around, volumes, faults);
+            let found_here = container::decode(item, inherited, host, around, volumes, faults);
             let Some(container) = found_here else { continue };
             if !seen.insert(container.name.clone()) {
                 let message = format!("two containers have the name `{}`", container.name);

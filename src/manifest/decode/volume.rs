@@ -9,8 +9,16 @@ use crate::manifest::node::{Kind, Node};
 use crate::manifest::pod::{HostPathType, ProjectedForm, Volume, VolumeSource};
 
 /// Sources that work.
-const SOURCES: [&str; 7] =
-    ["emptyDir", "hostPath", "image", "configMap", "secret", "downwardAPI", "projected"];
+const SOURCES: [&str; 8] = [
+    "emptyDir",
+    "hostPath",
+    "image",
+    "persistentVolumeClaim",
+    "configMap",
+    "secret",
+    "downwardAPI",
+    "projected",
+];
 /// What Kubernetes calls the volume that it adds to every pod for its own API.
 const API_ACCESS: &str = "kube-api-access-";
 /// Smallest `sizeLimit`: a page. Less is a slip, such as `64m` (milli) for `64M`.
@@ -58,7 +66,8 @@ fn source(fields: &Fields<'_>, around: Around<'_>, faults: &mut Faults) -> Optio
     let mut found = found.into_iter().flatten();
     let Some((first, at)) = found.next() else {
         if named == 0 {
-            let help = "add `emptyDir: {}`, `configMap`, `secret`, `hostPath` or `image`";
+            let help = "add `emptyDir: {}`, `configMap`, `secret`, `hostPath`, \
+                        `persistentVolumeClaim` or `image`";
             faults.push(fields.at.error("this volume has no source").with_help(help));
         }
         return None;
@@ -75,6 +84,12 @@ fn source(fields: &Fields<'_>, around: Around<'_>, faults: &mut Faults) -> Optio
     match first {
         "emptyDir" => empty_dir(at, faults),
         "hostPath" => host_path(at, faults),
+        "persistentVolumeClaim" => {
+            let fields = at.fields(&schema::CLAIM, faults)?;
+            let read_only = fields.flag("readOnly", faults);
+            let claim = fields.required("claimName", faults)?.parse(faults)?;
+            Some(VolumeSource::Claim { claim, read_only })
+        }
         "configMap" => projected(ProjectedForm::ConfigMap, faults),
         "secret" => projected(ProjectedForm::Secret, faults),
         "downwardAPI" => projected(ProjectedForm::DownwardApi, faults),

@@ -516,3 +516,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_setting_of_the_kernel_that_is_not_safe_waits_until_the_node_allows_it() {
+    let with = |name: &str, setting: &str| {
+        let mut spec = cpu(name, 1);
+        spec.security.sysctls = [(setting.parse().unwrap(), "1".to_owned())].into();
+        spec
+    };
+    let mut world = world(1000);
+    world.claim("1", &with("safe", "net.ipv4.tcp_syncookies"));
+    world.claim("2", &with("backlog", "net.core.somaxconn"));
+    assert!(waits(&world, "backlog").starts_with("sysctl net.core.somaxconn is not safe"));
+    assert!(!world.plan().waits.contains_key(&key("safe")));
+    for (pattern, allows) in [
+        ("net.core", false),
+        ("net.ipv4.*", false),
+        ("net.core.*", true),
+        ("net.core.somaxconn", true),
+    ] {
+        world.actual.node.sysctls = vec![pattern.to_owned()];
+        let waits = world.plan().waits.contains_key(&key("backlog"));
+        assert_eq!(waits, !allows, "{pattern}");
+    }
+}

@@ -4,13 +4,16 @@
 //!
 //! No other device can be made or opened: everything else is mounted `nodev`, and the seccomp
 //! filter refuses mknod of devices. A hostPath volume of type `CharDevice` or `BlockDevice` is the
-//! way to ask for one.
+//! way to ask for one. A privileged container has all that the host has when it is started.
 
 use crate::containerizer::native::plan::{Context, Isolator, LaunchPlan, PlanError, mount};
 use crate::containerizer::native::pod::shm_dir;
 
 /// Where the host's shared memory is, for pods in its IPC namespace.
 const HOST_SHM: &str = "/dev/shm";
+
+/// An option of the mount that is ours: devices of the host are made in it as well.
+pub(in crate::containerizer::native) const HOST_DEVICES: &str = "x-roost.host-devices";
 
 /// See the module.
 #[derive(Debug)]
@@ -22,7 +25,8 @@ impl Isolator for Devices {
     }
 
     fn prepare(&self, context: &Context<'_>, plan: &mut LaunchPlan) -> Result<(), PlanError> {
-        let options = ["nosuid", "noexec", "mode=0755", "size=65536k"];
+        let mut options = vec!["nosuid", "noexec", "mode=0755", "size=65536k"];
+        options.extend(context.container.security.privileged.then_some(HOST_DEVICES));
         plan.add_mount(mount("/dev", "tmpfs", "tmpfs".into(), &options));
         // Group 5 is tty on every distribution; grantpt(3) expects it.
         let options = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];

@@ -7,8 +7,9 @@
 //! image; the sandbox, `/dev/shm` and volumes stay writable.
 //!
 //! With an image the root is its layers with a writable one on top, which is empty at the start of
-//! each run. A pod in the host's network has the host's names as well: `/etc/hosts` and
-//! `/etc/resolv.conf` are the host's, as they were when the container was started.
+//! each run.
+//!
+//! A privileged container has the kernel's own file systems open and writable.
 
 use std::path::{Path, PathBuf};
 
@@ -31,8 +32,6 @@ const SANDBOX_MODE: u32 = 0o750;
 
 /// Below the writable layer: where the root is mounted, in the container's mount namespace.
 pub(in crate::containerizer::native) const ROOT_DIR: &str = "root";
-/// What programs look names up with.
-const HOST_NAMES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 
 /// Replaced as a whole, so that nothing of the host below them needs a mask.
 const REPLACED: [&str; 5] = ["/proc", "/sys", "/dev", "/tmp", "/run"];
@@ -55,8 +54,6 @@ const MASKED: [&str; 11] = [
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-const KERNEL_RO: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Filesystem;
@@ -72,8 +69,11 @@ impl Isolator for Filesystem {
             None => host_root(context, plan),
         }
         sandbox(context, plan);
-        let owned = |paths: &[&str]| Some(paths.iter().map(|path| (*path).to_owned()).collect());
-        plan.linux_mut().set_masked_paths(owned(&MASKED)).set_readonly_paths(owned(&READ_ONLY));
+        if !context.container.security.privileged {
+            let owned =
+                |paths: &[&str]| Some(paths.iter().map(|path| (*path).to_owned()).collect());
+            plan.linux_mut().set_masked_paths(owned(&MASKED)).set_readonly_paths(owned(&READ_ONLY));
+        }
         Ok(())
     }
 }
@@ -107,21 +107,17 @@ fn image_root(context: &Context<'_>, image: &ResolvedImage, plan: &mut LaunchPla
         read_only: container.read_only_root,
     };
     kernel_mounts(context, plan);
-    if context.pod.host.network {
-        for file in HOST_NAMES {
-            let options = ["bind", "ro", "nosuid", "nodev", "noexec", "optional"];
-            plan.add_mount(mount(file, "bind", file.into(), &options));
-        }
-    }
 }
 
 fn kernel_mounts(context: &Context<'_>, plan: &mut LaunchPlan) {
     let options = ["nosuid", "nodev", "noexec"];
     plan.add_mount(mount("/proc", "proc", "proc".into(), &options));
-    plan.add_mount(mount("/sys", "sysfs", "sysfs".into(), &KERNEL_RO));
+    let access = if context.container.security.privileged { "rw" } else { "ro" };
+    let of_kernel = [access, "nosuid", "nodev", "noexec"];
+    plan.add_mount(mount("/sys", "sysfs", "sysfs".into(), &of_kernel));
     match context.facts.cgroups {
         CgroupMode::Unified => {
-            plan.add_mount(mount("/sys/fs/cgroup", "cgroup", "cgroup".into(), &KERNEL_RO));
+            plan.add_mount(mount("/sys/fs/cgroup", "cgroup", "cgroup".into(), &of_kernel));
         }
         // Not done: showing version 1 hierarchies costs a mount for each of them. The directory
         // is empty.

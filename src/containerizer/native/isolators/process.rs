@@ -9,7 +9,9 @@ use oci_spec::runtime::{PosixRlimitBuilder, PosixRlimitType, User};
 
 use super::filesystem::SANDBOX;
 use crate::containerizer::native::plan::{Context, ImageUser, Isolator, LaunchPlan, PlanError};
-use crate::manifest::pod::{AbsolutePath, ContainerSpec, PodSpec, ResolvedImage, Resources};
+use crate::manifest::pod::{
+    AbsolutePath, ContainerSpec, GroupsPolicy, PodSpec, ResolvedImage, Resources,
+};
 
 /// Search path of a container whose manifest has none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -40,7 +42,9 @@ impl Isolator for ProcessSettings {
         user.set_uid(container.user.unwrap_or(0))
             .set_gid(container.group.unwrap_or(0))
             .set_umask(Some(UMASK))
-            .set_additional_gids(None);
+            .set_additional_gids(
+                Some(additional_groups(context.pod)).filter(|all| !all.is_empty()),
+            );
         let nofile = PosixRlimitBuilder::default()
             .typ(PosixRlimitType::RlimitNofile)
             .soft(NOFILE_SOFT)
@@ -51,7 +55,13 @@ impl Isolator for ProcessSettings {
             text: image.user.clone(),
             uid: container.user,
             gid: container.group,
+            own_groups: context.pod.security.groups_policy == GroupsPolicy::Merge,
+            non_root: container.security.non_root,
         });
+        if container.security.non_root && runs_as_root(container, image) {
+            let image = container.image.as_ref().map(|image| image.source.to_string());
+            return Err(PlanError::RunsAsRoot { image: image.unwrap_or_default() });
+        }
         plan.process_mut()
             .set_terminal(None)
             .set_user(user)
@@ -59,9 +69,33 @@ impl Isolator for ProcessSettings {
             .set_env(Some(environment(context, image)))
             .set_cwd(working_dir(container, image).into())
             .set_rlimits(Some(vec![nofile]))
-            .set_no_new_privileges(Some(true))
+            .set_no_new_privileges(Some(!can_gain(container)))
             .set_oom_score_adj(Some(oom_score_adj(context)));
         Ok(())
+    }
+}
+
+/// Whether set-user-ID programs and the like work.
+fn can_gain(container: &ContainerSpec) -> bool {
+    container.security.allow_escalation || container.security.privileged
+}
+
+/// Groups besides the user's own: who may use volumes is among them.
+fn additional_groups(pod: &PodSpec) -> Vec<u32> {
+    let mut all = pod.security.groups.clone();
+    all.extend(pod.security.fs_group.filter(|group| !all.contains(group)));
+    all
+}
+
+/// As far as that can be told without the files of the image; the rest is seen during the set-up.
+fn runs_as_root(container: &ContainerSpec, image: Option<&ResolvedImage>) -> bool {
+    match (container.user, image) {
+        (Some(user), _) => user == 0,
+        (None, None) => true,
+        (None, Some(image)) => {
+            let user = image.user.split(':').next().unwrap_or_default();
+            matches!(user, "" | "0" | "root")
+        }
     }
 }
 
@@ -102,9 +136,9 @@ pub(super) fn working_dir<'a>(
 /// `NAME=value`, each name once: defaults first, then the image's, then the manifest's; of these
 /// the later ones win.
 fn environment(context: &Context<'_>, image: Option<&ResolvedImage>) -> Vec<String> {
-    let hostname =
-        if context.pod.host.network { &context.facts.hostname } else { &context.pod.hostname };
-    let defaults = [("PATH", PATH), ("HOSTNAME", hostname)];
+    let own_name = context.pod.kernel_name();
+    let hostname = if context.pod.host.network { &context.facts.hostname } else { &own_name };
+    let defaults = [("PATH", PATH), ("HOSTNAME", hostname.as_str())];
     let home = [("HOME", SANDBOX)].into_iter().filter(|_| image.is_none());
     let sandbox = [("MESOS_SANDBOX", SANDBOX)];
     let of_image = image.iter().flat_map(|image| &image.env).filter_map(|var| var.split_once('='));

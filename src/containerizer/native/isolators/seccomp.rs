@@ -5,14 +5,18 @@
 //! then use `clone`. Beyond those profiles, devices can't be made and sockets are limited to known
 //! families: there is no device cgroup that would stop the opening of a device on cgroup2.
 
+use std::collections::BTreeSet;
+
 use oci_spec::runtime::{
     Arch as OciArch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
     LinuxSeccompOperator, LinuxSyscall,
 };
 
+use super::capabilities::held;
 use crate::containerizer::native::facts::Arch;
 use crate::containerizer::native::plan::{Context, Isolator, LaunchPlan, PlanError};
 use crate::containerizer::native::seccomp::number;
+use crate::manifest::pod::{Capability, SeccompProfile};
 
 /// What the default action returns.
 const EPERM: u32 = 1;
@@ -81,6 +85,29 @@ const ALLOWED: &[&str] = &[
     "wait4", "waitid", "write", "writev",
 ];
 
+/// Allowed as well to a root who was given the capability for it: the one is of no use without the
+/// other (as in the default profile of container engines).
+#[rustfmt::skip]
+const UNLOCKED: &[(&str, &[&str])] = &[
+    ("BPF", &["bpf"]),
+    ("DAC_READ_SEARCH", &["open_by_handle_at"]),
+    ("PERFMON", &["perf_event_open"]),
+    ("SYSLOG", &["syslog"]),
+    ("SYS_ADMIN", &[
+        "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick",
+        "mount", "mount_setattr", "move_mount", "open_tree", "perf_event_open", "quotactl",
+        "quotactl_fd", "setdomainname", "sethostname", "setns", "syslog", "umount2", "unshare",
+    ]),
+    ("SYS_BOOT", &["reboot"]),
+    ("SYS_MODULE", &["delete_module", "finit_module", "init_module"]),
+    ("SYS_NICE", &["get_mempolicy", "mbind", "set_mempolicy", "set_mempolicy_home_node"]),
+    ("SYS_PACCT", &["acct"]),
+    ("SYS_PTRACE", &["kcmp", "pidfd_getfd", "process_madvise"]),
+    ("SYS_RAWIO", &["ioperm", "iopl"]),
+    ("SYS_TIME", &["clock_settime", "settimeofday"]),
+    ("SYS_TTY_CONFIG", &["vhangup"]),
+];
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct DefaultFilter;
@@ -91,19 +118,54 @@ impl Isolator for DefaultFilter {
     }
 
     fn prepare(&self, context: &Context<'_>, plan: &mut LaunchPlan) -> Result<(), PlanError> {
-        plan.linux_mut().set_seccomp(Some(filter(context.facts.arch)));
+        let security = &context.container.security;
+        if security.privileged {
+            return Ok(());
+        }
+        let list = match &security.seccomp {
+            SeccompProfile::Unconfined => return Ok(()),
+            SeccompProfile::RuntimeDefault => filter(context.facts.arch, &held(security)),
+            SeccompProfile::Localhost(file) => match &context.facts.files.profile {
+                Some(Ok(list)) => list.clone(),
+                Some(Err(why)) => return Err(PlanError::Profile { why: why.clone() }),
+                None => {
+                    let why = format!("seccomp profile {file} was not read before the launch");
+                    return Err(PlanError::Profile { why });
+                }
+            },
+        };
+        plan.linux_mut().set_seccomp(Some(list));
         Ok(())
     }
 }
 
-/// The filter for an architecture.
-pub(in crate::containerizer::native) fn filter(arch: Arch) -> LinuxSeccomp {
+/// The architecture in the words of OCI.
+pub(in crate::containerizer::native) fn architecture(arch: Arch) -> OciArch {
+    match arch {
+        Arch::X86_64 => OciArch::ScmpArchX86_64,
+        Arch::Aarch64 => OciArch::ScmpArchAarch64,
+    }
+}
+
+/// The filter for an architecture, for a root who has these capabilities.
+pub(in crate::containerizer::native) fn filter(
+    arch: Arch,
+    held: &BTreeSet<Capability>,
+) -> LinuxSeccomp {
     let known = |name: &&str| number(arch, name).is_some();
-    let allowed = ALLOWED.iter().copied().filter(known).map(str::to_owned).collect();
+    let has = |name: &str| held.iter().any(|capability| capability.name() == name);
+    let unlocked: BTreeSet<&str> = UNLOCKED
+        .iter()
+        .filter(|(capability, _)| has(capability))
+        .flat_map(|(_, calls)| calls.iter().copied())
+        .filter(known)
+        .collect();
+    let allowed = ALLOWED.iter().copied().filter(known).chain(unlocked.iter().copied());
+    let allowed = allowed.map(str::to_owned).collect();
     let mut syscalls = vec![rule(allowed, LinuxSeccompAction::ScmpActAllow, None)];
     let mut allow_if = |name: &str, index: usize, mask: u64, values: &[u64]| {
         // x86-64 has mknod beside mknodat.
-        if number(arch, name).is_none() {
+        if number(arch, name).is_none() || unlocked.contains(name) {
             return;
         }
         for value in values {
@@ -117,16 +179,15 @@ pub(in crate::containerizer::native) fn filter(arch: Arch) -> LinuxSeccomp {
     allow_if("mknodat", 2, FILE_TYPE, &FILE_TYPES);
     allow_if("personality", 0, INT, &PERSONALITIES);
     allow_if("socket", 0, INT, &SOCKET_FAMILIES);
-    let clone3 = vec!["clone3".to_owned()];
-    syscalls.push(rule(clone3, LinuxSeccompAction::ScmpActErrno, Some(ENOSYS)));
+    if !unlocked.contains("clone3") {
+        let clone3 = vec!["clone3".to_owned()];
+        syscalls.push(rule(clone3, LinuxSeccompAction::ScmpActErrno, Some(ENOSYS)));
+    }
     let mut seccomp = LinuxSeccomp::default();
     seccomp
         .set_default_action(LinuxSeccompAction::ScmpActErrno)
         .set_default_errno_ret(Some(EPERM))
-        .set_architectures(Some(vec![match arch {
-            Arch::X86_64 => OciArch::ScmpArchX86_64,
-            Arch::Aarch64 => OciArch::ScmpArchAarch64,
-        }]))
+        .set_architectures(Some(vec![architecture(arch)]))
         .set_syscalls(Some(syscalls));
     seccomp
 }
@@ -157,6 +218,23 @@ mod tests {
             assert!(number(Arch::X86_64, name).is_some(), "{name}");
         }
         assert!(number(Arch::Aarch64, "open").is_none());
+    }
+
+    #[test]
+    fn what_a_capability_unlocks_is_known_and_not_allowed_anyway() {
+        for call in UNLOCKED.iter().flat_map(|(_, calls)| *calls) {
+            assert!(number(Arch::X86_64, call).is_some(), "{call}");
+            assert!(*call == "clone" || !ALLOWED.contains(call), "{call}");
+        }
+        for (capability, _) in UNLOCKED {
+            capability.parse::<Capability>().unwrap();
+        }
+        let with = |names: &[&str]| {
+            let held = names.iter().map(|name| name.parse().unwrap()).collect();
+            filter(Arch::X86_64, &held).syscalls().as_ref().unwrap()[0].names().clone()
+        };
+        assert!(!with(&[]).contains(&"mount".to_owned()));
+        assert!(with(&["SYS_ADMIN"]).contains(&"mount".to_owned()));
     }
 
     #[test]

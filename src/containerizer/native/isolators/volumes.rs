@@ -2,6 +2,10 @@
 //!
 //! A read-only mount is read-only with everything mounted below it. Devices in volumes do not
 //! work, but where the manifest names one by hostPath type.
+//!
+//! A part of a volume (`subPath`) is an option of the mount, not a path on the host: containers
+//! may change what lies on the way to it at any time, so it is walked by descriptor when it is
+//! bound ([`SUB_PATH`]).
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +13,23 @@ use oci_spec::runtime::Mount;
 
 use super::filesystem::SANDBOX;
 use crate::containerizer::native::plan::{Context, Isolator, LaunchPlan, PlanError, mount};
-use crate::manifest::pod::{HostPathType, Volume, VolumeMount, VolumeSource};
+use crate::manifest::expansion::{expand, references};
+use crate::manifest::pod::{
+    HostPathType, InvalidRelativePath, Propagation, RelativePath, SubPath, Volume, VolumeMount,
+    VolumeSource,
+};
 
 /// A mount there would replace what the other masks lie on.
 const RESERVED: [&str; 1] = ["/proc"];
+
+/// Options of a mount that are ours, in the form that mount(8) leaves to applications: only that
+/// of the source is bound, which is made if it is missing.
+pub(in crate::containerizer::native) const SUB_PATH: &str = "x-roost.subpath";
+/// The same, of what nothing can be made in: it must be there. Links are those of a root file system,
+/// as images have them.
+pub(in crate::containerizer::native) const SUB_PATH_FIXED: &str = "x-roost.fixed-subpath";
+/// The longest path of a part, in bytes (`PATH_MAX`).
+const SUB_PATH_LEN_MAX: usize = 4095;
 
 /// See the module.
 #[derive(Debug)]
@@ -68,14 +85,57 @@ fn volume_mount(context: &Context<'_>, wanted: &VolumeMount) -> Result<Mount, Pl
             below,
         });
     }
-    let mut options = vec!["rbind", "rprivate", "rnosuid"];
-    // What is made of values is read-only, as in Kubernetes since 1.10.
-    let is_projected = matches!(volume.source, VolumeSource::Projected(_));
-    options.push(if wanted.read_only || is_projected { "rro" } else { "rw" });
+    let propagation = match wanted.propagation {
+        Propagation::None => "rprivate",
+        Propagation::HostToContainer => "rslave",
+    };
+    let mut options = vec!["rbind", propagation, "rnosuid"];
+    let read_only = match &volume.source {
+        VolumeSource::Claim { read_only, .. } => wanted.read_only || *read_only,
+        // What is made of values is read-only, as in Kubernetes since 1.10.
+        VolumeSource::Projected(_) => true,
+        VolumeSource::EmptyDir {}
+        | VolumeSource::Memory { .. }
+        | VolumeSource::Image(_)
+        | VolumeSource::HostPath { .. } => wanted.read_only,
+    };
+    options.push(if read_only { "rro" } else { "rw" });
     if !is_device(volume) {
         options.push("rnodev");
     }
+    let part = sub_path(context, wanted)?.map(|path| match volume.source {
+        // Nothing can be made in either.
+        VolumeSource::Image(_) | VolumeSource::Projected(_) => {
+            format!("{SUB_PATH_FIXED}={path}")
+        }
+        VolumeSource::EmptyDir {}
+        | VolumeSource::Memory { .. }
+        | VolumeSource::Claim { .. }
+        | VolumeSource::HostPath { .. } => format!("{SUB_PATH}={path}"),
+    });
+    options.extend(part.as_deref());
     Ok(mount(wanted.path.as_str(), "bind", source(context, volume), &options))
+}
+
+/// The part of the volume, with variables in place.
+fn sub_path(
+    context: &Context<'_>,
+    wanted: &VolumeMount,
+) -> Result<Option<RelativePath>, PlanError> {
+    let text = match &wanted.sub_path {
+        None => return Ok(None),
+        Some(SubPath::Path(path)) => return Ok(Some(path.clone())),
+        Some(SubPath::Expression(text)) => text,
+    };
+    let env = &context.container.env;
+    // Of two with one name the later wins.
+    let value = |name: &str| Some(env.iter().rev().find(|var| var.name == name)?.value.as_str());
+    let refused = |why: String| PlanError::SubPath { path: wanted.path.clone(), why };
+    if let Some(unknown) = references(text).find(|name| value(name).is_none()) {
+        return Err(refused(format!("there is no variable `{unknown}`")));
+    }
+    let path = expand(text, SUB_PATH_LEN_MAX, value).map_err(|error| refused(error.to_string()))?;
+    path.parse().map(Some).map_err(|error: InvalidRelativePath| refused(error.to_string()))
 }
 
 fn source(context: &Context<'_>, volume: &Volume) -> PathBuf {
@@ -85,6 +145,10 @@ fn source(context: &Context<'_>, volume: &Volume) -> PathBuf {
         | VolumeSource::Memory { .. }
         | VolumeSource::Image(_)
         | VolumeSource::Projected(_) => context.facts.paths.volume(&volume.name),
+        VolumeSource::Claim { claim, .. } => {
+            let namespace = &context.pod.name.namespace;
+            context.facts.paths.claim(namespace, claim).unwrap_or_default()
+        }
         VolumeSource::HostPath { path, .. } => PathBuf::from(path.as_str()),
     }
 }
@@ -93,6 +157,7 @@ fn is_device(volume: &Volume) -> bool {
     match &volume.source {
         VolumeSource::EmptyDir {}
         | VolumeSource::Memory { .. }
+        | VolumeSource::Claim { .. }
         | VolumeSource::Image(_)
         | VolumeSource::Projected(_) => false,
         VolumeSource::HostPath { kind, .. } => match kind {

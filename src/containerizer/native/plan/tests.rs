@@ -1,5 +1,6 @@
 use super::*;
 use crate::clock::Millis;
+use crate::containerizer::native::HostFiles;
 use crate::containerizer::native::facts::{Arch, CgroupMode};
 use crate::ids::{ContainerName, PodId};
 use crate::manifest::pod::{
@@ -21,6 +22,7 @@ fn container(name: &str) -> ContainerSpec {
         user: Some(0),
         group: Some(0),
         read_only_root: false,
+        security: Default::default(),
         mounts: Vec::new(),
         ports: Vec::new(),
         liveness: None,
@@ -37,6 +39,8 @@ fn pod(containers: Vec<ContainerSpec>) -> PodSpec {
         name: "shop/web".parse().unwrap(),
         labels: Default::default(),
         node_selector: Default::default(),
+        security: Default::default(),
+        names: Default::default(),
         image_pull_secrets: Vec::new(),
         restart_on_config_change: false,
         config: None,
@@ -70,6 +74,7 @@ fn facts() -> HostFacts {
         hostname: "node".to_owned(),
         memory_bytes: 1 << 30,
         cgroups: CgroupMode::Unified,
+        files: HostFiles::default(),
     }
 }
 
@@ -128,6 +133,8 @@ fn a_user_with_volumes_and_limits_gets_them() {
         volume: volume.parse().unwrap(),
         path: path.parse().unwrap(),
         read_only,
+        sub_path: None,
+        propagation: Default::default(),
     };
     main.mounts = vec![
         mount("disk", "/data/inner/deep", false),
@@ -179,6 +186,8 @@ fn proc_can_not_be_replaced_and_volumes_must_exist() {
         volume: "v".parse().unwrap(),
         path: "/proc/sys".parse().unwrap(),
         read_only: false,
+        sub_path: None,
+        propagation: Default::default(),
     }];
     let mut pod = pod(vec![main]);
     let error = plan(&pod, &pod.containers[0], &facts()).unwrap_err();

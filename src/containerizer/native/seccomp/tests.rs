@@ -42,7 +42,7 @@ fn check(arch: Arch, name: &str, args: [u64; 6], expected: u32) {
         Arch::X86_64 => AUDIT_X86_64,
         Arch::Aarch64 => AUDIT_AARCH64,
     };
-    let program = compile(&filter(arch)).unwrap();
+    let program = compile(&filter(arch, &Default::default())).unwrap();
     let number = number(arch, name).unwrap();
     assert_eq!(verdict(&program, audit, number, args), expected, "{name} {args:x?}");
 }
@@ -74,7 +74,7 @@ fn each_number_of_the_list_is_allowed_and_no_other() {
         (Arch::X86_64, AUDIT_X86_64, x86_64::TABLE),
         (Arch::Aarch64, AUDIT_AARCH64, aarch64::TABLE),
     ] {
-        let list = filter(arch);
+        let list = filter(arch, &Default::default());
         let program = compile(&list).unwrap();
         let plain: Vec<u32> = list.syscalls().as_ref().unwrap()[0]
             .names()
@@ -115,16 +115,16 @@ fn namespaces_devices_and_odd_sockets_are_refused_by_argument() {
 
 #[test]
 fn a_number_is_decided_in_few_steps() {
-    let program = compile(&filter(Arch::X86_64)).unwrap();
+    let program = compile(&filter(Arch::X86_64, &Default::default())).unwrap();
     assert!(program.len() < 400, "{}", program.len());
 }
 
 #[test]
 fn a_name_without_a_number_is_an_error() {
-    let mut list = filter(Arch::Aarch64);
+    let mut list = filter(Arch::Aarch64, &Default::default());
     list.set_architectures(Some(vec![OciArch::ScmpArchX86_64]));
     compile(&list).unwrap();
-    let mut list = filter(Arch::X86_64);
+    let mut list = filter(Arch::X86_64, &Default::default());
     list.set_architectures(Some(vec![OciArch::ScmpArchAarch64]));
     assert_eq!(compile(&list), Err(FilterError::UnknownCall("access".to_owned())));
 }
@@ -132,7 +132,7 @@ fn a_name_without_a_number_is_an_error() {
 #[test]
 fn a_list_is_compiled_once() {
     let mut cache = FilterCache::default();
-    let list = filter(Arch::X86_64);
+    let list = filter(Arch::X86_64, &Default::default());
     let first = cache.get(&list).unwrap();
     assert!(Rc::ptr_eq(&first, &cache.get(&list).unwrap()));
 }

@@ -162,20 +162,10 @@ pub(in super::super) static VOLUME_MOUNT: Object = object(
         works("name", TEXT),
         works("mountPath", TEXT),
         works("readOnly", BOOLEAN),
-        only(
-            "mountPropagation",
-            Shape::Words(&["None", "HostToContainer", "Bidirectional"]),
-            &["None"],
-            "",
-        ),
-        only(
-            "recursiveReadOnly",
-            Shape::Words(&["Disabled", "IfPossible", "Enabled"]),
-            &["Disabled"],
-            "",
-        ),
-        later("subPath", TEXT),
-        later("subPathExpr", TEXT),
+        works("mountPropagation", Shape::Words(&["None", "HostToContainer", "Bidirectional"])),
+        works("recursiveReadOnly", Shape::Words(&["Disabled", "IfPossible", "Enabled"])),
+        works("subPath", TEXT),
+        works("subPathExpr", TEXT),
     ],
 );
 

@@ -79,13 +79,10 @@ pub(in super::super) static POD_SPEC: Object = object(
         works("os", Shape::Object(&OS)),
         ignored("affinity", Shape::Object(&AFFINITY), NO_SCHEDULER),
         ignored("automountServiceAccountToken", BOOLEAN, NO_ACCOUNTS),
-        later("dnsConfig", Shape::Object(&DNS_CONFIG)),
-        only(
+        works("dnsConfig", Shape::Object(&DNS_CONFIG)),
+        works(
             "dnsPolicy",
             Shape::Words(&["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]),
-            // Without a DNS service of the cluster it is what the kubelet makes of `ClusterFirst`.
-            &["Default", "ClusterFirst"],
-            "leave it out: the container sees the host's /etc/resolv.conf",
         ),
         usual("enableServiceLinks", BOOLEAN, &["true"], "there are no Services"),
         never(
@@ -93,9 +90,9 @@ pub(in super::super) static POD_SPEC: Object = object(
             Shape::List(&Shape::Object(&EPHEMERAL_CONTAINER)),
             "they are never part of a manifest",
         ),
-        later("hostAliases", Shape::List(&Shape::Object(&HOST_ALIAS))),
+        works("hostAliases", Shape::List(&Shape::Object(&HOST_ALIAS))),
         only("hostUsers", BOOLEAN, &["true"], ""),
-        later("hostnameOverride", TEXT),
+        works("hostnameOverride", TEXT),
         works("imagePullSecrets", Shape::List(&Shape::Object(&LOCAL_REFERENCE))),
         ignored("nodeName", TEXT, NO_SCHEDULER),
         ignored("overhead", QUANTITY_MAP, "there are no runtime classes"),
@@ -119,8 +116,8 @@ pub(in super::super) static POD_SPEC: Object = object(
         ignored("schedulingGroup", Shape::Any, NO_SCHEDULER),
         usual("serviceAccount", TEXT, &["default"], NO_ACCOUNTS),
         usual("serviceAccountName", TEXT, &["default"], NO_ACCOUNTS),
-        only("setHostnameAsFQDN", BOOLEAN, &["false"], ""),
-        later("subdomain", TEXT),
+        works("setHostnameAsFQDN", BOOLEAN),
+        works("subdomain", TEXT),
         ignored("tolerations", Shape::List(&Shape::Object(&TOLERATION)), NO_SCHEDULER),
         ignored(
             "topologySpreadConstraints",
@@ -134,20 +131,20 @@ pub(in super::super) static POD_SPEC: Object = object(
 pub(in super::super) static OS: Object =
     object("spec.os", &[works("name", Shape::Words(&["linux"]))]);
 
-static DNS_CONFIG: Object = object(
+pub(in super::super) static DNS_CONFIG: Object = object(
     "spec.dnsConfig",
     &[
-        part("nameservers", TEXTS),
-        part("searches", TEXTS),
-        part("options", Shape::List(&Shape::Object(&DNS_OPTION))),
+        works("nameservers", TEXTS),
+        works("searches", TEXTS),
+        works("options", Shape::List(&Shape::Object(&DNS_OPTION))),
     ],
 );
 
-static DNS_OPTION: Object =
-    object("spec.dnsConfig.options[]", &[part("name", TEXT), part("value", TEXT)]);
+pub(in super::super) static DNS_OPTION: Object =
+    object("spec.dnsConfig.options[]", &[works("name", TEXT), works("value", TEXT)]);
 
-static HOST_ALIAS: Object =
-    object("spec.hostAliases[]", &[part("ip", TEXT), part("hostnames", TEXTS)]);
+pub(in super::super) static HOST_ALIAS: Object =
+    object("spec.hostAliases[]", &[works("ip", TEXT), works("hostnames", TEXTS)]);
 
 pub(in super::super) static LOCAL_REFERENCE: Object =
     object("spec.imagePullSecrets[]", &[works("name", TEXT)]);

@@ -6,7 +6,13 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 /// Fields that must be set, with the objects that they belong to.
-const REQUIRED: [(&str, &[&str]); 32] = [
+const REQUIRED: [(&str, &[&str]); 38] = [
+    ("PersistentVolumeClaim", &["apiVersion", "metadata", "spec"]),
+    ("spec.volumes[].persistentVolumeClaim", &["claimName"]),
+    ("….securityContext.seccompProfile", &["type"]),
+    ("spec.securityContext.sysctls[]", &["name", "value"]),
+    ("spec.hostAliases[]", &["ip"]),
+    ("spec.dnsConfig.options[]", &["name"]),
     ("spec.imagePullSecrets[]", &["name"]),
     ("spec.containers[].envFrom[].configMapRef, .secretRef", &["name"]),
     ("spec.containers[].env[].valueFrom.configMapKeyRef, .secretKeyRef", &["name", "key"]),
@@ -50,8 +56,8 @@ pub(in super::super) fn required(object: &Object) -> &'static [&'static str] {
     REQUIRED.iter().find(|(place, _)| *place == object.place).map_or(&[], |(_, names)| *names)
 }
 
-/// The JSON Schema (draft 7, which editors know) of a Pod, a ConfigMap or a Secret, or a List of
-/// them, without faults and unknown fields.
+/// The JSON Schema (draft 7, which editors know) of a Pod, a ConfigMap, a Secret or a claim, or a
+/// List of them, without faults and unknown fields.
 pub(in super::super) fn json_schema() -> Value {
     let list = json!({
         "type": "object",
@@ -71,7 +77,11 @@ pub(in super::super) fn json_schema() -> Value {
         "else": {
             "if": of_kind("Secret"),
             "then": { "$ref": "#/definitions/secret" },
-            "else": { "$ref": "#/definitions/pod" },
+            "else": {
+                "if": of_kind("PersistentVolumeClaim"),
+                "then": { "$ref": "#/definitions/claim" },
+                "else": { "$ref": "#/definitions/pod" },
+            },
         },
     });
     json!({
@@ -85,6 +95,7 @@ pub(in super::super) fn json_schema() -> Value {
             "pod": schema_of(Shape::Object(&POD)),
             "configMap": schema_of(Shape::Object(&CONFIG_MAP_DOCUMENT)),
             "secret": schema_of(Shape::Object(&SECRET_DOCUMENT)),
+            "claim": schema_of(Shape::Object(&CLAIM_DOCUMENT)),
             "list": list,
         },
     })

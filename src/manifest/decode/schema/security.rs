@@ -2,23 +2,21 @@
 
 use super::*;
 
-const FILTER_ON: &str = "leave it out: the default filter is always on";
-
 pub(in super::super) static POD_SECURITY: Object = object(
     "spec.securityContext",
     &[
         works("runAsUser", ID),
         works("runAsGroup", ID),
-        later("appArmorProfile", Shape::Object(&PROFILE)),
-        later("fsGroup", ID),
-        later("fsGroupChangePolicy", Shape::Words(&["Always", "OnRootMismatch"])),
-        only("runAsNonRoot", BOOLEAN, &["false"], "set `runAsUser`"),
+        only("appArmorProfile", Shape::Object(&APP_ARMOR), &["type: Unconfined"], ""),
+        works("fsGroup", ID),
+        works("fsGroupChangePolicy", Shape::Words(&["Always", "OnRootMismatch"])),
+        works("runAsNonRoot", BOOLEAN),
         later("seLinuxChangePolicy", TEXT),
         later("seLinuxOptions", Shape::Object(&SELINUX)),
-        only("seccompProfile", Shape::Object(&PROFILE), &["type: RuntimeDefault"], FILTER_ON),
-        later("supplementalGroups", Shape::List(&ID)),
-        later("supplementalGroupsPolicy", Shape::Words(&["Merge", "Strict"])),
-        later("sysctls", Shape::List(&Shape::Object(&SYSCTL))),
+        works("seccompProfile", Shape::Object(&SECCOMP)),
+        works("supplementalGroups", Shape::List(&ID)),
+        works("supplementalGroupsPolicy", Shape::Words(&["Merge", "Strict"])),
+        works("sysctls", Shape::List(&Shape::Object(&SYSCTL))),
         never("windowsOptions", Shape::Object(&WINDOWS), ONLY_WINDOWS),
     ],
 );
@@ -29,25 +27,28 @@ pub(in super::super) static CONTAINER_SECURITY: Object = object(
         works("runAsUser", ID),
         works("runAsGroup", ID),
         works("readOnlyRootFilesystem", BOOLEAN),
-        only(
-            "allowPrivilegeEscalation",
-            BOOLEAN,
-            &["false"],
-            "no container can gain privileges; leave it out",
-        ),
-        later("appArmorProfile", Shape::Object(&PROFILE)),
-        later("capabilities", Shape::Object(&CAPABILITIES)),
-        only("privileged", BOOLEAN, &["false"], ""),
+        works("allowPrivilegeEscalation", BOOLEAN),
+        only("appArmorProfile", Shape::Object(&APP_ARMOR), &["type: Unconfined"], ""),
+        works("capabilities", Shape::Object(&CAPABILITIES)),
+        works("privileged", BOOLEAN),
         only("procMount", Shape::Words(&["Default", "Unmasked"]), &["Default"], ""),
-        only("runAsNonRoot", BOOLEAN, &["false"], "set `runAsUser`"),
+        works("runAsNonRoot", BOOLEAN),
         later("seLinuxOptions", Shape::Object(&SELINUX)),
-        only("seccompProfile", Shape::Object(&PROFILE), &["type: RuntimeDefault"], FILTER_ON),
+        works("seccompProfile", Shape::Object(&SECCOMP)),
         never("windowsOptions", Shape::Object(&WINDOWS), ONLY_WINDOWS),
     ],
 );
 
-static PROFILE: Object = object(
-    "….securityContext.seccompProfile, .appArmorProfile",
+pub(in super::super) static SECCOMP: Object = object(
+    "….securityContext.seccompProfile",
+    &[
+        works("type", Shape::Words(&["RuntimeDefault", "Localhost", "Unconfined"])),
+        works("localhostProfile", TEXT),
+    ],
+);
+
+static APP_ARMOR: Object = object(
+    "….securityContext.appArmorProfile",
     &[
         part("type", Shape::Words(&["RuntimeDefault", "Localhost", "Unconfined"])),
         part("localhostProfile", TEXT),
@@ -59,12 +60,12 @@ static SELINUX: Object = object(
     &[part("user", TEXT), part("role", TEXT), part("type", TEXT), part("level", TEXT)],
 );
 
-static SYSCTL: Object =
-    object("spec.securityContext.sysctls[]", &[part("name", TEXT), part("value", TEXT)]);
+pub(in super::super) static SYSCTL: Object =
+    object("spec.securityContext.sysctls[]", &[works("name", TEXT), works("value", TEXT)]);
 
-static CAPABILITIES: Object = object(
+pub(in super::super) static CAPABILITIES: Object = object(
     "spec.containers[].securityContext.capabilities",
-    &[part("add", TEXTS), part("drop", TEXTS)],
+    &[works("add", TEXTS), works("drop", TEXTS)],
 );
 
 static WINDOWS: Object = object(

@@ -20,11 +20,7 @@ pub(in super::super) static VOLUME: Object = object(
         works("downwardAPI", Shape::Object(&DOWNWARD)),
         works("image", Shape::Object(&IMAGE)),
         later("nfs", Shape::Object(&NFS)),
-        later_but(
-            "persistentVolumeClaim",
-            Shape::Object(&CLAIM),
-            "use `hostPath` with `type: DirectoryOrCreate`",
-        ),
+        works("persistentVolumeClaim", Shape::Object(&CLAIM)),
         works("projected", Shape::Object(&PROJECTED)),
         works("secret", Shape::Object(&SECRET)),
         never("awsElasticBlockStore", Shape::Object(&AWS), NO_DISK),
@@ -169,10 +165,49 @@ static CERTIFICATE: Object = object(
     ],
 );
 
-static CLAIM: Object = object(
+pub(in super::super) static CLAIM: Object = object(
     "spec.volumes[].persistentVolumeClaim",
-    &[part("claimName", TEXT), part("readOnly", BOOLEAN)],
+    &[works("claimName", TEXT), works("readOnly", BOOLEAN)],
 );
+
+const ONE_KIND: &str = "every claim is a directory of this node";
+
+pub(in super::super) static CLAIM_DOCUMENT: Object = object(
+    "PersistentVolumeClaim",
+    &[
+        works("apiVersion", Shape::Words(&["v1"])),
+        works("kind", Shape::Words(&["PersistentVolumeClaim"])),
+        works("metadata", Shape::Object(&METADATA)),
+        works("spec", Shape::Object(&CLAIM_DOCUMENT_SPEC)),
+        ignored("status", Shape::Any, "it is what a cluster made of the claim"),
+    ],
+);
+
+pub(in super::super) static CLAIM_DOCUMENT_SPEC: Object = object(
+    "PersistentVolumeClaim.spec",
+    &[
+        works("accessModes", TEXTS),
+        works("resources", Shape::Object(&CLAIM_DOCUMENT_RESOURCES)),
+        works("volumeMode", Shape::Words(&["Filesystem"])),
+        ignored("storageClassName", TEXT, ONE_KIND),
+        ignored("volumeName", TEXT, ONE_KIND),
+        ignored("volumeAttributesClassName", TEXT, ONE_KIND),
+        never("selector", Shape::Object(&LABEL_SELECTOR), ONE_KIND),
+        never("dataSource", Shape::Object(&DATA_SOURCE), "a claim begins empty"),
+        never("dataSourceRef", Shape::Object(&DATA_SOURCE), "a claim begins empty"),
+    ],
+);
+
+pub(in super::super) static CLAIM_DOCUMENT_RESOURCES: Object = object(
+    "PersistentVolumeClaim.spec.resources",
+    &[
+        works("requests", Shape::Object(&CLAIM_DOCUMENT_REQUESTS)),
+        ignored("limits", QUANTITY_MAP, "the size is not enforced"),
+    ],
+);
+
+pub(in super::super) static CLAIM_DOCUMENT_REQUESTS: Object =
+    object("PersistentVolumeClaim.spec.resources.requests", &[works("storage", QUANTITY)]);
 
 static CSI: Object = object(
     "spec.volumes[].csi",
