@@ -137,16 +137,10 @@ impl Revision {
             spec.all_containers().filter_map(|c| Some((&c.name, c.restart.as_ref()?))).collect();
         let in_place = and(in_place, "restartPolicy", &restarts);
         let in_place = and(in_place, "probes", &probes(spec));
-        let lifecycles: BTreeMap<&ContainerName, &Lifecycle> = spec
-            .all_containers()
-            .filter(|c| !c.lifecycle.is_empty())
-            .map(|c| (&c.name, &c.lifecycle))
-            .collect();
-        let in_place = and(in_place, "lifecycle", &lifecycles);
+        let in_place = and(in_place, "lifecycle", &lifecycles(spec));
         let in_place = and(in_place, "activeDeadlineSeconds", active_deadline);
         let in_place = and(in_place, "roost/termination-policy", termination_policy);
-        let in_place =
-            if *priority == 0 { in_place } else { Hash::of(&(in_place, "priority", priority)) };
+        let in_place = and(in_place, "priority", priority);
         let is_unset =
             image_pull_secrets.is_empty() && !restart_on_config_change && config.is_none();
         let in_place = if is_unset {
@@ -173,6 +167,11 @@ fn and<T: Serialize + Default + PartialEq>(hash: Hash, field: &str, value: &T) -
 fn containers_with_ports(spec: &PodSpec) -> BTreeMap<&ContainerName, &Vec<ContainerPort>> {
     let with_ports = spec.all_containers().filter(|container| !container.ports.is_empty());
     with_ports.map(|container| (&container.name, &container.ports)).collect()
+}
+
+fn lifecycles(spec: &PodSpec) -> BTreeMap<&ContainerName, &Lifecycle> {
+    let with_some = spec.all_containers().filter(|container| !container.lifecycle.is_empty());
+    with_some.map(|container| (&container.name, &container.lifecycle)).collect()
 }
 
 /// Probes and checks of the containers that have some.
