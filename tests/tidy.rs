@@ -27,6 +27,7 @@ mod tests {
                 "ids",
                 "state::paths",
                 "executor::boot",
+                "manifest::pod",
                 "manifest::quantity",
                 "manifest::closest",
             ],
