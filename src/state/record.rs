@@ -43,7 +43,7 @@ pub struct PodRecord {
     /// back.
     pub held: Option<Held>,
     /// Set from the acceptance of a revision that asks to be rolled back if it is not Ready in
-    /// time, until it is.
+    /// time, until that time is over.
     pub trial: Option<Trial>,
     /// While it goes for another instance: the revision that one gets unless a manifest asks for
     /// another. Its specification is a [`KeptRevision`].

@@ -384,17 +384,15 @@ impl<'a> Instance<'a> {
         self.spec().is_some_and(|stored| images.lacks_any(&stored.spec))
     }
 
-    /// A revision on trial is watched beside all else. What becomes of one that is not Ready in
-    /// time: [`Pod::retreat`].
+    /// A revision on trial is judged when its time is over, and not as soon as it is Ready: what
+    /// was changed in place is Ready at first as what it was. What becomes of one that is not:
+    /// [`Pod::retreat`](super::Pod::retreat).
     fn run_on_trial(&self, actual: &ActualState, now: Now) -> Decision {
         let Some(trial) = &self.record.trial else { return self.run(actual, now) };
         let with = |trial, reason| {
             let record = PodRecord { trial, ..self.record.clone() };
             now_only(step(Action::Record(Box::new(record)), reason))
         };
-        if self.is_ready() {
-            return with(None, Reason::Proven);
-        }
         if trial.until.boot != actual.boot {
             let span = self.spec().and_then(|stored| stored.spec.rollback_after);
             let again = |span| Trial {
@@ -403,8 +401,12 @@ impl<'a> Instance<'a> {
             };
             return with(span.map(again), Reason::TrialBegunAnew);
         }
+        let is_over = trial.until.at <= now.boot;
+        if is_over && self.is_ready() {
+            return with(None, Reason::Proven);
+        }
         let (steps, wake_at) = self.run(actual, now);
-        let until = (trial.until.at > now.boot).then_some(trial.until.at);
+        let until = (!is_over).then_some(trial.until.at);
         (steps, [wake_at, until].into_iter().flatten().min())
     }
 

@@ -70,9 +70,11 @@ fn a_revision_that_gets_ready_in_time_stays() {
         let mut world = world(hostname);
         assert_eq!(trial(&mut world), Some((11_000, 1)));
         assert_eq!(world.plan().wake_at, Some(BootTime(11_000)));
-        world.now = 10_999;
-        assert!(retreats(&world).is_empty());
         get_ready(&mut world);
+        world.now = 10_999;
+        world.nothing();
+        assert!(retreats(&world).is_empty());
+        world.now = 11_000;
         assert_eq!(world.only().1, Reason::Proven);
         world.settle();
         tell(&mut world, ContainerStatus::Creating);
@@ -155,6 +157,7 @@ fn a_pod_that_is_through_is_not_rolled_back() {
 fn an_acceptance_that_was_interrupted_is_on_trial_too() {
     let mut world = world("p");
     get_ready(&mut world);
+    world.now = 11_000;
     world.settle();
     let newer = revision("p", "3");
     world.unclaim();
@@ -163,5 +166,5 @@ fn an_acceptance_that_was_interrupted_is_on_trial_too() {
     let (action, reason) = world.only();
     assert_eq!(reason, Reason::AcceptanceInterrupted);
     world.act(action);
-    assert_eq!(trial(&mut world), Some((11_000, 2)));
+    assert_eq!(trial(&mut world), Some((21_000, 2)));
 }
