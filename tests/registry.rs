@@ -126,7 +126,7 @@ fn a_registry_with_passwords_wants_the_right_one() {
 #[test]
 fn a_private_image_is_not_had_with_the_credentials_of_another() {
     run(async {
-        let (registry, node) = (Registry::start(Kind::Password), Node::new());
+        let (registry, node) = (Registry::with_web(Kind::Password), Node::new());
         let mut credentials = Credentials::default();
         let entry = r#"{"username":"me","password":"s3cret"}"#;
         let text = format!(r#"{{"auths":{{"127.0.0.1:{}":{entry}}}}}"#, registry.port);
