@@ -193,7 +193,11 @@ impl Core {
                 let _gone = asker.send(Err(refused));
             }
             (Ok((id, asked)), None) => self.begin_retreat(id, asked),
-            (Err(refused), None) => {
+            // A store that can't be read says nothing of what is in it; whoever starts next asks again.
+            (Err(Refused::Failed(why)), None) => {
+                tracing::warn!(pod = %name, why, "can't be rolled back");
+            }
+            (Err(refused @ (Refused::NotFound(_) | Refused::Conflict(_))), None) => {
                 tracing::warn!(pod = %name, %refused, "can't be rolled back");
                 if let Ok(id) = self.instance_of(&name).map(|record| record.id) {
                     self.begin_retreat(id, Asked::Persist);

@@ -30,6 +30,9 @@ mod request;
 mod socket;
 mod tls;
 
+/// Most programs that were killed and do not die, as where a file system hangs: with as many, no
+/// other is executed.
+const DYING_MAX: usize = 16;
 /// Most cgroups of programs that wait for their last process to be gone.
 const EMPTY_MAX: usize = 256;
 
@@ -116,6 +119,12 @@ impl Asking {
                 self.refuse(question, format!("waiting for its process failed: {error}"));
             }
         }
+    }
+
+    /// Whether no further program is to be executed.
+    #[must_use]
+    pub(super) fn is_full(&self) -> bool {
+        self.dying.len() >= DYING_MAX
     }
 
     /// Answers that it could not be asked.

@@ -38,6 +38,9 @@ impl Shell {
     }
 
     fn execute_for(&mut self, question: &Question, command: &[String]) -> Result<Begun, String> {
+        if self.asking.is_full() {
+            return Err("programs that were asked before it were killed and do not die".to_owned());
+        }
         let Question { container: name, attempt, .. } = question;
         let spec = self.machine.spec().cloned().ok_or("there is no specification")?;
         let container = spec.container(name).ok_or("it is not in the specification")?;

@@ -1,6 +1,6 @@
-use super::super::tests::world::{World, connected, file, pod};
+use super::super::tests::world::{World, connected, file, pod, report_on, running};
 use super::super::*;
-use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal};
+use crate::executor::protocol::ContainerStatus;
 use crate::manifest::pod::{After, Until};
 use crate::state::record::{Outcome, RecordPhase};
 
@@ -30,28 +30,7 @@ fn instance<'a>(world: &'a mut World, name: &str) -> &'a mut ActualPod {
 
 fn report(world: &mut World, name: &str, status: ContainerStatus) {
     let pod = instance(world, name);
-    let accepted = &pod.record.as_ref().unwrap().accepted;
-    let container = ContainerReport {
-        name: "a".parse().unwrap(),
-        attempt: None,
-        status,
-        last: None,
-        update_fault: None,
-        health: None,
-    };
-    pod.executor = connected(Some(PodReport {
-        number: accepted.number,
-        digest: accepted.digest,
-        goal: Goal::Run,
-        finished: None,
-        because: None,
-        initializing: false,
-        containers: vec![container],
-    }));
-}
-
-fn running() -> ContainerStatus {
-    ContainerStatus::Running { pid: 1, started_at: WallTime(0) }
+    pod.executor = connected(Some(report_on(pod.record.as_ref().unwrap(), status)));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Revisions on trial (`roost/rollback-after`).
 
-use super::super::tests::world::{World, connected, file, pod, report, stored};
+use super::super::tests::world::{World, connected, file, pod, report, report_on, running, stored};
 use super::super::*;
 use crate::clock::Millis;
-use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal};
+use crate::executor::protocol::{ContainerStatus, Goal};
 use crate::state::record::{RecordPhase, Trial};
 
 /// Revisions of a pod that have ten seconds to get Ready; those of another host name need another
@@ -15,21 +15,12 @@ fn revision(hostname: &str, label: &str) -> PodSpec {
 }
 
 fn tell(world: &mut World, status: ContainerStatus) {
-    let record = world.record().clone();
-    let container = ContainerReport {
-        name: "a".parse().unwrap(),
-        attempt: None,
-        status,
-        last: None,
-        update_fault: None,
-        health: None,
-    };
-    let report = PodReport { containers: vec![container], ..report(&record, Goal::Run) };
+    let report = report_on(world.record(), status);
     world.one().executor = connected(Some(report));
 }
 
 fn get_ready(world: &mut World) {
-    tell(world, ContainerStatus::Running { pid: 1, started_at: WallTime(0) });
+    tell(world, running());
 }
 
 /// Revision 1 is Ready, and 2 is accepted.

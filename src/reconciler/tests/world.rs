@@ -2,7 +2,7 @@
 
 use super::super::*;
 use crate::clock::Millis;
-use crate::executor::protocol::Goal;
+use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal};
 use crate::manifest::desired::{Claim, DirectoryView};
 use crate::manifest::pod::{
     BackoffPolicy, ContainerSpec, HostNamespaces, Resources, RestartPolicy,
@@ -313,4 +313,21 @@ pub(in crate::reconciler) fn report(record: &PodRecord, goal: Goal) -> PodReport
         initializing: false,
         containers: vec![],
     }
+}
+
+/// A report of an executor on what was accepted, with one container that stands there.
+pub(in crate::reconciler) fn report_on(record: &PodRecord, status: ContainerStatus) -> PodReport {
+    let container = ContainerReport {
+        name: "a".parse().unwrap(),
+        attempt: None,
+        status,
+        last: None,
+        update_fault: None,
+        health: None,
+    };
+    PodReport { containers: vec![container], ..report(record, Goal::Run) }
+}
+
+pub(in crate::reconciler) fn running() -> ContainerStatus {
+    ContainerStatus::Running { pid: 1, started_at: WallTime(0) }
 }
