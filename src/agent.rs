@@ -8,7 +8,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::process::{Resource, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid};
+use rustix::process::{
+    Resource, WaitId, WaitIdOptions, getpriority_process, getrlimit, setpriority_process,
+    setrlimit, waitid,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -65,6 +68,8 @@ use service::{AgentView, REQUESTS_MAX, Service};
 use usage::Meter;
 use worker::Context;
 
+/// The agent's priority, as in setpriority(2).
+const NICENESS: i32 = -10;
 /// Threads of the runtime.
 const RUNTIME_THREADS: usize = 2;
 /// Threads for what may block: file systems and waiting for processes to end.
@@ -127,6 +132,8 @@ pub enum AgentError {
 /// # Errors
 /// When it can't start; nothing has been changed then but for what recovery itself does.
 pub fn run(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
+    // All threads get it from this one.
+    raise_priority();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -146,6 +153,17 @@ fn raise_descriptor_limit() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "can't raise the limit of open files");
+    }
+}
+
+/// What goes first when hundreds of containers start at once, or take all processors, is who looks
+/// after them: whoever asks the agent something then is answered in time. Executors begin with the
+/// usual priority again. A priority that somebody else has chosen stays.
+fn raise_priority() {
+    if matches!(getpriority_process(None), Ok(0))
+        && let Err(error) = setpriority_process(None, NICENESS)
+    {
+        tracing::debug!(%error, "can't raise the agent's priority");
     }
 }
 

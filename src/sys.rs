@@ -178,7 +178,7 @@ const DETACHED_OOM_SCORE: &CStr = c"-998";
 const FIRST_FD: RawFd = 3;
 
 /// Executes a program in a session and a cgroup of its own, in `/`, with default signal
-/// dispositions, nothing blocked and no descriptors but those given. May be called with any number
+/// dispositions, the usual priority, nothing blocked and no descriptors but those given. May be called with any number
 /// of threads; returns once the program is executed, or could not be.
 ///
 /// The child shares the caller's memory until then. A copy would cost 16 us/MiB and, worse, hold
@@ -333,6 +333,9 @@ impl ChildPlan<'_> {
         }
         reset_signals();
         lower_oom_score();
+        // Whatever the agent's is. To raise it may be refused, which is nothing to fail for.
+        // SAFETY: no memory is involved.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 0) };
         self.place().map_err(|(step, errno)| (1 + step, errno))?;
         // SAFETY: no memory is involved.
         step(c_long::from(unsafe { libc::setsid() })).map_err(|errno| (4, errno))?;

@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_micros(250);
 /// The same of lists of all pods, which cost the agent something.
 const LOOK_AT_LIST: Duration = Duration::from_millis(1);
 
+/// More than any bench asks for.
+const PODS_MAX: &str = "10000";
+
 /// The agent, its manifests and its pods; nothing is left of them after it.
 pub(crate) struct Node {
     pub(crate) dir: PathBuf,
@@ -285,6 +288,7 @@ fn spawn(dir: &Path, pods: &Path) -> (Child, UnixDatagram) {
         .arg(pods)
         .arg("--root")
         .arg(dir.join("root"))
+        .args(["--max-pods", PODS_MAX])
         .env("NOTIFY_SOCKET", &notify)
         .stdin(Stdio::null())
         .stderr(log)

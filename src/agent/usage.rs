@@ -1,9 +1,8 @@
 //! [`Meter`]: what containers use now, read from their cgroups when somebody asks; never by
 //! polling.
 //!
-//! It reads on a thread that lives as long as one reading: the runtime's threads for what may
-//! block are shared with workers, and during a burst of starts hundreds of their jobs would come
-//! first. One reading at a time, so that many who ask cost no more than one after the other.
+//! It reads on a thread of its own: the runtime's threads for what may block are shared with
+//! workers, and during a burst of starts hundreds of their jobs would come first. One reading at a time, so that many who ask cost no more than one after the other.
 //!
 //! A file takes some 5 us, but while pods are being started or removed a look-up in the cgroup file
 //! system may wait for a second, for the kernel's locks on its directories. So whoever asks waits
@@ -11,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,9 +62,20 @@ pub enum Detail {
 pub(super) struct Meter {
     cgroups: CgroupBase,
     store: PathBuf,
-    /// Held by the thread that reads.
+    /// Held while something is read.
     turn: Arc<Mutex<()>>,
+    reader: SyncSender<Reading>,
     known: std::sync::Mutex<Known>,
+}
+
+/// What the thread is to read.
+#[derive(Debug)]
+struct Reading {
+    meter: Arc<Meter>,
+    snapshot: Arc<Snapshot>,
+    detail: Detail,
+    turn: OwnedMutexGuard<()>,
+    answer: oneshot::Sender<()>,
 }
 
 /// What was read last.
@@ -76,14 +87,21 @@ struct Known {
 
 impl Meter {
     pub(super) fn new(cgroups: CgroupBase, store: PathBuf) -> Self {
-        Self { cgroups, store, turn: Arc::default(), known: std::sync::Mutex::default() }
+        // There is never more: whoever asks has the turn.
+        let (reader, readings) = sync_channel(1);
+        let spawned =
+            std::thread::Builder::new().name("usage".to_owned()).spawn(move || read_all(&readings));
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "can't start the thread that reads what containers use");
+        }
+        Self { cgroups, store, turn: Arc::default(), reader, known: std::sync::Mutex::default() }
     }
 
     /// What the pods of the snapshot use now, as far as that can be told soon.
     pub(super) async fn read(self: Arc<Self>, snapshot: Arc<Snapshot>, detail: Detail) -> Readings {
         let deadline = Instant::now() + READ_TIME_MAX;
         if let Ok(turn) = timeout_at(deadline, self.turn.clone().lock_owned()).await
-            && let Some(done) = self.clone().begin(snapshot.clone(), detail, turn)
+            && let Some(done) = self.begin(snapshot.clone(), detail, turn)
         {
             // Done, or late: the thread goes on, and who asks next has what it reads.
             let _late = timeout_at(deadline, done).await;
@@ -93,22 +111,16 @@ impl Meter {
 
     /// Begins to read; the answer comes when all is read.
     fn begin(
-        self: Arc<Self>,
+        self: &Arc<Self>,
         snapshot: Arc<Snapshot>,
         detail: Detail,
         turn: OwnedMutexGuard<()>,
     ) -> Option<oneshot::Receiver<()>> {
         let (answer, answered) = oneshot::channel();
-        let spawned = std::thread::Builder::new().name("usage".to_owned()).spawn(move || {
-            self.read_now(&snapshot, detail);
-            drop(turn);
-            // Who asked may have gone.
-            let _gone = answer.send(());
-        });
-        if let Err(error) = &spawned {
-            tracing::warn!(%error, "can't start a thread to read what containers use");
-        }
-        spawned.is_ok().then_some(answered)
+        let meter = self.clone();
+        // Without the thread there is nothing to wait for.
+        self.reader.try_send(Reading { meter, snapshot, detail, turn, answer }).ok()?;
+        Some(answered)
     }
 
     fn read_now(&self, snapshot: &Snapshot, detail: Detail) {
@@ -148,6 +160,17 @@ impl Meter {
     fn known(&self) -> MutexGuard<'_, Known> {
         // It is whole after each statement, whoever panicked meanwhile.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread that reads. It is there before it is needed: while pods are being started, a thread
+/// that is cloned may have to wait for a second, and with it who clones it.
+fn read_all(readings: &Receiver<Reading>) {
+    for Reading { meter, snapshot, detail, turn, answer } in readings {
+        meter.read_now(&snapshot, detail);
+        drop(turn);
+        // Who asked may have gone.
+        let _gone = answer.send(());
     }
 }
 

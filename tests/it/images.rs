@@ -82,7 +82,7 @@ fn root(version: &str, filler: usize) -> Vec<u8> {
 }
 
 /// A pod of one container `main` with an image; without a script it runs what that says.
-fn pod(name: &str, image: &str, script: &str) -> Asked {
+pub fn pod(name: &str, image: &str, script: &str) -> Asked {
     let asked = Asked::one(name, script);
     let asked = if script.is_empty() {
         asked.with("/spec/containers/0/command", Value::Null)
@@ -102,7 +102,7 @@ pub fn said_by(node: &Node, pod: &Pod) -> String {
     })
 }
 
-fn read_version() -> String {
+pub fn read_version() -> String {
     format!("cat /version; echo; {FOREVER}")
 }
 

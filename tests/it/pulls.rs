@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::{Asked, Dice, FOREVER, Node, Process};
-use crate::images::{Layout, said_by};
+use crate::images::{Layout, pod, read_version, said_by};
 use crate::terminal::{on_terminal, roost};
 use server::{Kind, Registry, tool};
 use tree::{assert_same, listing};
@@ -70,8 +70,7 @@ fn layers() -> Vec<Vec<u8>> {
 }
 
 /// Everything of all layers that are unpacked: their trees, and what is written down of them. Without
-/// any, nothing is on its way out either. A download whose layer was unpacked just before a kill may
-/// be left, until the disk is needed.
+/// any, nothing is on its way in or out either.
 fn unpacked(node: &Node) -> BTreeMap<PathBuf, String> {
     let images = node.root().join("data/images");
     let mut all = BTreeMap::new();
@@ -83,7 +82,9 @@ fn unpacked(node: &Node) -> BTreeMap<PathBuf, String> {
         all.extend(tree.map(|(name, line)| (Path::new(&layer).join(name), line)));
     }
     if all.is_empty() {
-        assert_eq!(names_in(&images.join("trash")), Vec::<String>::new());
+        for on_its_way in ["partial", "trash"] {
+            assert_eq!(names_in(&images.join(on_its_way)), Vec::<String>::new(), "{on_its_way}");
+        }
     }
     all
 }
@@ -234,6 +235,36 @@ fn images_of_debian_by_mmdebstrap_and_buildah_are_pulled_run_listed_and_removed(
         node.said(&["image", "rm", &image]);
         assert_eq!(unpacked(&node), BTreeMap::new());
     }
+    node.end();
+}
+
+#[test]
+fn a_pod_s_own_secret_opens_the_registry_to_it_as_soon_as_it_is_there() {
+    let registry = Registry::start(Kind::Password);
+    let node = Node::started();
+    let layout = Layout::make(node.out().join("layout"));
+    layout.holds("1", &json!({}));
+    registry.push(&layout.name(), "team/web:1");
+    let image = registry.image("team/web:1");
+    let asked = pod("web", &image, &read_version());
+    node.ask_for(&asked.with("/spec/imagePullSecrets", json!([{ "name": "login" }])));
+    let why = node.until("refused", |pods| {
+        let waiting = pods.get("default/web")?.container("main")["state"]["waiting"].clone();
+        let failed = ["ErrImagePull", "ImagePullBackOff"].contains(&waiting["reason"].as_str()?);
+        failed.then(|| waiting["message"].as_str().map(str::to_owned))?
+    });
+    assert!(why.contains("401") || why.contains("login") || why.contains("credentials"), "{why}");
+    let host = format!("127.0.0.1:{}", registry.port);
+    let login = json!({ "auths": { host: { "username": "me", "password": "s3cret" } } });
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+        "metadata": { "name": "login" }, "stringData": { ".dockerconfigjson": login.to_string() },
+    });
+    node.put("login.yaml", &secret.to_string());
+    let running = node.until_running("default/web");
+    assert_eq!(said_by(&node, &running), "1");
+    let told = node.said(&["describe", "pod", "web"]) + &node.agent_log();
+    assert!(!told.contains("s3cret"), "{told}");
     node.end();
 }
 

@@ -1,6 +1,6 @@
 //! Bringing one image into the store: from a repository, or from a file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
@@ -385,21 +385,27 @@ impl Provisioner {
     }
 }
 
-/// The layers that are not here, with their number from the lowest up.
+/// The layers that are not here, with their number from the lowest up. Nothing is left of downloads
+/// of the others.
 fn missing(
     ingest: &Ingest,
     diffs: &[DiffId],
     layers: &[Descriptor],
     tracker: &Tracker,
 ) -> Result<Vec<(usize, Descriptor)>, StoreError> {
-    let mut missing = Vec::new();
+    let (mut missing, mut here) = (Vec::new(), Vec::new());
     for (at, layer) in layers.iter().enumerate() {
         if ingest.layer(&diffs[..=at])?.is_some() {
             tracker.here(layer.size());
             tracker.layer_done();
+            here.push(layer);
         } else {
             missing.push((at, layer.clone()));
         }
+    }
+    let wanted: HashSet<&Digest> = missing.iter().map(|(_, layer)| layer.digest()).collect();
+    for layer in here.iter().filter(|layer| !wanted.contains(layer.digest())) {
+        ingest.forget_partial(layer.digest())?;
     }
     Ok(missing)
 }

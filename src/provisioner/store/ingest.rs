@@ -100,6 +100,15 @@ impl Ingest {
         Partial::open(&self.store, digest, size)
     }
 
+    /// Removes what an earlier try left of a layer's blob, unless somebody is fetching it: the layer
+    /// is unpacked, and who did that was killed before it could remove the blob.
+    ///
+    /// # Errors
+    /// When it can't be removed.
+    pub fn forget_partial(&self, digest: &Digest) -> Result<(), StoreError> {
+        Partial::forget(&self.store, digest)
+    }
+
     /// The topmost of these layers (the lowest first), if it is unpacked and in order. A pull asks
     /// for each, from the lowest up, and fetches what is missing.
     ///

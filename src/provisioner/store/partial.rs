@@ -46,6 +46,21 @@ impl Partial {
         Ok(partial)
     }
 
+    /// See [`Ingest::forget_partial`](super::Ingest::forget_partial).
+    pub(super) fn forget(store: &Store, digest: &Digest) -> Result<(), StoreError> {
+        let index = store.index();
+        if index.fetching.contains(digest.as_ref()) {
+            return Ok(());
+        }
+        let path = store.path(PARTIAL).join(digest.digest());
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(failed("remove", &path)(error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// How many bytes are there: where to go on.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "it is not a collection")]

@@ -184,6 +184,22 @@ fn a_download_is_resumed_verified_and_bounded() {
 }
 
 #[test]
+fn a_download_that_nobody_needs_is_removed_unless_somebody_fetches_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let ingest = store.ingest();
+    let id = digest(b"0123456789");
+    ingest.forget_partial(&id).unwrap();
+    let mut partial = ingest.partial(&id, 10).unwrap();
+    partial.append(b"0123").unwrap();
+    ingest.forget_partial(&id).unwrap();
+    assert_eq!(count(&store, PARTIAL), 1);
+    drop(partial);
+    ingest.forget_partial(&id).unwrap();
+    assert_eq!(count(&store, PARTIAL), 0);
+}
+
+#[test]
 fn a_layer_that_fails_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
