@@ -22,5 +22,6 @@ mod poller;
 mod recovery;
 mod run;
 mod shell;
+mod termination;
 mod token;
 mod upgrade;

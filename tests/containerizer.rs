@@ -276,6 +276,7 @@ fn program(argv: &[&str]) -> ContainerSpec {
         check: None,
         restart: None,
         lifecycle: Default::default(),
+        termination: Default::default(),
     }
 }
 

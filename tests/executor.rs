@@ -10,6 +10,8 @@
 mod contract;
 #[path = "executor/fixture.rs"]
 mod fixture;
+#[path = "executor/messages.rs"]
+mod messages;
 #[path = "executor/probes.rs"]
 mod probes;
 #[path = "executor/real_host.rs"]

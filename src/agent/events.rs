@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::images::Note;
 use crate::clock::WallTime;
-use crate::executor::protocol::{
-    ContainerReport, ContainerStatus, EndCause, Goal, PodReport, ProbeFault,
-};
+use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport, ProbeFault};
 use crate::executor::question::{Purpose, Seen};
 use crate::ids::{ContainerName, PodId, PodName};
-use crate::state::record::{Exit, Outcome, PodRecord, RecordPhase};
+use crate::state::record::{EndCause, Exit, Outcome, PodRecord, RecordPhase};
 use crate::state::store::{EventKind, EventRecord};
 
 /// The event that goes with a change of a record.

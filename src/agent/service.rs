@@ -26,7 +26,7 @@ pub use super::inspect::{Draft, TooLarge};
 pub use super::put::NewManifest;
 pub use super::usage::{ContainerUsage, Detail, Readings};
 pub use crate::executor::protocol::{
-    CheckReport, ContainerReport, ContainerStatus, EndCause, Goal, PodReport, ProbeFault,
+    CheckReport, ContainerReport, ContainerStatus, Goal, PodReport, ProbeFault,
 };
 pub use crate::executor::question::{Purpose, Seen};
 pub use crate::manifest::document::DocumentKind;
@@ -34,8 +34,8 @@ pub use crate::provisioner::failure::Retry;
 pub use crate::provisioner::pull::{PullPhase, PullProgress};
 pub use crate::reconciler::{Alarm, ImageTrouble, Node, Requests, WaitReason};
 pub use crate::state::record::{
-    Accepted, CONFIG_ERROR, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment,
-    Outcome, PodRecord, RecordPhase, TerminationCause,
+    Accepted, CONFIG_ERROR, EndCause, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile,
+    Moment, Outcome, PodRecord, RecordPhase, TerminationCause,
 };
 pub use crate::state::store::{EventKind, EventRecord};
 

@@ -162,7 +162,7 @@ struct Standing {
 
 impl Standing {
     fn of(view: &PodView, container: &ContainerName) -> Self {
-        if let RecordPhase::Finished { containers, outcome: _ } = &view.record.phase {
+        if let RecordPhase::Finished { containers, .. } = &view.record.phase {
             let newest = containers.get(container).map(|last| last.attempt);
             return Self { newest, ended: true, previous: newest.and_then(before) };
         }

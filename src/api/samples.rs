@@ -72,7 +72,7 @@ pub(crate) fn context() -> Context {
 /// A run that ended.
 pub(crate) fn ended(run: u32, exit: Exit) -> LastRun {
     let started_at = (!matches!(exit, Exit::NotStarted(_))).then(|| later(10));
-    LastRun { attempt: Attempt(run), started_at, finished_at: later(20), exit }
+    LastRun { attempt: Attempt(run), started_at, finished_at: later(20), exit, message: None }
 }
 
 /// What an executor says of a container.

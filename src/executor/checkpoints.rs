@@ -261,6 +261,7 @@ fn remove_before(paths: &PodPaths, job: &Job) {
     {
         std::fs::remove_file(paths.attempt(container, before)).ok();
         std::fs::remove_file(paths.exit(container, before)).ok();
+        std::fs::remove_file(paths.termination_message(container, before)).ok();
     }
 }
 

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::boot::LogLimits;
 use super::journal;
+use super::termination;
 use crate::clock::WallTime;
 use crate::ids::{Attempt, ContainerName};
 use crate::state::paths::PodPaths;
@@ -33,6 +34,8 @@ pub(super) const RUNS_KEPT: u32 = 2;
 /// Formatted output is written when it is as much as this, so that short lines don't need memory
 /// many times their own.
 const WRITE_LEN: usize = 32 << 10;
+/// Longest head of a line: a time of 35 bytes at most, the stream, the tag and spaces.
+const HEAD_LEN_MAX: usize = 64;
 /// Most names tried for one rotated file; a second has fewer rotations.
 const NAMES_MAX: u32 = 1000;
 
@@ -182,6 +185,29 @@ impl ContainerLog {
         }
     }
 
+    /// The end of what was written: at most so many bytes and lines, without what the format adds.
+    #[must_use]
+    pub(super) fn end(&self, bytes: usize, lines: usize) -> Vec<u8> {
+        // Before each line stands no more than that, and the first may be cut off at its front.
+        let most = bytes + lines * HEAD_LEN_MAX + LINE_LEN_MAX + HEAD_LEN_MAX;
+        let mut raw = Vec::new();
+        let names = std::iter::once(self.name()).chain(self.state.rotated.iter().rev().cloned());
+        for name in names {
+            let path = self.directory.join(name);
+            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+            let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+            let end = file.and_then(|file| termination::end_of(file, most - raw.len()));
+            // Without the older ones then: the agent may have removed them.
+            let Ok(mut end) = end else { break };
+            end.append(&mut raw);
+            raw = end;
+            if raw.len() >= most {
+                break;
+            }
+        }
+        last_of(&raw, raw.len() >= most, bytes, lines)
+    }
+
     fn rest(&mut self, stream: Stream) -> &mut Vec<u8> {
         match stream {
             Stream::Stdout => &mut self.state.stdout_rest,
@@ -290,6 +316,32 @@ impl ContainerLog {
     fn name(&self) -> String {
         format!("{}.log", self.attempt)
     }
+}
+
+/// The end of the output in lines of a log; the first line is left out where it may be cut off.
+fn last_of(raw: &[u8], is_cut: bool, bytes: usize, lines: usize) -> Vec<u8> {
+    let all = raw.split_inclusive(|byte| *byte == b'\n').skip(usize::from(is_cut));
+    let parts: Vec<(&[u8], bool)> = all
+        .filter_map(|line| {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            // Time, stream and tag.
+            let mut words = line.splitn(4, |byte| *byte == b' ').skip(2);
+            let tag = words.next()?;
+            Some((words.next()?, tag == b"F"))
+        })
+        .collect();
+    let ends = parts.iter().enumerate().rev().filter(|(_, (_, is_whole))| *is_whole);
+    // That before the first line which is wanted.
+    let end = ends.map(|(at, _)| at).nth(lines);
+    let skip = end.map_or(0, |end| end + 1);
+    let mut text = Vec::new();
+    for (part, is_whole) in parts.iter().skip(skip) {
+        text.extend_from_slice(part);
+        if *is_whole {
+            text.push(b'\n');
+        }
+    }
+    text.split_off(text.len().saturating_sub(bytes))
 }
 
 fn push_line(to: &mut Vec<u8>, stamp: &str, stream: Stream, tag: char, parts: &[&[u8]]) {
@@ -422,6 +474,48 @@ mod tests {
             .map(|name| fs::read_to_string(root.path().join("l/c").join(name)).unwrap())
             .collect();
         assert!(kept[0].contains("F 3x") && kept[1].contains("F 4x"), "{kept:?}");
+    }
+
+    #[test]
+    fn the_end_of_a_log_is_told_without_what_the_format_adds() {
+        let root = tempfile::tempdir().unwrap();
+        let mut log = log(root.path(), 0, LogLimits::default());
+        assert_eq!(log.end(10, 2), b"");
+        let text =
+            |log: &ContainerLog, bytes, lines| String::from_utf8(log.end(bytes, lines)).unwrap();
+        log.write(Stream::Stdout, b"one\n", NOW);
+        log.write(Stream::Stderr, b"two words\n\n", NOW);
+        log.write(Stream::Stdout, b"end", NOW);
+        log.finish(NOW);
+        assert_eq!(text(&log, 100, 100), "one\ntwo words\n\nend\n");
+        assert_eq!(text(&log, 100, 3), "two words\n\nend\n");
+        assert_eq!(text(&log, 100, 1), "end\n");
+        assert_eq!(text(&log, 7, 100), "s\n\nend\n");
+        // Of a line that is split, and longer than what is read, the end is told.
+        log.write(
+            Stream::Stdout,
+            &[vec![b'x'; 2 * LINE_LEN_MAX + 5], b"\n".to_vec()].concat(),
+            NOW,
+        );
+        assert_eq!(text(&log, 2048, 80), format!("{}\n", "x".repeat(2047)));
+        for n in 0..100 {
+            log.write(Stream::Stdout, format!("{n}\n").as_bytes(), NOW);
+        }
+        let last: String = (20..100).map(|n| format!("{n}\n")).collect();
+        assert_eq!(text(&log, 2048, 80), last);
+    }
+
+    #[test]
+    fn the_end_of_a_log_goes_on_in_the_file_before() {
+        let root = tempfile::tempdir().unwrap();
+        let limits = LogLimits { file_bytes: 100, files: 3 };
+        let mut log = log(root.path(), 7, limits);
+        for n in 0..9 {
+            log.write(Stream::Stdout, format!("{n} {}\n", "x".repeat(20)).as_bytes(), NOW);
+        }
+        let end = String::from_utf8(log.end(2048, 80)).unwrap();
+        let numbers: Vec<&str> = end.lines().map(|line| &line[..1]).collect();
+        assert_eq!(numbers, ["4", "5", "6", "7", "8"]);
     }
 
     #[test]

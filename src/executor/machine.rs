@@ -78,6 +78,8 @@ pub enum Event {
         attempt: Attempt,
         /// How it ended; [`Exit::NotStarted`] if its program was never executed.
         exit: Exit,
+        /// What it says about that itself.
+        message: Option<String>,
         /// When, to be shown.
         at: WallTime,
     },
@@ -194,6 +196,8 @@ pub enum Effect {
 pub struct Recovered {
     /// Its last run; [`Exit::Unknown`] where an attempt was recorded but no exit.
     pub last: LastRun,
+    /// Since when the pod runs in this boot, as that run was announced with.
+    pub pod_since: Option<BootTime>,
     /// The hash of the specification that run had; if that is not known, it counts as the one that
     /// is wanted first.
     pub hash: Option<Hash>,
@@ -223,11 +227,12 @@ impl PodMachine {
     /// A machine that waits to be told what is wanted. Nothing runs yet.
     #[must_use]
     pub fn new(recovered: BTreeMap<ContainerName, Recovered>, now: BootTime) -> Self {
+        let since = recovered.values().filter_map(|recovered| recovered.pod_since).min();
         let containers = recovered
             .into_iter()
             .map(|(name, recovered)| (name, Container::recovered(recovered, now)))
             .collect();
-        Self { wanted: None, containers, course: Course::default() }
+        Self { wanted: None, containers, course: Course::since(since) }
     }
 
     /// Takes in an event and answers with what is to be done.
@@ -256,13 +261,15 @@ impl PodMachine {
                     container.started(Live::new(attempt, pid, now, at), spec);
                 }
             }
-            Event::Exited { container: name, attempt, exit, at } => {
+            Event::Exited { container: name, attempt, exit, message, at } => {
                 let reset = self
                     .wanted
                     .as_ref()
                     .map_or_else(BackoffPolicy::default, |wanted| wanted.spec.backoff);
                 if let Some(container) = self.containers.get_mut(&name) {
-                    effects.extend(container.exited(&name, attempt, exit, at, reset.reset, now));
+                    let (started_at, finished_at) = (None, at);
+                    let run = LastRun { attempt, started_at, finished_at, exit, message };
+                    effects.extend(container.exited(&name, run, reset.reset, now));
                 }
             }
             Event::Recorded { container: name, attempt, result } => {
@@ -331,6 +338,13 @@ impl PodMachine {
     pub fn is_stopped(&self) -> bool {
         self.wanted.as_ref().is_some_and(|wanted| matches!(wanted.goal, Goal::Stop { .. }))
             && !self.containers.values().any(Container::is_live)
+    }
+
+    /// Since when the pod shall run, which is announced with each of its runs: another executor
+    /// counts on from it.
+    #[must_use]
+    pub fn since(&self) -> Option<BootTime> {
+        self.course.begun()
     }
 
     /// The specification in force, for effects that need more of it than their fields.

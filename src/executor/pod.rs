@@ -18,7 +18,7 @@ use crate::cgroup::{ContainerCgroup, Entry};
 use crate::containerizer::native::{
     self, ContainerizerError, ExecRequest, Executed, HostFacts, Launched, Native, NativeState,
 };
-use crate::ids::PodId;
+use crate::ids::{Attempt, PodId};
 use crate::manifest::pod::{ContainerSpec, PodSpec, Volume, VolumeSource};
 use crate::manifest::resolve::{self, Content, Instance};
 use crate::manifest::revision::Revision;
@@ -93,7 +93,7 @@ impl Pod {
     pub(super) fn launch(
         &mut self,
         spec: &PodSpec,
-        container: &ContainerSpec,
+        (container, attempt): (&ContainerSpec, Attempt),
         cgroup: &ContainerCgroup,
     ) -> Result<Launched, String> {
         let entered = match self.entered.take() {
@@ -114,6 +114,7 @@ impl Pod {
         // Not kept until the next launch: its list of system calls alone is as large as all else
         // that the executor knows, and planning is quick.
         entered.facts.read_files(spec, container);
+        entered.facts.attempt = attempt;
         let plan = native::plan(spec, container, &entered.facts)
             .map_err(|error| format!("{CONFIG_ERROR}: {}", chain(&error)))?;
         let limits = (&container.resources).into();

@@ -33,7 +33,7 @@ use crate::clock::{BootTime, Millis, WallTime};
 use crate::ids::{Attempt, ContainerName, PodId};
 use crate::manifest::pod::{ContainerSpec, PodSpec};
 use crate::manifest::revision::Hash;
-use crate::state::record::{LastRun, Outcome};
+use crate::state::record::{EndCause, LastRun, Outcome};
 
 /// The newest version of the protocol that this build speaks.
 pub const PROTOCOL: u32 = 2;
@@ -133,15 +133,6 @@ pub struct PodReport {
     pub initializing: bool,
     /// By name.
     pub containers: Vec<ContainerReport>,
-}
-
-/// Why a pod ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum EndCause {
-    /// It lasted as long as `activeDeadlineSeconds` allows.
-    DeadlineExceeded,
-    /// A container failed, and with it all do (annotation `roost/termination-policy: group`).
-    GroupFailed,
 }
 
 impl PodReport {

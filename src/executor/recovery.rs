@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::journal;
 use super::machine::Recovered;
+use super::termination;
 use crate::clock::{BootId, WallTime};
 use crate::ids::{Attempt, ContainerName};
 use crate::manifest::revision::Hash;
@@ -50,18 +51,22 @@ pub(super) fn recover(
     now: WallTime,
 ) -> Result<BTreeMap<ContainerName, Recovered>, RecoveryError> {
     let mut recovered = BTreeMap::new();
-    for name in names(&paths.data.join("containers"))? {
+    let all = names(&paths.data.join("containers"))?;
+    // Which of them the specification has is not known yet.
+    let message_len_max = termination::len_max(all.len());
+    for name in all {
         // Only containers have such names; anything else is not ours.
         let Ok(container) = name.parse::<ContainerName>() else { continue };
         let files = names(&paths.container(&container))?;
         let runs = files.iter().filter_map(|file| parse_name(file));
         let Some(newest) = runs.max() else { continue };
-        let found = recover_run(paths, &container, newest, boot, now);
+        let found = recover_run(paths, (&container, newest), message_len_max, boot, now);
         let found = found.map_err(|source| {
             let container = container.clone();
             RecoveryError::Checkpoint { container, source }
         })?;
         remove_older(&paths.container(&container), &files, newest);
+        termination::remove_older(paths, &container, newest);
         recovered.insert(container, found);
     }
     Ok(recovered)
@@ -69,8 +74,8 @@ pub(super) fn recover(
 
 fn recover_run(
     paths: &PodPaths,
-    container: &ContainerName,
-    newest: Attempt,
+    (container, newest): (&ContainerName, Attempt),
+    message_len_max: usize,
     boot: &BootId,
     now: WallTime,
 ) -> Result<Recovered, CheckpointError> {
@@ -85,6 +90,7 @@ fn recover_run(
                 started_at: announced.as_ref().map(|announced| announced.announced_at),
                 finished_at: now,
                 exit: Exit::Unknown,
+                message: termination::left_behind(paths, container, newest, message_len_max),
             };
             checkpoint::write(&paths.exit(container, newest), &ExitFile::of(run.clone()))?;
             run
@@ -96,12 +102,13 @@ fn recover_run(
         // and does not matter. No specification has this hash, so the next one is started at once.
         // With a damaged one it may have run, and what runs once must not run again.
         let hash = (!path.exists()).then(no_hash);
-        return Ok(Recovered { last, hash, streak: 0 });
+        return Ok(Recovered { last, hash, streak: 0, pod_since: None });
     };
     // Another boot has cleared whatever made it end early.
     let same_boot = announced.boot == *boot;
     let streak = if same_boot { announced.backoff_count.saturating_add(1) } else { 0 };
-    Ok(Recovered { last, hash: Some(announced.container_hash), streak })
+    let pod_since = announced.pod_since.filter(|_| same_boot);
+    Ok(Recovered { last, hash: Some(announced.container_hash), streak, pod_since })
 }
 
 /// A damaged file says as little as none; one of a newer Roost, or a failing disk, stops us.
@@ -182,6 +189,7 @@ mod tests {
                 announced: BootTime(5),
                 announced_at: WallTime(5),
                 backoff_count,
+                pod_since: Some(BootTime(4)),
             };
             checkpoint::write(&self.paths.attempt(&self.container, Attempt(attempt)), &file)
                 .unwrap();
@@ -190,7 +198,7 @@ mod tests {
         fn end(&self, attempt: u32, exit: Exit) {
             let attempt = Attempt(attempt);
             let finished_at = WallTime(6);
-            let run = LastRun { attempt, started_at: None, finished_at, exit };
+            let run = LastRun { attempt, started_at: None, finished_at, exit, message: None };
             let path = self.paths.exit(&self.container, attempt);
             checkpoint::write(&path, &ExitFile::of(run)).unwrap();
         }
@@ -247,6 +255,31 @@ mod tests {
         let pod = Pod::new();
         pod.announce(0, "before", 7);
         assert_eq!(pod.recover(), Some((0, Exit::Unknown, hash(), 0)));
+    }
+
+    #[test]
+    fn the_deadline_is_counted_on_in_the_same_boot_alone() {
+        let pod = Pod::new();
+        for (boot, expected) in [("now", Some(BootTime(4))), ("before", None)] {
+            pod.announce(0, boot, 0);
+            assert_eq!(pod.recovered().unwrap().pod_since, expected);
+        }
+    }
+
+    #[test]
+    fn what_a_run_has_said_is_kept_though_nobody_saw_its_end() {
+        let pod = Pod::new();
+        pod.announce(2, "now", 0);
+        let messages = pod.paths.termination_messages(&pod.container);
+        fs::create_dir(&messages).unwrap();
+        fs::write(messages.join("1"), "older").unwrap();
+        fs::write(messages.join("2"), "bye").unwrap();
+        for _twice in 0..2 {
+            assert_eq!(pod.recovered().unwrap().last.message.as_deref(), Some("bye"));
+            assert_eq!(names(&messages).unwrap(), ["2"]);
+            // It is in the record of the end by then.
+            fs::write(messages.join("2"), "something else").unwrap();
+        }
     }
 
     #[test]

@@ -80,6 +80,17 @@ enum Stage {
     Over { exit: Exit, others: Option<Watched<Events>> },
 }
 
+/// What is left of a run that is through.
+#[derive(Debug)]
+pub(super) struct Finished {
+    /// How it ended.
+    pub(super) exit: Exit,
+    /// To be removed.
+    pub(super) cgroup: ContainerCgroup,
+    /// All of its output is in it.
+    pub(super) log: ContainerLog,
+}
+
 /// The first process.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -391,9 +402,9 @@ impl Run {
     }
 
     /// Ends it, once it [is through](Self::is_through): what is left in the pipes goes to the
-    /// log. The answer is how it ended, and the cgroup, which is to be removed.
+    /// log.
     #[must_use]
-    pub(super) fn finish(mut self, buffer: &mut [u8], now: WallTime) -> (Exit, ContainerCgroup) {
+    pub(super) fn finish(mut self, buffer: &mut [u8], now: WallTime) -> Finished {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let mut drained = 0;
             while drained < DRAIN_LEN_MAX {
@@ -411,7 +422,7 @@ impl Run {
             Stage::Over { exit, .. } => exit,
             Stage::Setup { .. } | Stage::Running { .. } => Exit::Unknown,
         };
-        (exit, self.cgroup)
+        Finished { exit, cgroup: self.cgroup, log: self.log }
     }
 }
 

@@ -33,7 +33,8 @@ use super::pod::Pod;
 use super::poller::{EventFlags, Poller, Timer, Watched};
 use super::protocol::{Goal, PROTOCOL, PodReport, ToAgent, ToExecutor, WantedPod};
 use super::recovery::{self, RecoveryError};
-use super::run::{READ_LEN, Run, Setup};
+use super::run::{Finished, READ_LEN, Run, Setup};
+use super::termination::{self, LOG_LEN_MAX, LOG_LINES_MAX};
 use super::token::Token;
 use super::upgrade::Upgrade;
 use super::wire::{Received, WireError};
@@ -335,19 +336,40 @@ impl Shell {
     fn finish_runs(&mut self) {
         let through: Vec<u32> =
             self.runs.iter().filter(|(_, run)| run.is_through()).map(|(id, _)| *id).collect();
-        for run in through.iter().filter_map(|id| self.runs.remove(id)) {
+        let through: Vec<Run> = through.iter().filter_map(|id| self.runs.remove(id)).collect();
+        for run in through {
             let (container, attempt, at) = (run.container.clone(), run.attempt, WallTime::now());
             self.asking.forget(&container, attempt);
-            let (exit, cgroup) = run.finish(&mut [0; READ_LEN], at);
+            let Finished { exit, cgroup, log } = run.finish(&mut [0; READ_LEN], at);
             let exit = match (exit, self.machine.spec()) {
                 (Exit::NotStarted(why), Some(spec)) => {
                     Exit::NotStarted(self.pod.without_secrets(spec, why))
                 }
                 (exit, _) => exit,
             };
+            let message = self.message(&container, attempt, &exit, &log);
             self.empty.push_back(cgroup);
-            self.events.push_back(Event::Exited { container, attempt, exit, at });
+            self.events.push_back(Event::Exited { container, attempt, exit, message, at });
         }
+    }
+
+    /// What a run says about its end.
+    fn message(
+        &self,
+        container: &ContainerName,
+        attempt: Attempt,
+        exit: &Exit,
+        log: &ContainerLog,
+    ) -> Option<String> {
+        let spec = self.machine.spec()?;
+        let paths = &self.boot.paths;
+        let Some(wanted) = spec.container(container) else {
+            // It has left the specification, and with it what else is known of it.
+            let most = termination::len_max(spec.all_containers().count());
+            return termination::left_behind(paths, container, attempt, most);
+        };
+        let log = || log.end(LOG_LEN_MAX, LOG_LINES_MAX);
+        termination::message(paths, (spec, wanted), attempt, exit, log)
     }
 
     /// Removes the cgroups of runs that are over. In hierarchies of cgroup v1 a process is there
@@ -441,13 +463,14 @@ impl Shell {
             announced: BootTime::now(),
             announced_at,
             backoff_count: streak,
+            pod_since: self.machine.since(),
         };
         self.writers.submit(container.clone(), Checkpoint::Attempt(file));
         let mut log = ContainerLog::begin(&self.boot.paths, &container, attempt, self.boot.logs);
         log.create();
         let cgroup = self.cgroup.container(&container, attempt);
         let launched = match spec.container(&container) {
-            Some(wanted) => self.pod.launch(&spec, wanted, &cgroup),
+            Some(wanted) => self.pod.launch(&spec, (wanted, attempt), &cgroup),
             None => Err("it is not in the specification".to_owned()),
         };
         let id = self.next_run;

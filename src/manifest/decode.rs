@@ -22,6 +22,7 @@ mod restart;
 mod schema;
 mod security;
 pub(crate) mod suggest;
+mod termination;
 mod volume;
 
 use self::fields::{At, Path};

@@ -43,7 +43,7 @@ pub use config::{
     Carried, DownwardFile, EnvFrom, EnvSource, Field, KeyFile, KeyRef, Projected, ProjectedForm,
     Projection, ResourceField, ResourceName, UsedConfig,
 };
-pub use lifecycle::{Lifecycle, TerminationPolicy};
+pub use lifecycle::{Lifecycle, MessagePolicy, TerminationMessage, TerminationPolicy};
 pub use order::{ContainerRestart, ExitCodes, RestartAction, RestartRule, Role};
 /// Whether a value is what was meant before there was its field.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -501,6 +501,9 @@ pub struct ContainerSpec {
     /// `lifecycle`, and how long a run may last.
     #[serde(default, skip_serializing_if = "Lifecycle::is_empty")]
     pub lifecycle: Lifecycle,
+    /// `terminationMessagePath` and `terminationMessagePolicy`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub termination: TerminationMessage,
 }
 
 impl ContainerSpec {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::pod::{
-    ContainerPort, ContainerRestart, ContainerSpec, Image, Lifecycle, PodSpec, Resources, Role,
-    Volume, VolumeSource,
+    ContainerPort, ContainerRestart, ContainerSpec, Image, Lifecycle, MessagePolicy, PodSpec,
+    Resources, Role, Volume, VolumeSource,
 };
 use crate::ids::{ContainerName, VolumeName};
 use crate::provisioner::reference::PullPolicy;
@@ -138,6 +138,7 @@ impl Revision {
         let in_place = and(in_place, "restartPolicy", &restarts);
         let in_place = and(in_place, "probes", &probes(spec));
         let in_place = and(in_place, "lifecycle", &lifecycles(spec));
+        let in_place = and(in_place, "terminationMessagePolicy", &message_policies(spec));
         let in_place = and(in_place, "activeDeadlineSeconds", active_deadline);
         let in_place = and(in_place, "roost/termination-policy", termination_policy);
         let in_place = and(in_place, "priority", priority);
@@ -172,6 +173,12 @@ fn containers_with_ports(spec: &PodSpec) -> BTreeMap<&ContainerName, &Vec<Contai
 fn lifecycles(spec: &PodSpec) -> BTreeMap<&ContainerName, &Lifecycle> {
     let with_some = spec.all_containers().filter(|container| !container.lifecycle.is_empty());
     with_some.map(|container| (&container.name, &container.lifecycle)).collect()
+}
+
+fn message_policies(spec: &PodSpec) -> BTreeMap<&ContainerName, MessagePolicy> {
+    let all =
+        spec.all_containers().map(|container| (&container.name, container.termination.policy));
+    all.filter(|(_, policy)| *policy != MessagePolicy::default()).collect()
 }
 
 /// Probes and checks of the containers that have some.
@@ -217,7 +224,8 @@ fn container_hash(container: &ContainerSpec, pod: &PodSpec) -> Hash {
 }
 
 fn own_hash(container: &ContainerSpec) -> Hash {
-    and(written_hash(container), "envFrom", &container.env_from)
+    let hash = and(written_hash(container), "envFrom", &container.env_from);
+    and(hash, "terminationMessagePath", &container.termination.own_path)
 }
 
 fn written_hash(container: &ContainerSpec) -> Hash {
@@ -244,6 +252,7 @@ fn written_hash(container: &ContainerSpec) -> Hash {
         check: _,
         restart: _changes_in_place_as_well,
         lifecycle: _,
+        termination: _hashed_where_it_is_set_too,
     } = container;
     let rest = (env, working_dir, user, group, read_only_root, mounts);
     let Some(Image { source, pull: _changes_in_place, resolved: _not_written }) = image else {
@@ -310,6 +319,18 @@ mod tests {
         assert_eq!((swapped.shared, swapped.in_place == before.in_place), (before.shared, false));
     }
 
+    #[test]
+    fn where_a_message_is_left_restarts_and_what_may_be_one_does_not() {
+        let before = Revision::of(&spec());
+        let mut changed = spec();
+        changed.containers[0].termination.policy = MessagePolicy::FallbackToLogsOnError;
+        let after = Revision::of(&changed);
+        assert_eq!(after.containers, before.containers);
+        assert_ne!(after.in_place, before.in_place);
+        changed.containers[0].termination.own_path = Some("/tmp/why".parse().unwrap());
+        assert_ne!(Revision::of(&changed).containers, before.containers);
+    }
+
     fn container(name: &str) -> ContainerSpec {
         ContainerSpec {
             name: name.parse().unwrap(),
@@ -332,6 +353,7 @@ mod tests {
             check: None,
             restart: None,
             lifecycle: Default::default(),
+            termination: Default::default(),
         }
     }
 

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The head is the same for ever; the body is bincode of the plain structs of that version
-//! (`v1`, `v2`, `v3`), never of the types that the rest of Roost works with: bincode has no field names, so a
+//! (`v1` and so on), never of the types that the rest of Roost works with: bincode has no field names, so a
 //! field added to a stored struct would make every older value unreadable. The checksum covers the
 //! place of the value too (tree and key), so that a sound value in a wrong place is noticed; it is
 //! checked before the version is believed, so that damage does not look like a newer Roost.
@@ -20,6 +20,7 @@ pub(super) mod upgrade;
 mod v1;
 mod v2;
 mod v3;
+mod v4;
 
 use upgrade::Version;
 

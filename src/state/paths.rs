@@ -16,6 +16,7 @@
 //!     ├── containers/<name>/         (executor, from here on)
 //!     │   ├── attempt-<n>.json       durable before the program of run n is executed
 //!     │   ├── exit-<n>.json          durable before anyone is told that run n ended
+//!     │   ├── termination/<n>        what run n says about its end; a file of the container's
 //!     │   ├── etc/                   its `hosts`, `hostname`, `resolv.conf`
 //!     │   └── sandbox/               the container's work directory
 //!     └── volumes/<name>/            emptyDir
@@ -244,6 +245,19 @@ impl PodPaths {
     #[must_use]
     pub fn exit(&self, name: &ContainerName, attempt: Attempt) -> PathBuf {
         self.container(name).join(format!("exit-{attempt}.json"))
+    }
+
+    /// Where the messages are that runs of a container leave behind. For root alone: containers
+    /// have single files of it.
+    #[must_use]
+    pub fn termination_messages(&self, name: &ContainerName) -> PathBuf {
+        self.container(name).join("termination")
+    }
+
+    /// The message that a run leaves behind; the container may have written anything there.
+    #[must_use]
+    pub fn termination_message(&self, name: &ContainerName, attempt: Attempt) -> PathBuf {
+        self.termination_messages(name).join(attempt.to_string())
     }
 
     /// An emptyDir on disk.

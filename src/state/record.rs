@@ -120,6 +120,8 @@ pub enum RecordPhase {
     Finished {
         /// How.
         outcome: Outcome,
+        /// Why, if they did not simply come to their end.
+        because: Option<EndCause>,
         /// Each container's last run.
         containers: BTreeMap<ContainerName, LastRun>,
     },
@@ -157,6 +159,15 @@ pub enum Outcome {
     Failed,
 }
 
+/// Why a pod ended, or ends, whose containers do not simply come to their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndCause {
+    /// It lasted as long as `activeDeadlineSeconds` allows.
+    DeadlineExceeded,
+    /// A container failed, and with it all do (annotation `roost/termination-policy: group`).
+    GroupFailed,
+}
+
 /// Why an instance is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TerminationCause {
@@ -191,6 +202,9 @@ pub struct LastRun {
     pub finished_at: WallTime,
     /// How it ended.
     pub exit: Exit,
+    /// What it says about that itself (`terminationMessagePath`, or the end of its log).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// How a run ended.

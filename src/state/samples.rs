@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::record::{
-    Accepted, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome, PodRecord,
-    RecordPhase, TerminationCause, Trial,
+    Accepted, EndCause, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome,
+    PodRecord, RecordPhase, TerminationCause, Trial,
 };
 use super::store::{EventKind, EventRecord};
 use crate::clock::{BootTime, Millis, WallTime};
@@ -34,6 +34,7 @@ pub(super) fn run(attempt: u32, exit: Exit) -> LastRun {
         started_at: started.then_some(AT),
         finished_at: WallTime(AT.0 + 5),
         exit,
+        message: None,
     }
 }
 
@@ -75,6 +76,16 @@ pub(super) fn record_on_trial() -> PodRecord {
     PodRecord { trial: Some(Trial { until: moment(), back_to: 2 }), ..record(6) }
 }
 
+/// What the formats before the fourth could not say.
+pub(super) fn record_with_messages() -> PodRecord {
+    let said = |n, text: &str| LastRun { message: Some(text.into()), ..run(n, Exit::Code(3)) };
+    let containers = [("a", said(1, "düsk \u{fffd} full\n")), ("b", run(2, Exit::Code(0)))];
+    let containers = containers.map(|(name, run)| (name.parse().unwrap(), run)).into();
+    let because = Some(EndCause::DeadlineExceeded);
+    let phase = RecordPhase::Finished { outcome: Outcome::Failed, because, containers };
+    PodRecord { phase, ..record(7) }
+}
+
 /// What the first format could not say.
 pub(super) fn later_records() -> [(&'static str, PodRecord); 2] {
     let base = record(5);
@@ -107,7 +118,11 @@ pub(super) fn records() -> [(&'static str, PodRecord); 4] {
         (
             "pod-finished",
             PodRecord {
-                phase: RecordPhase::Finished { outcome: Outcome::Failed, containers: finished },
+                phase: RecordPhase::Finished {
+                    outcome: Outcome::Failed,
+                    because: None,
+                    containers: finished,
+                },
                 ..record(2)
             },
         ),
@@ -205,6 +220,7 @@ pub(crate) fn spec() -> PodSpec {
             check: None,
             restart: None,
             lifecycle: Default::default(),
+            termination: Default::default(),
             mounts: vec![VolumeMount {
                 volume: "data".parse().unwrap(),
                 path: "/srv/data".parse().unwrap(),

@@ -4,6 +4,7 @@
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::sync::Arc;
 
+use roost::ids::Attempt;
 use roost::manifest::pod::{DnsBase, GroupsPolicy, Image, ResolvedImage};
 use roost::provisioner::reference::PullPolicy;
 use roost::provisioner::store::LayerId;
@@ -14,6 +15,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("the_layers_of_an_image_lie_on_each_other", the_layers_of_an_image_lie_on_each_other),
     ("what_a_run_writes_is_gone_in_the_next", what_a_run_writes_is_gone_in_the_next),
     ("a_read_only_image_has_its_mount_points", a_read_only_image_has_its_mount_points),
+    ("a_user_of_a_read_only_image_leaves_a_message", a_user_of_a_read_only_image_leaves_a_message),
     ("an_image_says_what_is_run_how_and_by_whom", an_image_says_what_is_run_how_and_by_whom),
     ("the_links_of_an_image_do_not_lead_out", the_links_of_an_image_do_not_lead_out),
     ("the_files_of_an_image_can_be_a_volume", the_files_of_an_image_can_be_a_volume),
@@ -141,6 +143,26 @@ fn a_read_only_image_has_its_mount_points(scene: &Scene) {
     pod.containers[0].read_only_root = true;
     add_volume(&mut pod, "data", VolumeSource::EmptyDir {}, "/data", false);
     scene.run(&pod).expect("refused\nx\n");
+}
+
+fn a_user_of_a_read_only_image_leaves_a_message(scene: &Scene) {
+    for path in [None, Some("/var/lib/app/why")] {
+        let mut image = scene.image(&[]);
+        image.user = "app".into();
+        let message = path.unwrap_or("/dev/termination-log");
+        let script = format!("echo {message} > {message}; echo x > /var/x || id -u");
+        let mut pod = of_image(image, &script);
+        pod.containers[0].read_only_root = true;
+        pod.containers[0].termination.own_path = path.map(|path| path.parse().unwrap());
+        scene.run(&pod).expect("1000\n");
+        let paths = scene.pod_paths(&pod);
+        let file = paths.termination_message(&pod.containers[0].name, Attempt(0));
+        assert_eq!(fs::read_to_string(&file).unwrap(), format!("{message}\n"));
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o666, 0o700));
+        // So that the next one is another run's.
+        fs::remove_file(&file).unwrap();
+    }
 }
 
 fn an_image_says_what_is_run_how_and_by_whom(scene: &Scene) {

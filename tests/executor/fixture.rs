@@ -64,6 +64,7 @@ pub(crate) fn container(name: &str, argv: &[&str]) -> ContainerSpec {
         check: None,
         restart: None,
         lifecycle: Default::default(),
+        termination: Default::default(),
     }
 }
 

@@ -125,13 +125,19 @@ impl World {
                 started_at: None,
                 finished_at: wall,
                 exit: Exit::Unknown,
+                message: None,
             });
             if self.has(Bug::RecoveryCountsFromZero) {
                 last.attempt = Attempt(0);
             }
             all.insert(
                 name,
-                Recovered { last, hash: Some(hash), streak: streak.saturating_add(1) },
+                Recovered {
+                    last,
+                    hash: Some(hash),
+                    streak: streak.saturating_add(1),
+                    pod_since: None,
+                },
             );
         }
         all
@@ -307,7 +313,10 @@ impl World {
                 self.say(|| format!("{pod}/{container}#{attempt} is told to stop"));
                 if self.has(Bug::EndIsToldBeforeProcessesAreGone) {
                     let (exit, at) = (Exit::Signal(15), self.wall());
-                    self.step(pid, MachineEvent::Exited { container, attempt, exit, at });
+                    self.step(
+                        pid,
+                        MachineEvent::Exited { container, attempt, exit, message: None, at },
+                    );
                     return;
                 }
                 if let Some(after) = heeds {
@@ -527,6 +536,7 @@ impl World {
             container: run.container,
             attempt: run.attempt,
             exit,
+            message: None,
             at: self.wall(),
         };
         self.step(pid, exited);

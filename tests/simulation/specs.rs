@@ -97,6 +97,7 @@ pub(crate) fn container(name: &str, program: Program) -> ContainerSpec {
         check: None,
         restart: None,
         lifecycle: Default::default(),
+        termination: Default::default(),
     }
 }
 

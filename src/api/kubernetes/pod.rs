@@ -126,7 +126,14 @@ fn extra(view: &PodView) -> PodExtra {
 
 /// Why it ends, in the words of the kubelet.
 fn end_cause(view: &PodView) -> Option<&'static str> {
-    Some(match view.report.as_ref()?.because? {
+    let because = match &view.record.phase {
+        RecordPhase::Finished { because, .. } => *because,
+        RecordPhase::Active | RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => {
+            None
+        }
+    };
+    let of_executor = || view.report.as_ref().and_then(|report| report.because);
+    Some(match because.or_else(of_executor)? {
         EndCause::DeadlineExceeded => "DeadlineExceeded",
         EndCause::GroupFailed => "GroupFailed",
     })
@@ -164,7 +171,7 @@ const STEP_FAILED: &str = "StepFailed";
 /// The rules are the kubelet's (`getPhase`), but that an ended pod is told by its record.
 fn phase(view: &PodView, statuses: &Statuses, context: &Context) -> &'static str {
     let finished = match &view.record.phase {
-        RecordPhase::Finished { outcome, containers: _ } => Some(*outcome),
+        RecordPhase::Finished { outcome, .. } => Some(*outcome),
         RecordPhase::Active | RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => {
             view.report.as_ref().and_then(|report| report.finished)
         }

@@ -12,8 +12,8 @@ use crate::clock::Millis;
 use crate::manifest::expansion::escape;
 use crate::manifest::pod::{
     ContainerPort, ContainerRestart, ContainerSpec, ExitCodes, Handler, HostPathType, HttpGet,
-    Lifecycle, PodSpec, Probe, Propagation, Resources, RestartAction, RestartPolicy, RestartRule,
-    SubPath, Volume, VolumeMount, VolumeSource,
+    Lifecycle, MessagePolicy, PodSpec, Probe, Propagation, Resources, RestartAction, RestartPolicy,
+    RestartRule, SubPath, TerminationMessage, Volume, VolumeMount, VolumeSource,
 };
 
 /// `spec` of core/v1.
@@ -171,6 +171,7 @@ fn container(container: &ContainerSpec) -> Value {
         check: _,
         restart,
         lifecycle,
+        termination: TerminationMessage { own_path, policy: message_policy },
     } = container;
     let mut out = Map::new();
     out.insert("name".into(), name.as_str().into());
@@ -210,6 +211,15 @@ fn container(container: &ContainerSpec) -> Value {
     let lifecycle = lifecycle_of(lifecycle);
     if !lifecycle.is_empty() {
         out.insert("lifecycle".into(), lifecycle.into());
+    }
+    if let Some(path) = own_path {
+        out.insert("terminationMessagePath".into(), path.as_str().into());
+    }
+    match message_policy {
+        MessagePolicy::File => {}
+        MessagePolicy::FallbackToLogsOnError => {
+            out.insert("terminationMessagePolicy".into(), json!(message_policy));
+        }
     }
     if let Some(ContainerRestart { policy: own, rules }) = restart {
         out.insert("restartPolicy".into(), policy(*own).into());

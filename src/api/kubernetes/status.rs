@@ -76,7 +76,7 @@ fn names(view: &PodView) -> Vec<ContainerName> {
         return report.containers.iter().map(|container| container.name.clone()).collect();
     }
     match &view.record.phase {
-        RecordPhase::Finished { containers, outcome: _ } => containers.keys().cloned().collect(),
+        RecordPhase::Finished { containers, .. } => containers.keys().cloned().collect(),
         RecordPhase::Active | RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => {
             Vec::new()
         }
@@ -87,7 +87,7 @@ fn container(view: &PodView, name: &ContainerName, context: &Context) -> Shown {
     let report = view.report.as_ref();
     let report = report.and_then(|report| report.containers.iter().find(|c| c.name == *name));
     match (&view.record.phase, report) {
-        (RecordPhase::Finished { containers, outcome: _ }, _) => match containers.get(name) {
+        (RecordPhase::Finished { containers, .. }, _) => match containers.get(name) {
             // The initialization failed: the container never ran.
             None if !containers.is_empty() => Shown { state: creating(view), ..empty(name) },
             last => through(view, name, last),
@@ -264,8 +264,8 @@ fn whole_seconds(span: Millis) -> Millis {
 }
 
 fn terminated(view: &PodView, name: &ContainerName, last: &LastRun) -> ContainerState {
-    let LastRun { attempt, started_at, finished_at, exit } = last;
-    let (signal, message) = match exit {
+    let LastRun { attempt, started_at, finished_at, exit, message } = last;
+    let (signal, why) = match exit {
         Exit::Signal(signal) => (Some(*signal), None),
         Exit::NotStarted(why) => (None, Some(why.clone())),
         Exit::Unknown => (None, Some("it ended while nobody could see or record how".to_owned())),
@@ -275,7 +275,8 @@ fn terminated(view: &PodView, name: &ContainerName, last: &LastRun) -> Container
         exit_code: exit.code(),
         signal,
         reason: exit.reason().to_owned(),
-        message,
+        // Its own words say more.
+        message: message.clone().or(why),
         started_at: started_at.map(crate::clock::WallTime::rfc3339),
         finished_at: Some(finished_at.rfc3339()),
         container_id: Some(container_id(view, name, *attempt)),

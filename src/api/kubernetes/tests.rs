@@ -53,7 +53,8 @@ fn a_pod_that_is_through_is_told_by_its_record() {
         ("sidecar".parse().unwrap(), ended(4, Exit::Unknown)),
     ];
     let outcome = Outcome::Failed;
-    view.record.phase = RecordPhase::Finished { outcome, containers: containers.into() };
+    view.record.phase =
+        RecordPhase::Finished { outcome, because: None, containers: containers.into() };
     view.report = None;
     view.executor = ExecutorView::Absent;
     insta::assert_snapshot!(shown(&view));

@@ -17,7 +17,8 @@ use crate::clock::{BootTime, Millis};
 fn finished(mut view: PodView, outcome: Outcome, exit: &Exit) -> PodView {
     let last = |run| ended(run, exit.clone());
     let containers = [("web".parse().unwrap(), last(0)), ("sidecar".parse().unwrap(), last(0))];
-    view.record.phase = RecordPhase::Finished { outcome, containers: containers.into() };
+    view.record.phase =
+        RecordPhase::Finished { outcome, because: None, containers: containers.into() };
     view
 }
 

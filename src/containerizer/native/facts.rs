@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::files::HostFiles;
+use crate::ids::Attempt;
 use crate::manifest::pod::{ContainerSpec, PodSpec};
 use crate::state::paths::PodPaths;
 
@@ -29,6 +30,8 @@ pub struct HostFacts {
     pub cgroups: CgroupMode,
     /// What files of it say.
     pub files: HostFiles,
+    /// Which run of the container it is.
+    pub attempt: Attempt,
 }
 
 /// An architecture that there are system call tables for.
@@ -69,6 +72,7 @@ impl HostFacts {
             memory_bytes: memory_bytes(&fs::read_to_string("/proc/meminfo")?)?,
             cgroups: CgroupMode::read()?,
             files: HostFiles::default(),
+            attempt: Attempt::default(),
         })
     }
 

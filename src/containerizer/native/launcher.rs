@@ -164,6 +164,8 @@ fn pipes() -> Result<(ParentEnds, ChildEnds), Errno> {
 
 /// Parents of prepared directories are for root alone.
 const PARENT_MODE: u32 = 0o711;
+/// A directory that nobody else looks into.
+const PRIVATE_MODE: u32 = 0o700;
 
 fn apply(effect: &HostEffect) -> Result<(), LaunchError> {
     match effect {
@@ -174,6 +176,10 @@ fn apply(effect: &HostEffect) -> Result<(), LaunchError> {
         HostEffect::File { path, mode, content } => {
             let failed = |source| LaunchError::Prepare { path: path.clone(), source };
             file(path, *mode, content).map_err(failed)
+        }
+        HostEffect::EmptyFile { path, mode } => {
+            let failed = |source| LaunchError::Prepare { path: path.clone(), source };
+            empty_file(path, *mode).map_err(failed)
         }
     }
 }
@@ -202,6 +208,23 @@ fn file(path: &Path, mode: u32, content: &str) -> io::Result<()> {
     // Whatever the umask left.
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
     fs::rename(&new, path)
+}
+
+/// A new empty file.
+fn empty_file(path: &Path, mode: u32) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(PRIVATE_MODE).create(parent)?;
+    }
+    let make = || fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let file = match make() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            make()?
+        }
+        other => other?,
+    };
+    // Whatever the umask left.
+    Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?)
 }
 
 fn directory(path: &Path, mode: u32, uid: u32, gid: u32) -> io::Result<()> {

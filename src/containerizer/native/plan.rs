@@ -87,6 +87,13 @@ pub enum HostEffect {
         /// What is in it.
         content: String,
     },
+    /// A file of root's with nothing in it, which is not there yet, in a directory for root alone.
+    EmptyFile {
+        /// On the host.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
 }
 
 /// Why a container can't be planned. Manifests are validated before, so these name what a

@@ -59,6 +59,7 @@ fn pod(container: &ContainerName) -> PodSpec {
             check: None,
             restart: None,
             lifecycle: Default::default(),
+            termination: Default::default(),
         }],
     }
 }

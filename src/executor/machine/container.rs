@@ -16,7 +16,7 @@ use crate::manifest::pod::{
     BackoffPolicy, ContainerSpec, PodSpec, Resources, RestartAction, RestartPolicy,
 };
 use crate::manifest::revision::Hash;
-use crate::state::record::{Exit, LastRun};
+use crate::state::record::LastRun;
 
 /// One container of the pod: its runs so far, and where the newest stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,7 +237,7 @@ pub(super) enum Next {
 impl Container {
     /// One whose last run was before this executor.
     pub(super) fn recovered(from: Recovered, now: BootTime) -> Self {
-        let Recovered { last, hash, streak } = from;
+        let Recovered { last, hash, streak, pod_since: _of_the_pod } = from;
         Self {
             state: State::Ended { since: now },
             next: last.attempt.next(),
@@ -347,9 +347,7 @@ impl Container {
     pub(super) fn exited(
         &mut self,
         name: &ContainerName,
-        attempt: Attempt,
-        exit: Exit,
-        at: WallTime,
+        run: LastRun,
         reset: Millis,
         now: BootTime,
     ) -> Option<Effect> {
@@ -358,17 +356,12 @@ impl Container {
             State::Running(live) | State::Stopping { live, .. } => (live.attempt, Some(live)),
             State::Fresh | State::Recording { .. } | State::Ended { .. } => return None,
         };
-        if current != attempt {
+        if current != run.attempt {
             return None;
         }
         let lasted = live.map_or(Millis(0), |live| now.since(live.since));
         self.streak = if lasted >= reset { 1 } else { self.streak.saturating_add(1) };
-        let run = LastRun {
-            attempt,
-            started_at: live.map(|live| live.started_at),
-            finished_at: at,
-            exit,
-        };
+        let run = LastRun { started_at: live.map(|live| live.started_at), ..run };
         self.state = State::Recording { run: run.clone(), since: now, writing: Writing::UnderWay };
         Some(Effect::Record { container: name.clone(), run })
     }

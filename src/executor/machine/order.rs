@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use super::Wanted;
 use super::container::{Container, Next, Stop, Want};
 use crate::clock::BootTime;
-use crate::executor::protocol::{EndCause, Goal};
+use crate::executor::protocol::Goal;
 use crate::ids::ContainerName;
 use crate::manifest::pod::{Role, TerminationPolicy};
-use crate::state::record::Outcome;
+use crate::state::record::{EndCause, Outcome};
 
 /// The containers of a pod by name.
 type Containers = BTreeMap<ContainerName, Container>;
@@ -80,6 +80,16 @@ enum Why {
 }
 
 impl Course {
+    /// That of a pod which has run since then, in this boot.
+    pub(super) fn since(since: Option<BootTime>) -> Self {
+        Self { since, ..Self::default() }
+    }
+
+    /// Since when the pod shall run.
+    pub(super) fn begun(&self) -> Option<BootTime> {
+        self.since
+    }
+
     /// A run has ended, durably: the initialization may have got further, or a rule may want
     /// everything to begin anew.
     pub(super) fn ended(

@@ -46,6 +46,7 @@ fn container(name: &str) -> ContainerSpec {
         check: None,
         restart: None,
         lifecycle: Default::default(),
+        termination: Default::default(),
     }
 }
 
@@ -147,7 +148,7 @@ impl Bench {
 
     fn exited(&mut self, of: &str, exit: Exit) -> &[Effect] {
         let (container, attempt) = (name(of), self.attempt(of));
-        self.step(Event::Exited { container, attempt, exit, at: WallTime(2) })
+        self.step(Event::Exited { container, attempt, exit, message: None, at: WallTime(2) })
     }
 
     fn recorded(&mut self, of: &str) -> &[Effect] {
@@ -511,7 +512,13 @@ fn what_belongs_to_another_run_is_ignored() {
     let (container, attempt, at) = (name("a"), Attempt(9), WallTime(1));
     let strange = [
         Event::Started { container: container.clone(), attempt, pid: 1, at },
-        Event::Exited { container: container.clone(), attempt, exit: Exit::Code(0), at },
+        Event::Exited {
+            container: container.clone(),
+            attempt,
+            exit: Exit::Code(0),
+            message: None,
+            at,
+        },
         Event::Recorded { container, attempt, result: Ok(()) },
         Event::Recorded { container: name("a"), attempt: Attempt(0), result: Ok(()) },
         Event::Started { container: name("zz"), attempt: Attempt(0), pid: 1, at },
@@ -523,9 +530,10 @@ fn what_belongs_to_another_run_is_ignored() {
 }
 
 fn recovered(exit: Exit, spec: &PodSpec, streak: u32) -> BTreeMap<ContainerName, Recovered> {
-    let last = LastRun { attempt: Attempt(4), started_at: None, finished_at: WallTime(0), exit };
+    let (started_at, finished_at, message) = (None, WallTime(0), None);
+    let last = LastRun { attempt: Attempt(4), started_at, finished_at, exit, message };
     let hash = Revision::of(spec).containers[&name("a")];
-    BTreeMap::from([(name("a"), Recovered { last, hash: Some(hash), streak })])
+    BTreeMap::from([(name("a"), Recovered { last, hash: Some(hash), streak, pod_since: None })])
 }
 
 #[test]
@@ -653,7 +661,7 @@ fn event(input: &Input, specs: &[PodSpec], number: u64) -> Event {
         }
         Input::Exited { container, attempt, code } => {
             let (container, attempt) = (name(NAMES[*container]), Attempt(*attempt));
-            Event::Exited { container, attempt, exit: Exit::Code(*code), at }
+            Event::Exited { container, attempt, exit: Exit::Code(*code), message: None, at }
         }
         Input::Recorded { container, attempt, fails } => {
             let (container, attempt) = (name(NAMES[*container]), Attempt(*attempt));

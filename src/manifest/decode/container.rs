@@ -8,7 +8,7 @@ use super::handler::Scope;
 use super::probe::{self, Use};
 use super::program::{self, Program};
 use super::security::{self, Inherited};
-use super::{image, lifecycle, mount, port, restart, schema};
+use super::{image, lifecycle, mount, port, restart, schema, termination};
 use crate::ids::{ContainerName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::pod::{ContainerSpec, HostNamespaces, Resources};
@@ -49,6 +49,7 @@ pub(super) fn decode(
     let startup = probe("startupProbe", Use::Ends);
     let restart = restart::decode(&fields, faults);
     let lifecycle = fields.get("lifecycle").and_then(|at| lifecycle::decode(at, scope, faults));
+    let termination = termination::decode(&fields, &mounts, faults);
     let image = image::decode(&fields, faults);
     Some(ContainerSpec {
         name: name.clone()?,
@@ -72,6 +73,7 @@ pub(super) fn decode(
         check: None,
         restart,
         lifecycle: lifecycle.unwrap_or_default(),
+        termination,
     })
 }
 

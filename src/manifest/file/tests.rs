@@ -741,7 +741,7 @@ fn what_kubernetes_writes_by_itself_is_passed_over_without_a_word() {
     // What says something else is told of: as without effect, or as what can't be done.
     assert_eq!(other("default-scheduler", "mine"), (1, 1));
     assert_eq!(other("serviceAccountName: default", "serviceAccountName: mine"), (1, 1));
-    assert_eq!(other("File", "FallbackToLogsOnError"), (1, 0));
+    assert_eq!(other("File", "FallbackToLogsOnError"), (0, 1));
     assert_eq!(other("type: RuntimeDefault", "type: Unconfined"), (0, 1));
     assert_eq!(other("type: RuntimeDefault", "type: Localhost, localhostProfile: a"), (0, 1));
     assert_eq!(other("type: RuntimeDefault", "type: Localhost"), (1, 0));

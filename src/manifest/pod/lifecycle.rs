@@ -1,8 +1,8 @@
-//! [`Lifecycle`]: what happens at the beginning and at the end of a run.
+//! [`Lifecycle`] and [`TerminationMessage`]: what happens at the beginning and at the end of a run.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Handler, StopSignal};
+use super::{AbsolutePath, Handler, StopSignal, is_default};
 use crate::clock::Millis;
 
 /// `lifecycle` of a container, and how long a run of it may last.
@@ -33,6 +33,39 @@ impl Lifecycle {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Where a program leaves a message when it ends, and what else may be one.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TerminationMessage {
+    /// `terminationMessagePath`, if it is not [`Self::PATH_DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_path: Option<AbsolutePath>,
+    /// `terminationMessagePolicy`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub policy: MessagePolicy,
+}
+
+impl TerminationMessage {
+    /// Kubernetes' default.
+    pub const PATH_DEFAULT: &str = "/dev/termination-log";
+
+    /// `terminationMessagePath`: in the container.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.own_path.as_ref().map_or(Self::PATH_DEFAULT, AbsolutePath::as_str)
+    }
+}
+
+/// `terminationMessagePolicy`: what is the message of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MessagePolicy {
+    /// What it has written to the file.
+    #[default]
+    File,
+    /// The end of its log, if it has failed and written nothing.
+    FallbackToLogsOnError,
 }
 
 /// Annotation `roost/termination-policy`: what the failure of a container, which is not started

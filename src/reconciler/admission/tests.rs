@@ -209,7 +209,11 @@ fn a_pod_that_is_through_takes_nothing_although_its_executor_was_lost() {
     let mut world = world(1200);
     world.claim("1", &cpu("a", 1000));
     world.settle();
-    let phase = RecordPhase::Finished { outcome: Outcome::Failed, containers: BTreeMap::new() };
+    let phase = RecordPhase::Finished {
+        outcome: Outcome::Failed,
+        because: None,
+        containers: BTreeMap::new(),
+    };
     world.record().phase = phase;
     world.one().executor = ExecutorState::Lost { lived: Millis(1) };
     world.claim("2", &cpu("b", 1000));
@@ -238,8 +242,11 @@ fn a_pod_that_is_through_takes_nothing_and_needs_room_to_run_again() {
     let mut world = world(1200);
     world.claim("1", &cpu("a", 1000));
     world.settle();
-    world.record().phase =
-        RecordPhase::Finished { outcome: Outcome::Succeeded, containers: BTreeMap::new() };
+    world.record().phase = RecordPhase::Finished {
+        outcome: Outcome::Succeeded,
+        because: None,
+        containers: BTreeMap::new(),
+    };
     world.claim("2", &cpu("b", 1000));
     world.settle();
     assert_eq!(running(&world), ["a", "b"]);
@@ -249,8 +256,11 @@ fn a_pod_that_is_through_takes_nothing_and_needs_room_to_run_again() {
     assert_eq!(world.plan().requested.cpu_milli, 1000);
     world.desired.claims.insert(key("a"), claim);
     let record = world.actual.pods.values_mut().find(|pod| pod.name() == Some(&key("a")));
-    record.unwrap().record.as_mut().unwrap().phase =
-        RecordPhase::Finished { outcome: Outcome::Succeeded, containers: BTreeMap::new() };
+    record.unwrap().record.as_mut().unwrap().phase = RecordPhase::Finished {
+        outcome: Outcome::Succeeded,
+        because: None,
+        containers: BTreeMap::new(),
+    };
     let mut other = cpu("a", 1000);
     other.containers[0].command.push("again".to_owned());
     world.claim("1", &other);
@@ -264,8 +274,11 @@ fn edited_when_through() -> (World, PodSpec) {
     let mut world = world(1200);
     world.claim("1", &cpu("a", 1000));
     world.settle();
-    world.record().phase =
-        RecordPhase::Finished { outcome: Outcome::Succeeded, containers: BTreeMap::new() };
+    world.record().phase = RecordPhase::Finished {
+        outcome: Outcome::Succeeded,
+        because: None,
+        containers: BTreeMap::new(),
+    };
     world.settle();
     let mut other = cpu("a", 100);
     other.hostname = "other".to_owned();

@@ -54,7 +54,8 @@ fn a_pod_is_not_started_before_the_one_that_it_waits_for_has_succeeded() {
     world.nothing();
     for (outcome, pods) in [(Outcome::Failed, 1), (Outcome::Succeeded, 2)] {
         let record = instance(&mut world, "db").record.as_mut().unwrap();
-        record.phase = RecordPhase::Finished { outcome, containers: BTreeMap::new() };
+        record.phase =
+            RecordPhase::Finished { outcome, because: None, containers: BTreeMap::new() };
         world.settle();
         assert_eq!(world.actual.pods.len(), pods);
     }

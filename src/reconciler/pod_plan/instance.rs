@@ -561,7 +561,7 @@ fn finish(record: &PodRecord, report: &PodReport, outcome: Outcome) -> Vec<Step>
         .iter()
         .filter_map(|c| Some((c.name.clone(), c.last.clone()?)))
         .collect::<std::collections::BTreeMap<_, LastRun>>();
-    let phase = RecordPhase::Finished { outcome, containers };
+    let phase = RecordPhase::Finished { outcome, because: report.because, containers };
     let record = PodRecord { phase, trial: None, ..record.clone() };
     step(Action::Record(Box::new(record)), Reason::Finished(outcome))
 }

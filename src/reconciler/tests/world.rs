@@ -37,6 +37,7 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         check: None,
         restart: None,
         lifecycle: Default::default(),
+        termination: Default::default(),
     };
     PodSpec {
         name: name.parse().unwrap(),

@@ -155,8 +155,8 @@ impl Checkpoint for ConfigKeyFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttemptFile {
-    /// The file's format.
-    pub format: Format<1>,
+    /// The file's format. 2: `pod_since`.
+    pub format: Format<2>,
     /// Which run.
     pub attempt: Attempt,
     /// The hash of the container's specification that is run (`Revision::containers`).
@@ -169,18 +169,22 @@ pub struct AttemptFile {
     pub announced_at: WallTime,
     /// How many runs before this one, without a gap, were too short to clear the back-off.
     pub backoff_count: u32,
+    /// Since when the pod shall run, on that clock: its deadline is counted from then by whichever
+    /// executor it has in that boot.
+    #[serde(default)]
+    pub pod_since: Option<BootTime>,
 }
 
 impl Checkpoint for AttemptFile {
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 }
 
 /// `exit-<n>.json`: how a run ended. By the executor, before anyone is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExitFile {
-    /// The file's format.
-    pub format: Format<1>,
+    /// The file's format. 2: `run.message`.
+    pub format: Format<2>,
     /// Which run; the same as in `run`.
     pub attempt: Attempt,
     /// The run.
@@ -188,7 +192,7 @@ pub struct ExitFile {
 }
 
 impl Checkpoint for ExitFile {
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 }
 
 impl ExitFile {

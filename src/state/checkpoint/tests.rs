@@ -8,7 +8,7 @@ use crate::clock::BootTime;
 use crate::ids::Attempt;
 use crate::manifest::document::Data;
 use crate::manifest::resolve::{Content, NodeFacts};
-use crate::state::record::Exit;
+use crate::state::record::{Exit, LastRun};
 use crate::state::samples;
 
 fn exit() -> ExitFile {
@@ -24,6 +24,7 @@ fn attempt() -> AttemptFile {
         announced: BootTime(12_345),
         announced_at: samples::AT,
         backoff_count: 2,
+        pod_since: Some(BootTime(345)),
     }
 }
 
@@ -75,10 +76,17 @@ fn golden_checkpoints_of_every_format_are_read_and_the_newest_is_written_as_ever
     check_golden("v2/spec.json", &SpecFile::of(&held, samples::spec()));
     check_golden("v1/config.json", &config());
     check_golden("v1/config-key.json", &ConfigKeyFile { format: Format, key: [7; 32] });
-    check_golden("v1/attempt.json", &attempt());
+    check_golden("v1/attempt.json", &AttemptFile { pod_since: None, ..attempt() });
+    check_golden("v2/attempt.json", &attempt());
     for (n, exit) in samples::exits().into_iter().enumerate() {
-        check_golden(&format!("v1/exit-{n}.json"), &ExitFile::of(samples::run(4, exit)));
+        for version in ["v1", "v2"] {
+            let name = format!("{version}/exit-{n}.json");
+            check_golden(&name, &ExitFile::of(samples::run(4, exit.clone())));
+        }
     }
+    let message = Some("düsk \u{fffd} full\n".to_owned());
+    let said = LastRun { message, ..samples::run(4, Exit::Code(3)) };
+    check_golden("v2/exit-with-message.json", &ExitFile::of(said));
 }
 
 #[test]
@@ -152,9 +160,9 @@ fn what_is_damaged_is_not_taken_for_missing() {
 fn a_newer_format_is_told_apart_from_damage() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("exit.json");
-    fs::write(&path, r#"{"format":2,"novelty":[1,2]}"#).unwrap();
+    fs::write(&path, r#"{"format":3,"novelty":[1,2]}"#).unwrap();
     let error = read::<ExitFile>(&path).unwrap_err();
-    assert!(matches!(error, CheckpointError::Newer { found: 2, known: 1, .. }), "{error:?}");
+    assert!(matches!(error, CheckpointError::Newer { found: 3, known: 2, .. }), "{error:?}");
     assert!(error.to_string().contains("written by a newer Roost"), "{error}");
 }
 

@@ -150,7 +150,9 @@ impl From<MomentV1> for Moment {
 }
 
 impl From<&LastRun> for LastRunV1 {
-    fn from(LastRun { attempt, started_at, finished_at, exit }: &LastRun) -> Self {
+    // Version 4 has the messages.
+    fn from(run: &LastRun) -> Self {
+        let LastRun { attempt, started_at, finished_at, exit, message: _ } = run;
         Self {
             attempt: attempt.0,
             started_at: started_at.map(|at| at.0),
@@ -179,6 +181,7 @@ impl From<LastRunV1> for LastRun {
                 ExitV1::NotStarted(why) => Exit::NotStarted(why),
                 ExitV1::Unknown => Exit::Unknown,
             },
+            message: None,
         }
     }
 }

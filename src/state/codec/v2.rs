@@ -198,7 +198,8 @@ impl From<&RecordPhase> for PhaseV2 {
     fn from(phase: &RecordPhase) -> Self {
         match phase {
             RecordPhase::Active => Self::Active,
-            RecordPhase::Finished { outcome, containers } => Self::Finished {
+            // Version 4 has why.
+            RecordPhase::Finished { outcome, because: _, containers } => Self::Finished {
                 outcome: match outcome {
                     Outcome::Succeeded => OutcomeV1::Succeeded,
                     Outcome::Failed => OutcomeV1::Failed,
@@ -228,6 +229,7 @@ impl TryFrom<PhaseV2> for RecordPhase {
                     OutcomeV1::Succeeded => Outcome::Succeeded,
                     OutcomeV1::Failed => Outcome::Failed,
                 },
+                because: None,
                 containers: containers
                     .into_iter()
                     .map(|(name, run)| Ok((name.parse().map_err(text)?, run.into())))

@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Value;
 use super::upgrade::Version;
 use super::v1::MomentV1;
 use super::v2::PodRecordV2;
@@ -29,18 +28,19 @@ impl Version for PodRecordV3 {
     }
 }
 
-impl Value for PodRecord {
-    type Stored = PodRecordV3;
-
-    fn to_stored(&self) -> PodRecordV3 {
-        let trial = self
+impl From<&PodRecord> for PodRecordV3 {
+    fn from(record: &PodRecord) -> Self {
+        let trial = record
             .trial
             .as_ref()
             .map(|Trial { until, back_to }| TrialV3 { until: until.into(), back_to: *back_to });
-        PodRecordV3 { before: self.into(), trial }
+        Self { before: record.into(), trial }
     }
+}
 
-    fn from_stored(stored: PodRecordV3) -> Result<Self, String> {
+impl TryFrom<PodRecordV3> for PodRecord {
+    type Error = String;
+    fn try_from(stored: PodRecordV3) -> Result<Self, String> {
         let trial = stored
             .trial
             .map(|TrialV3 { until, back_to }| Trial { until: Moment::from(until), back_to });

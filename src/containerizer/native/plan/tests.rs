@@ -2,7 +2,7 @@ use super::*;
 use crate::clock::Millis;
 use crate::containerizer::native::HostFiles;
 use crate::containerizer::native::facts::{Arch, CgroupMode};
-use crate::ids::{ContainerName, PodId};
+use crate::ids::{Attempt, ContainerName, PodId};
 use crate::manifest::pod::{
     BackoffPolicy, EnvVar, HostNamespaces, HostPathType, Resources, RestartPolicy, Volume,
     VolumeMount, VolumeSource,
@@ -31,6 +31,7 @@ fn container(name: &str) -> ContainerSpec {
         check: None,
         restart: None,
         lifecycle: Default::default(),
+        termination: Default::default(),
     }
 }
 
@@ -75,6 +76,7 @@ fn facts() -> HostFacts {
         memory_bytes: 1 << 30,
         cgroups: CgroupMode::Unified,
         files: HostFiles::default(),
+        attempt: Attempt(3),
     }
 }
 

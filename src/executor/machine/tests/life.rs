@@ -1,9 +1,9 @@
 //! Hooks, deadlines, and what annotations say about the end of containers.
 
 use super::*;
-use crate::executor::protocol::EndCause;
 use crate::executor::question::{Answer, Observed, Purpose, Seen};
 use crate::manifest::pod::{Handler, Lifecycle, TerminationPolicy};
+use crate::state::record::EndCause;
 
 fn sleep(seconds: u64) -> Option<Handler> {
     Some(Handler::Sleep(Millis::from_secs(seconds)))
@@ -187,6 +187,26 @@ fn a_pod_that_had_its_time_is_stopped_and_has_failed() {
     let end = (report.finished, report.because);
     assert_eq!(end, (Some(Outcome::Failed), Some(EndCause::DeadlineExceeded)));
     assert_eq!((bench.wake(), bench.at(90_000)), (None, &[][..]));
+}
+
+#[test]
+fn another_executor_counts_on_to_the_deadline_and_stops_what_has_had_its_time() {
+    let mut spec = pod(RestartPolicy::Always, &["a"]);
+    spec.active_deadline = Some(Millis(10_000));
+    let mut found = recovered(Exit::Unknown, &spec, 0);
+    found.values_mut().for_each(|container| container.pod_since = Some(BootTime(500)));
+    // It begins at 1000.
+    let mut bench = Bench::recovered(found.clone());
+    assert_eq!(launches(bench.want(&spec)), [("a".to_owned(), 5, 0)]);
+    assert_eq!(bench.machine.since(), Some(BootTime(500)));
+    bench.started("a");
+    assert_eq!(bench.wake(), Some(10_500));
+    spec.active_deadline = Some(Millis(400));
+    let mut bench = Bench::recovered(found);
+    assert_eq!(launches(bench.want(&spec)), []);
+    let report = bench.machine.report().unwrap();
+    let end = (report.finished, report.because);
+    assert_eq!(end, (Some(Outcome::Failed), Some(EndCause::DeadlineExceeded)));
 }
 
 #[test]

@@ -354,9 +354,14 @@ fn ended(spec: &PodSpec, of: &[(&str, Exit)]) -> BTreeMap<ContainerName, Recover
     let hashes = Revision::of(spec).containers;
     let recovered = |(of, exit): &(&str, Exit)| {
         let exit = exit.clone();
-        let last =
-            LastRun { attempt: Attempt(4), started_at: None, finished_at: WallTime(0), exit };
-        (name(of), Recovered { last, hash: Some(hashes[&name(of)]), streak: 0 })
+        let last = LastRun {
+            attempt: Attempt(4),
+            started_at: None,
+            finished_at: WallTime(0),
+            exit,
+            message: None,
+        };
+        (name(of), Recovered { last, hash: Some(hashes[&name(of)]), streak: 0, pod_since: None })
     };
     of.iter().map(recovered).collect()
 }
@@ -442,7 +447,7 @@ impl Seen {
             Turn::Exited { code } => {
                 let attempt = self.live.remove(of)?;
                 self.exited.insert(of.to_owned(), (attempt, code));
-                Event::Exited { container, attempt, exit: Exit::Code(code), at }
+                Event::Exited { container, attempt, exit: Exit::Code(code), message: None, at }
             }
             Turn::Recorded => {
                 let (attempt, code) = self.exited.remove(of)?;

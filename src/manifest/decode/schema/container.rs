@@ -31,13 +31,8 @@ pub(in super::super) static CONTAINER: Object = object(
         works("startupProbe", Shape::Object(&PROBE)),
         only("stdin", BOOLEAN, &["false"], ""),
         only("stdinOnce", BOOLEAN, &["false"], ""),
-        only("terminationMessagePath", TEXT, &["/dev/termination-log"], ""),
-        only(
-            "terminationMessagePolicy",
-            Shape::Words(&["File", "FallbackToLogsOnError"]),
-            &["File"],
-            "",
-        ),
+        works("terminationMessagePath", TEXT),
+        works("terminationMessagePolicy", Shape::Words(&["File", "FallbackToLogsOnError"])),
         only("tty", BOOLEAN, &["false"], ""),
         never(
             "volumeDevices",
