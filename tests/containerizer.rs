@@ -705,7 +705,8 @@ fn devices_are_few_and_none_can_be_made(scene: &Scene) {
         stat -f -c %T mqueue; test -c pts/ptmx && echo pts";
     let outcome = scene.run(&pod(shell(script)));
     let names: Vec<&str> = outcome.stdout.lines().next().unwrap().split_whitespace().collect();
-    let expected = "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero";
+    let expected = "fd full mqueue null ptmx pts random shm stderr stdin stdout \
+                    termination-log tty urandom zero";
     assert_eq!(names.join(" "), expected);
     let rest = outcome.stdout.split_once('\n').unwrap().1;
     assert_eq!(rest, "3\n3\n666:1:3\nfifo\nfifo\nfifo\nmqueue\npts\n", "{outcome:?}");

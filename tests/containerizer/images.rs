@@ -146,12 +146,12 @@ fn a_read_only_image_has_its_mount_points(scene: &Scene) {
 }
 
 fn a_user_of_a_read_only_image_leaves_a_message(scene: &Scene) {
+    let mut image = scene.image(&[]);
+    image.user = "app".into();
     for path in [None, Some("/var/lib/app/why")] {
-        let mut image = scene.image(&[]);
-        image.user = "app".into();
         let message = path.unwrap_or("/dev/termination-log");
         let script = format!("echo {message} > {message}; echo x > /var/x || id -u");
-        let mut pod = of_image(image, &script);
+        let mut pod = of_image(image.clone(), &script);
         pod.containers[0].read_only_root = true;
         pod.containers[0].termination.own_path = path.map(|path| path.parse().unwrap());
         scene.run(&pod).expect("1000\n");
