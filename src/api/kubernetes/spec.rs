@@ -164,14 +164,15 @@ fn container(container: &ContainerSpec) -> Value {
         security: may,
         mounts,
         ports,
-        liveness,
-        readiness,
-        startup,
+        // `life` has these.
+        liveness: _,
+        readiness: _,
+        startup: _,
+        restart: _,
+        lifecycle: _,
+        termination: _,
         // It stands in an annotation.
         check: _,
-        restart,
-        lifecycle,
-        termination: TerminationMessage { own_path, policy: message_policy },
     } = container;
     let mut out = Map::new();
     out.insert("name".into(), name.as_str().into());
@@ -203,6 +204,14 @@ fn container(container: &ContainerSpec) -> Value {
     if !ports.is_empty() {
         out.insert("ports".into(), ports.iter().map(port).collect());
     }
+    life(container, &mut out);
+    Value::Object(out)
+}
+
+/// How it is asked, begins, ends and is started again.
+fn life(container: &ContainerSpec, out: &mut Map<String, Value>) {
+    let ContainerSpec { liveness, readiness, startup, restart, lifecycle, termination, .. } =
+        container;
     let probes =
         [("livenessProbe", liveness), ("readinessProbe", readiness), ("startupProbe", startup)];
     for (name, found) in probes {
@@ -212,14 +221,12 @@ fn container(container: &ContainerSpec) -> Value {
     if !lifecycle.is_empty() {
         out.insert("lifecycle".into(), lifecycle.into());
     }
+    let TerminationMessage { own_path, policy: message_policy } = termination;
     if let Some(path) = own_path {
         out.insert("terminationMessagePath".into(), path.as_str().into());
     }
-    match message_policy {
-        MessagePolicy::File => {}
-        MessagePolicy::FallbackToLogsOnError => {
-            out.insert("terminationMessagePolicy".into(), json!(message_policy));
-        }
+    if *message_policy != MessagePolicy::default() {
+        out.insert("terminationMessagePolicy".into(), json!(message_policy));
     }
     if let Some(ContainerRestart { policy: own, rules }) = restart {
         out.insert("restartPolicy".into(), policy(*own).into());
@@ -227,7 +234,6 @@ fn container(container: &ContainerSpec) -> Value {
             out.insert("restartPolicyRules".into(), rules.iter().map(rule).collect());
         }
     }
-    Value::Object(out)
 }
 
 fn lifecycle_of(lifecycle: &Lifecycle) -> Map<String, Value> {
