@@ -244,7 +244,7 @@ fn state(page: &mut Page, name: &str, state: &ContainerState, now: WallTime) {
         page.line(2, name, "Terminated");
         page.toned(3, "Reason", tone(&ended.reason, true), &ended.reason);
         if let Some(message) = &ended.message {
-            page.line(3, "Message", message);
+            page.line(3, "Message", message.trim_end());
         }
         page.line(3, "Exit Code", &ended.exit_code.to_string());
         if let Some(signal) = ended.signal {

@@ -51,7 +51,9 @@ pub(super) fn message(
     match container.termination.policy {
         MessagePolicy::File => written,
         MessagePolicy::FallbackToLogsOnError if exit.is_success() => written,
-        MessagePolicy::FallbackToLogsOnError => written.or_else(|| text(&log(), most)),
+        MessagePolicy::FallbackToLogsOnError => {
+            written.or_else(|| text(&log(), most.min(LOG_LEN_MAX)))
+        }
     }
 }
 
@@ -118,7 +120,7 @@ pub(super) fn end_of(mut file: File, most: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The bytes as text of at most so many bytes; none if there are none.
+/// The end of the bytes as text of at most so many bytes; none if there are none.
 fn text(bytes: &[u8], most: usize) -> Option<String> {
     // What was cut off at the front may have been the first bytes of a character.
     let is_rest = |byte: &&u8| **byte & 0xc0 == 0x80;
@@ -126,12 +128,12 @@ fn text(bytes: &[u8], most: usize) -> Option<String> {
         if bytes.len() < most { 0 } else { bytes.iter().take(3).take_while(is_rest).count() };
     let mut text = String::from_utf8_lossy(bytes.get(rest..).unwrap_or_default()).into_owned();
     // What stands for a byte that is no text is longer than it.
-    let mut len = text.len().min(most);
-    while !text.is_char_boundary(len) {
-        len -= 1;
+    let mut from = text.len().saturating_sub(most);
+    while !text.is_char_boundary(from) {
+        from += 1;
     }
-    text.truncate(len);
-    (!text.is_empty()).then_some(text)
+    let end = text.split_off(from);
+    (!end.is_empty()).then_some(end)
 }
 
 #[cfg(test)]
@@ -181,6 +183,8 @@ mod tests {
             (b"\xff!", Some("\u{fffd}!")),
             // Three times as long as text.
             (b"\xff\xff\xff\xff", Some("\u{fffd}\u{fffd}")),
+            // So it is cut again, at its front.
+            (b"\xff234567z", Some("234567z")),
             // The first of the last eight bytes is the second of a character.
             ("12\u{e4}234567z".as_bytes(), Some("234567z")),
         ] {

@@ -631,7 +631,11 @@ proptest! {
         let cause = TerminationCause::Removed;
         record.phase = match phase {
             0 => RecordPhase::Active,
-            1 => RecordPhase::Finished { outcome: Outcome::Failed, because: None, containers: BTreeMap::new() },
+            1 => RecordPhase::Finished {
+                outcome: Outcome::Failed,
+                because: None,
+                containers: BTreeMap::new(),
+            },
             2 => RecordPhase::Terminating {
                 cause,
                 grace: Millis(0),

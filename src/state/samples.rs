@@ -159,6 +159,8 @@ pub(super) fn event(n: u64) -> EventRecord {
 }
 
 pub(crate) fn spec() -> PodSpec {
+    let value = "grüß \"Gott\"\n".into();
+    let greeting = EnvVar { name: "GREETING".into(), value, from: None };
     PodSpec {
         name: record(1).name,
         labels: BTreeMap::from([("app".into(), "web".into())]),
@@ -201,11 +203,7 @@ pub(crate) fn spec() -> PodSpec {
             image: None,
             command: vec!["/bin/sh".into(), "-c".into(), "exec sleep 1d".into()],
             args: Vec::new(),
-            env: vec![EnvVar {
-                name: "GREETING".into(),
-                value: "grüß \"Gott\"\n".into(),
-                from: None,
-            }],
+            env: vec![greeting],
             env_from: Vec::new(),
             working_dir: Some("/srv/data".parse().unwrap()),
             resources: Resources { memory_limit_bytes: Some(1 << 26), ..Resources::default() },

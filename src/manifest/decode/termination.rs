@@ -14,7 +14,20 @@ pub(super) fn decode(
 ) -> TerminationMessage {
     // An empty text is how tools write that there is none.
     let at = container.get("terminationMessagePath").filter(|at| at.node.as_text() != Some(""));
-    let path = at.and_then(|at| message_path(at, mounts, faults));
+    let path = match at {
+        Some(at) => message_path(at, mounts, faults),
+        None => {
+            let default = Path::new(TerminationMessage::PATH_DEFAULT);
+            if let Some(mount) = mount_over(default, mounts) {
+                let VolumeMount { volume, path, .. } = mount;
+                let message =
+                    format!("volume `{volume}` is mounted on {path}, where its messages go");
+                let help = "set `terminationMessagePath` to a file elsewhere";
+                faults.push(container.at.error(&message).with_help(help));
+            }
+            None
+        }
+    };
     let own_path = path.filter(|path| path.as_str() != TerminationMessage::PATH_DEFAULT);
     let words = [
         ("File", MessagePolicy::File),
@@ -38,12 +51,16 @@ fn message_path(at: At<'_>, mounts: &[VolumeMount], faults: &mut Faults) -> Opti
         return None;
     }
     // The file would hide the volume, or have no place.
-    if let Some(mount) = mounts.iter().find(|mount| Path::new(mount.path.as_str()).starts_with(own))
-    {
+    if let Some(mount) = mount_over(own, mounts) {
         let message = format!("volume `{}` is mounted on {}", mount.volume, mount.path);
         let fault = at.error(&message).with_help("name a file in it, or one elsewhere");
         faults.push(fault);
         return None;
     }
     Some(path)
+}
+
+/// A volume at the file's place, or below it.
+fn mount_over<'m>(file: &Path, mounts: &'m [VolumeMount]) -> Option<&'m VolumeMount> {
+    mounts.iter().find(|mount| Path::new(mount.path.as_str()).starts_with(file))
 }
