@@ -195,7 +195,9 @@ impl Admission {
 /// Decides for all pods of the node.
 pub(super) fn admit(node: &Node, shares: &[Share<'_>]) -> Admission {
     let mut ledger = Ledger::of(node, shares);
-    let wanting = shares.iter().filter(|share| share.wants.is_some());
+    // What lacks a ConfigMap can't begin, maybe for ever: it keeps nobody's room.
+    let is_able = |share: &&Share<'_>| share.wants.is_some_and(|wants| wants.lacks.is_none());
+    let wanting = shares.iter().filter(is_able);
     let mut wanting: Vec<&Share<'_>> = wanting.collect();
     // Where everybody asks for nothing that can run out, the order does not matter: that is the
     // usual case, and a thousand names are not compared for it every time.

@@ -241,7 +241,14 @@ impl<'a> Pod<'a> {
         let record = instance.record;
         let trial = record.trial.as_ref().filter(|_| record.phase == RecordPhase::Active)?;
         let is_over = trial.until.boot == actual.boot && trial.until.at <= now.boot;
-        (is_over && !instance.is_ready()).then_some((record.id, trial.back_to))
+        // An agent that has just begun has not heard of it yet: it may well be Ready.
+        let is_heard = match &instance.actual.executor {
+            ExecutorState::Silent | ExecutorState::Connected { report: None, .. } => false,
+            ExecutorState::Connected { report: Some(_), .. }
+            | ExecutorState::Absent
+            | ExecutorState::Lost { .. } => true,
+        };
+        (is_over && is_heard && !instance.is_ready()).then_some((record.id, trial.back_to))
     }
 
     /// Steps for the pod; `refusal` says why it can't become what it wants.

@@ -7,8 +7,8 @@
 //!
 //! | | invariant | tests |
 //! |---|---|---|
-//! | 1 | no container runs twice at once, run-once never again | `disturbances::an_agent_killed_at_random_moments_…`, `disturbances::whatever_is_killed_…`, `disturbances::run_once_pods_run_at_most_once_…`, `lifecycle::a_run_once_pod_…`, `lifecycle::an_executor_that_is_killed_…`, `manifests::a_pod_that_is_removed_and_put_back_…`, `store::*` |
-//! | 2 | agent stop, crash, upgrade change nothing | `lifecycle::nothing_is_lost_while_there_is_no_agent`, `disturbances::executors_are_upgraded_in_place_…`, `disturbances::containers_are_restarted_while_the_agent_is_stopped_…` |
+//! | 1 | no container runs twice at once, run-once never again | `edits::thirty_manifests_edited_at_random_…`, `disturbances::an_agent_killed_at_random_moments_…`, `disturbances::whatever_is_killed_…`, `disturbances::run_once_pods_run_at_most_once_…`, `lifecycle::a_run_once_pod_…`, `lifecycle::an_executor_that_is_killed_…`, `manifests::a_pod_that_is_removed_and_put_back_…`, `store::*` |
+//! | 2 | agent stop, crash, upgrade change nothing | `edits::a_pod_is_served_while_the_agent_is_stopped_…`, `lifecycle::nothing_is_lost_while_there_is_no_agent`, `disturbances::executors_are_upgraded_in_place_…`, `disturbances::containers_are_restarted_while_the_agent_is_stopped_…` |
 //! | 3 | a bad manifest keeps the last good revision | `manifests::a_hundred_broken_versions_…`, `manifests::a_document_that_is_removed_…`, `manifests::editors_and_copies_…`, `store::with_the_store_lost_and_a_manifest_broken_…` |
 //! | 4 | a lost directory stops nothing | `manifests::a_directory_that_is_gone_…`, `store::with_the_store_lost_and_no_manifest_in_sight_…` |
 //! | 5 | nothing is stopped without need | `manifests::a_change_restarts_what_it_concerns_…`, `manifests::a_file_that_is_renamed_…`, `requests::what_does_not_fit_…` |
@@ -27,6 +27,7 @@
 mod config;
 mod crowd;
 mod disturbances;
+mod edits;
 mod face;
 mod harness;
 mod images;

@@ -569,7 +569,12 @@ impl Container {
     ) {
         let State::Stopping { live, force, told_at, told } = &mut self.state else { return };
         let (container, attempt) = (name.clone(), live.attempt);
-        let wish = want.stop(now);
+        let wish = match want {
+            // What left the specification is stopping already, in the time that it was given: the
+            // wish comes again with every step, and would begin that time anew.
+            Want::Leave { .. } => None,
+            Want::Run(_) | Want::Hold(_) | Want::Stop(_) => want.stop(now),
+        };
         if let Some(stop) = wish {
             force.by(stop.kill_at(*told_at));
         }

@@ -553,3 +553,15 @@ fn a_setting_of_the_kernel_that_is_not_safe_waits_until_the_node_allows_it() {
         assert_eq!(waits, !allows, "{pattern}");
     }
 }
+
+#[test]
+fn what_lacks_a_config_map_takes_nobodys_room() {
+    let mut world = world(1200);
+    world.claim("1", &cpu("a", 800));
+    let claims = world.desired.claims.get_mut(&key("default/a")).unwrap();
+    claims[0].lacks = Some("ConfigMap m is missing".into());
+    world.claim("2", &cpu("b", 800));
+    world.settle();
+    assert_eq!(waits(&world, "default/a"), "ConfigMap m is missing");
+    assert_eq!(world.plan().waits.len(), 1);
+}

@@ -159,3 +159,16 @@ fn an_acceptance_that_was_interrupted_is_on_trial_too() {
     world.act(action);
     assert_eq!(trial(&mut world), Some((21_000, 2)));
 }
+
+#[test]
+fn an_agent_that_has_heard_nothing_of_a_pod_yet_takes_nothing_back() {
+    let mut world = world("p");
+    get_ready(&mut world);
+    world.now = 11_000;
+    for executor in [ExecutorState::Silent, connected(None)] {
+        let heard = std::mem::replace(&mut world.one().executor, executor);
+        assert!(retreats(&world).is_empty());
+        world.one().executor = heard;
+    }
+    assert_eq!(world.only().1, Reason::Proven);
+}

@@ -308,3 +308,25 @@ fn g11_what_was_told_to_stop_does_not_finish() {
     assert_eq!(bench.finished(), None);
     assert!(bench.machine.is_stopped());
 }
+
+#[test]
+fn what_left_the_specification_keeps_the_time_that_it_was_given() {
+    let stop_grace = Some(Millis::from_secs(60));
+    let spec = |names: &[&str]| {
+        let mut spec = pod(RestartPolicy::Always, names);
+        spec.containers[0].lifecycle.stop_grace = stop_grace;
+        spec
+    };
+    let mut bench = Bench::new();
+    bench.want(&spec(&["a", "b"]));
+    bench.started("a");
+    bench.started("b");
+    let mut without = spec(&["a", "b"]);
+    without.containers.remove(0);
+    assert_eq!(bench.want(&without), [stop_of("a", 0)]);
+    let told_at = bench.now;
+    // Any step would have begun the pod's grace period for it.
+    assert_eq!(bench.at(told_at + 1), []);
+    assert_eq!(bench.at(told_at + 59_999), []);
+    assert_eq!(bench.at(told_at + 60_000), [kill_of("a", 0)]);
+}
