@@ -210,19 +210,15 @@ fn file(path: &Path, mode: u32, content: &str) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// A new empty file.
+/// An empty file.
 fn empty_file(path: &Path, mode: u32) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(PRIVATE_MODE).create(parent)?;
     }
-    let make = || fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    let file = match make() {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(path)?;
-            make()?
-        }
-        other => other?,
-    };
+    // Nobody but root gets at the directory: what is there is of a launch that came to nothing.
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(path)?;
     // Whatever the umask left.
     Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?)
 }

@@ -87,7 +87,7 @@ pub enum HostEffect {
         /// What is in it.
         content: String,
     },
-    /// A file of root's with nothing in it, which is not there yet, in a directory for root alone.
+    /// A file of root's with nothing in it, in a directory for root alone.
     EmptyFile {
         /// On the host.
         path: PathBuf,
