@@ -277,6 +277,7 @@ fn program(argv: &[&str]) -> ContainerSpec {
         restart: None,
         lifecycle: Default::default(),
         termination: Default::default(),
+        restarts_for: Default::default(),
     }
 }
 
@@ -300,6 +301,7 @@ fn pod(container: ContainerSpec) -> PodSpec {
         termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
+        resources: Default::default(),
         after: Vec::new(),
         priority: 0,
         rollback_after: None,

@@ -125,6 +125,7 @@ pub(crate) fn pod(name: &str, number: u32) -> PodView {
             goal: Goal::Run,
             finished: None,
             because: None,
+            ready_since: None,
             initializing: false,
             containers: vec![running("sidecar", 0, None), running("web", 0, None)],
         }),

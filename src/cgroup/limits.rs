@@ -107,6 +107,9 @@ const CPU_SHARES_DEFAULT: u64 = 1024;
 /// `cpu.weight` of a new cgroup.
 const CPU_WEIGHT_DEFAULT: u64 = 100;
 
+/// Whether all processes of a cgroup are killed when one is for want of memory.
+const OOM_GROUP: &str = "memory.oom.group";
+
 /// What one container may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ContainerLimits {
@@ -176,7 +179,7 @@ impl ContainerLimits {
                     .may_be_missing(),
                 set("memory.max", &text("max")).default_if(limit.is_none()),
                 // Half a container would be worse than none: the restart policy needs an exit.
-                set("memory.oom.group", "1"),
+                set(OOM_GROUP, "1"),
             ],
         }
     }
@@ -214,23 +217,47 @@ pub struct PodLimits {
     pub pids_max: Option<u32>,
     /// The most of `requests.cpu` at once in thousandths: the weight against other pods.
     pub cpu_request_milli: Option<u64>,
+    /// `spec.resources.limits.cpu` in thousandths; 0 is no limit.
+    pub cpu_limit_milli: Option<u64>,
+    /// `spec.resources.limits.memory` in bytes; 0 is no limit. With a limit there is no swap.
+    pub memory_limit_bytes: Option<u64>,
 }
 
 impl From<&PodSpec> for PodLimits {
     fn from(spec: &PodSpec) -> Self {
-        let any = spec.all_containers().any(|c| c.resources.cpu_request_milli.is_some());
-        let demand = || spec.demand(|resources| resources.cpu_request_milli.unwrap_or(0));
-        Self { pids_max: Some(spec.pids_limit), cpu_request_milli: any.then(demand) }
+        let all = spec.all_containers().map(|container| &container.resources);
+        let any = all.chain([&spec.resources]).any(|of| of.cpu_request_milli.is_some());
+        let request = || spec.request(|resources| resources.cpu_request_milli);
+        let ContainerLimits { cpu_request_milli: _, cpu_limit_milli, memory_limit_bytes } =
+            (&spec.resources).into();
+        Self {
+            pids_max: Some(spec.pids_limit),
+            cpu_request_milli: any.then(request),
+            cpu_limit_milli,
+            memory_limit_bytes,
+        }
     }
 }
 
 impl PodLimits {
-    /// What is written into the cgroup that holds the pod's containers, the same in both versions.
+    /// What is written into the cgroup that holds the pod's containers.
     #[must_use]
-    pub fn settings(&self) -> Vec<Setting> {
+    pub fn settings(&self, version: Version) -> Vec<Setting> {
         let max = self.pids_max.map_or_else(|| "max".to_owned(), |max| max.to_string());
         let pids = Setting::new(Controller::Pids, "pids.max", max);
-        vec![pids.default_if(self.pids_max.is_none())]
+        let mut settings = vec![pids.default_if(self.pids_max.is_none())];
+        let whole = self.whole();
+        settings.extend(whole.cpu_quota(version));
+        // One container that is out of memory does not take the others with it.
+        let is_group = |setting: &Setting| setting.file == OOM_GROUP;
+        settings.extend(whole.memory(version).into_iter().filter(|setting| !is_group(setting)));
+        settings
+    }
+
+    /// What all containers may use, as if they were one.
+    fn whole(&self) -> ContainerLimits {
+        let Self { pids_max: _, cpu_request_milli: _, cpu_limit_milli, memory_limit_bytes } = *self;
+        ContainerLimits { cpu_request_milli: None, cpu_limit_milli, memory_limit_bytes }
     }
 
     /// What is written into the cgroup of the whole pod, which competes with other pods.
@@ -242,7 +269,11 @@ impl PodLimits {
     /// The same for an OCI runtime.
     #[must_use]
     pub fn to_oci(&self) -> LinuxResources {
-        let mut resources = LinuxResources::default();
+        let mut resources = self.whole().to_oci();
+        // The weight is that of the pod, and not of what holds its containers.
+        if let Some(cpu) = resources.cpu_mut() {
+            cpu.set_shares(None);
+        }
         if let Some(max) = self.pids_max {
             let mut pids = LinuxPids::default();
             pids.set_limit(i64::from(max));
@@ -392,13 +423,33 @@ mod tests {
                 "memory.memsw.limit_in_bytes=-1*?",
             ],
         );
-        check(&PodLimits::default().settings(), &["pids.max=max*"]);
+        let none =
+            ["pids.max=max*", "cpu.max=max 100000*", "memory.swap.max=max*?", "memory.max=max*"];
+        check(&PodLimits::default().settings(Version::V2), &none);
     }
 
     #[test]
     fn a_pod_has_a_limit_of_processes_and_the_weight_of_its_containers() {
-        let limits = PodLimits { pids_max: Some(100), cpu_request_milli: Some(1000) };
-        check(&limits.settings(), &["pids.max=100"]);
+        let limits = PodLimits {
+            pids_max: Some(100),
+            cpu_request_milli: Some(1000),
+            cpu_limit_milli: Some(1500),
+            memory_limit_bytes: Some(MIB),
+        };
+        let set =
+            ["pids.max=100", "cpu.max=150000 100000", "memory.swap.max=0?", "memory.max=1048576"];
+        check(&limits.settings(Version::V2), &set);
+        check(
+            &limits.settings(Version::V1),
+            &[
+                "pids.max=100",
+                "cpu.cfs_period_us=100000*",
+                "cpu.cfs_quota_us=150000",
+                "memory.memsw.limit_in_bytes=-1*?",
+                "memory.limit_in_bytes=1048576",
+                "memory.memsw.limit_in_bytes=1048576?",
+            ],
+        );
         check(&limits.outer_settings(Version::V1), &["cpu.shares=1024*"]);
         check(&limits.outer_settings(Version::V2), &["cpu.weight=39"]);
         assert_eq!(limits.to_oci().pids().map(|pids| pids.limit()), Some(100));

@@ -257,10 +257,23 @@ fn a_pod_has_its_weight_and_its_limit_of_processes() {
     let base = testing_base();
     let pod = base.pod(pod_id());
     pod.create().unwrap();
-    pod.set_limits(&PodLimits { pids_max: Some(3), cpu_request_milli: Some(500) }).unwrap();
+    pod.set_limits(&PodLimits {
+        pids_max: Some(3),
+        cpu_request_milli: Some(500),
+        cpu_limit_milli: Some(1500),
+        memory_limit_bytes: Some(64 << 20),
+    })
+    .unwrap();
     let weight = limit(&base, Controller::Cpu, "", "cpu.shares", "cpu.weight");
     assert!(["512", "20"].contains(&weight.as_str()), "{weight}");
     assert_eq!(limit(&base, Controller::Pids, "pod", "pids.max", "pids.max"), "3");
+    let of_memory = || {
+        let (v1, v2) = ("memory.limit_in_bytes", "memory.max");
+        limit(&base, Controller::Memory, "pod", v1, v2)
+    };
+    assert_eq!(of_memory(), (64 << 20).to_string());
+    let of_cpu = || limit(&base, Controller::Cpu, "pod", "cpu.cfs_quota_us", "cpu.max");
+    assert!(["150000", "150000 100000"].contains(&of_cpu().as_str()), "{}", of_cpu());
 
     let container = pod.container(&container_name(), Attempt(0));
     let entry = container.create(&ContainerLimits::default()).unwrap();
@@ -280,6 +293,8 @@ fn a_pod_has_its_weight_and_its_limit_of_processes() {
     assert_eq!(status, 0);
     pod.set_limits(&PodLimits::default()).unwrap();
     assert_eq!(limit(&base, Controller::Pids, "pod", "pids.max", "pids.max"), "max");
+    assert!(["-1", "max 100000"].contains(&of_cpu().as_str()), "{}", of_cpu());
+    assert_ne!(of_memory(), (64 << 20).to_string());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Not here: where they begin (`cgroup::base`), and what the limits mean (`cgroup::limits`).
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -77,7 +78,7 @@ impl PodCgroup {
         for (version, hierarchy) in self.base.hierarchies() {
             let pod = self.directory(hierarchy);
             apply(&pod, hierarchy, &limits.outer_settings(version))?;
-            apply(&pod.join(CONTAINERS), hierarchy, &limits.settings())?;
+            apply(&pod.join(CONTAINERS), hierarchy, &limits.settings(version))?;
         }
         Ok(())
     }
@@ -435,6 +436,13 @@ fn apply(directory: &Path, hierarchy: &Hierarchy, settings: &[Setting]) -> Resul
     let ours = settings.iter().filter(|s| hierarchy.controllers.contains(&s.controller));
     for setting in ours {
         let path = directory.join(setting.file);
+        // Most have no limit: to look is much less than to write, for which the kernel may have to
+        // go through all that it has charged.
+        if setting.is_default
+            && fs::read_to_string(&path).is_ok_and(|is| is.trim() == setting.value)
+        {
+            continue;
+        }
         if setting.may_be_missing {
             files::write_if_present(&path, &setting.value)?;
         } else {

@@ -213,6 +213,20 @@ pub struct PodMachine {
     /// Builds before this field knew no init containers, so for them it is as good as new.
     #[serde(default)]
     course: Course,
+    #[serde(default)]
+    readiness: Readiness,
+}
+
+/// Whether all containers are ready that go on running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+enum Readiness {
+    /// They never were.
+    #[default]
+    NotYet,
+    /// Since then.
+    Ready(WallTime),
+    /// They were, until then.
+    Unready(WallTime),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,7 +246,8 @@ impl PodMachine {
             .into_iter()
             .map(|(name, recovered)| (name, Container::recovered(recovered, now)))
             .collect();
-        Self { wanted: None, containers, course: Course::since(since) }
+        let readiness = Readiness::default();
+        Self { wanted: None, containers, course: Course::since(since), readiness }
     }
 
     /// Takes in an event and answers with what is to be done.
@@ -298,7 +313,8 @@ impl PodMachine {
 
     fn take_wanted(&mut self, wanted: WantedPod, effects: &mut Vec<Effect>) {
         let WantedPod { number, goal, spec } = wanted;
-        if self.wanted.as_ref().is_none_or(|old| old.spec.pids_limit != spec.pids_limit) {
+        let limits = |spec: &PodSpec| (spec.pids_limit, spec.resources);
+        if self.wanted.as_ref().is_none_or(|old| limits(&old.spec) != limits(&spec)) {
             effects.push(Effect::UpdatePod { pids_limit: spec.pids_limit });
         }
         for container in spec.all_containers() {
@@ -340,6 +356,21 @@ impl PodMachine {
             && !self.containers.values().any(Container::is_live)
     }
 
+    /// Notes when the pod got ready or unready. To be called after each step, with the time to be
+    /// shown.
+    pub fn note_readiness(&mut self, at: WallTime) {
+        let is_ready = self.wanted.as_ref().is_some_and(|wanted| {
+            let is_ready = |name| self.containers.get(name).is_some_and(Container::is_ready);
+            wanted.spec.sidecars().chain(&wanted.spec.containers).all(|it| is_ready(&it.name))
+        });
+        self.readiness = match (self.readiness, is_ready) {
+            (Readiness::NotYet | Readiness::Unready(_), true) => Readiness::Ready(at),
+            (Readiness::Ready(_), false) => Readiness::Unready(at),
+            (same @ (Readiness::NotYet | Readiness::Unready(_)), false)
+            | (same @ Readiness::Ready(_), true) => same,
+        };
+    }
+
     /// Since when the pod shall run, which is announced with each of its runs: another executor
     /// counts on from it.
     #[must_use]
@@ -373,6 +404,10 @@ impl PodMachine {
             goal: *goal,
             finished: self.course.outcome(wanted, &self.containers),
             because: self.course.cause(),
+            ready_since: match self.readiness {
+                Readiness::NotYet => None,
+                Readiness::Ready(at) | Readiness::Unready(at) => Some(at),
+            },
             initializing: self.course.is_initializing(wanted),
             containers,
         })

@@ -128,6 +128,10 @@ pub struct PodReport {
     /// Why the pod ends, or ended, if its containers did not simply come to their end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<EndCause>,
+    /// Since when its containers are all ready, or not all ready any more; none if that never
+    /// changed, and from builds that do not note it. To be shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_since: Option<WallTime>,
     /// Whether init containers have to be done before the others are started.
     #[serde(default, skip_serializing_if = "is_false")]
     pub initializing: bool,

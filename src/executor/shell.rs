@@ -237,9 +237,9 @@ impl Shell {
             self.events.extend(std::iter::from_fn(|| self.asking.next_event()));
             let Some(event) = self.events.pop_front() else { break };
             self.changed = true;
-            for effect in self.machine.step(event, BootTime::now()) {
-                self.perform(effect);
-            }
+            let effects = self.machine.step(event, BootTime::now());
+            self.machine.note_readiness(WallTime::now());
+            effects.into_iter().for_each(|effect| self.perform(effect));
         }
         self.asking.remove_empty();
         self.remove_empty();
@@ -506,6 +506,9 @@ impl Shell {
             let why = chain(&error);
             self.events.push_back(Event::NotUpdated { container, why });
         }
+        // In cgroup v1 the quota of a pod can't be less than that of a container: where both are
+        // lowered, the container's has to be first, and where both are raised, the pod's.
+        self.update_pod();
     }
 
     fn update_pod(&mut self) {

@@ -18,6 +18,7 @@ mod pod;
 mod port;
 mod probe;
 mod program;
+mod resources;
 mod restart;
 mod schema;
 mod security;

@@ -14,7 +14,7 @@ mod names;
 mod security;
 
 use core::net::IpAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub use config::{
     Projection, ResourceField, ResourceName, UsedConfig,
 };
 pub use lifecycle::{Lifecycle, MessagePolicy, TerminationMessage, TerminationPolicy};
-pub use order::{ContainerRestart, ExitCodes, RestartAction, RestartRule, Role};
+pub use order::{ContainerRestart, ExitCodes, RestartAction, RestartRule, Role, demand};
 /// Whether a value is what was meant before there was its field.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -81,6 +81,10 @@ pub struct PodSpec {
     pub backoff: BackoffPolicy,
     /// Most processes and threads of all containers together; annotation `roost/pids-limit`.
     pub pids_limit: u32,
+    /// `spec.resources`: what all containers together ask for, where that is not the sum of what
+    /// each does, and may use at most.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resources: Resources,
     /// Other pods that must be so far before this one is started; annotation `roost/after`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<After>,
@@ -504,6 +508,9 @@ pub struct ContainerSpec {
     /// `terminationMessagePath` and `terminationMessagePolicy`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub termination: TerminationMessage,
+    /// `resizePolicy`: the resources a change of which restarts it (`RestartContainer`).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub restarts_for: BTreeSet<Resized>,
 }
 
 impl ContainerSpec {
@@ -586,6 +593,26 @@ pub struct Resources {
     pub memory_request_bytes: Option<u64>,
     /// `limits.memory` in bytes.
     pub memory_limit_bytes: Option<u64>,
+}
+
+/// A resource in `resizePolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Resized {
+    /// Of `cpu`, the request or the limit.
+    Cpu,
+    /// Of `memory`, likewise.
+    Memory,
+}
+
+impl Resized {
+    /// Its name in manifests.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 /// An absolute path without `.`, `..`, empty parts or NUL; `/` itself is one.

@@ -465,8 +465,8 @@ fn field_value(of: Instance<'_>, field: &Field) -> Result<String, Incomplete> {
 fn limit_of(resource: &ResourceField, pod: &PodSpec) -> Option<u64> {
     let of = pod.container(&resource.container)?.resources;
     match resource.resource {
-        ResourceName::LimitsCpu => of.cpu_limit_milli,
-        ResourceName::LimitsMemory => of.memory_limit_bytes,
+        ResourceName::LimitsCpu => of.cpu_limit_milli.or(pod.resources.cpu_limit_milli),
+        ResourceName::LimitsMemory => of.memory_limit_bytes.or(pod.resources.memory_limit_bytes),
         ResourceName::RequestsCpu => Some(of.cpu_request_milli.unwrap_or(0)),
         ResourceName::RequestsMemory => Some(of.memory_request_bytes.unwrap_or(0)),
     }

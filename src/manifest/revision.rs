@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::pod::{
     ContainerPort, ContainerRestart, ContainerSpec, Image, Lifecycle, MessagePolicy, PodSpec,
-    Resources, Role, Volume, VolumeSource,
+    Resized, Resources, Role, Volume, VolumeSource,
 };
 use crate::ids::{ContainerName, VolumeName};
 use crate::provisioner::reference::PullPolicy;
@@ -93,6 +93,7 @@ impl Revision {
             termination_policy,
             backoff,
             pids_limit,
+            resources: of_pod,
             // They come from annotations, which are hashed.
             after: _,
             rollback_after: _,
@@ -138,6 +139,7 @@ impl Revision {
         let in_place = and(in_place, "restartPolicy", &restarts);
         let in_place = and(in_place, "probes", &probes(spec));
         let in_place = and(in_place, "lifecycle", &lifecycles(spec));
+        let in_place = and(in_place, "resources", of_pod);
         let in_place = and(in_place, "terminationMessagePolicy", &message_policies(spec));
         let in_place = and(in_place, "activeDeadlineSeconds", active_deadline);
         let in_place = and(in_place, "roost/termination-policy", termination_policy);
@@ -206,6 +208,8 @@ fn container_hash(container: &ContainerSpec, pod: &PodSpec) -> Hash {
     let own = own_hash(container);
     // What was done before the others began is not done again for it.
     let is_over = pod.role(&container.name) == Some(Role::Init);
+    let resized = if is_over { BTreeMap::new() } else { restarting_resources(container) };
+    let own = and(own, "resizePolicy", &resized);
     match &pod.config {
         Some(config) if pod.restart_on_config_change && !is_over => {
             let mounted: BTreeMap<&VolumeName, &Hash> = container
@@ -221,6 +225,16 @@ fn container_hash(container: &ContainerSpec, pod: &PodSpec) -> Hash {
         }
         Some(_) | None => own,
     }
+}
+
+/// The resources a change of which restarts the container: request and limit.
+fn restarting_resources(container: &ContainerSpec) -> BTreeMap<Resized, [Option<u64>; 2]> {
+    let of = &container.resources;
+    let values = |resized: &Resized| match resized {
+        Resized::Cpu => [of.cpu_request_milli, of.cpu_limit_milli],
+        Resized::Memory => [of.memory_request_bytes, of.memory_limit_bytes],
+    };
+    container.restarts_for.iter().map(|resized| (*resized, values(resized))).collect()
 }
 
 fn own_hash(container: &ContainerSpec) -> Hash {
@@ -253,6 +267,7 @@ fn written_hash(container: &ContainerSpec) -> Hash {
         restart: _changes_in_place_as_well,
         lifecycle: _,
         termination: _hashed_where_it_is_set_too,
+        restarts_for: _decides_what_else_is_hashed,
     } = container;
     let rest = (env, working_dir, user, group, read_only_root, mounts);
     let Some(Image { source, pull: _changes_in_place, resolved: _not_written }) = image else {
@@ -320,6 +335,37 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_resources_restarts_a_container_that_asks_for_it_and_no_other() {
+        let revision = |restarts: &[Resized], cpu, memory| {
+            let mut spec = spec();
+            spec.containers[0].restarts_for = restarts.iter().copied().collect();
+            spec.containers[0].resources.cpu_limit_milli = Some(cpu);
+            spec.containers[0].resources.memory_limit_bytes = Some(memory);
+            Revision::of(&spec)
+        };
+        for (restarts, cpu, memory) in [
+            (&[][..], false, false),
+            (&[Resized::Cpu], true, false),
+            (&[Resized::Memory], false, true),
+        ] {
+            let before = revision(restarts, 5, 5);
+            for (after, restart) in
+                [(revision(restarts, 6, 5), cpu), (revision(restarts, 5, 6), memory)]
+            {
+                assert_eq!(after.containers != before.containers, restart, "{restarts:?}");
+                assert_eq!(after.shared, before.shared);
+                assert_ne!(after.digest(), before.digest());
+            }
+        }
+        let plain = spec();
+        let mut spec = plain.clone();
+        spec.resources.memory_limit_bytes = Some(1 << 30);
+        let (before, after) = (Revision::of(&plain), Revision::of(&spec));
+        assert_eq!((after.shared, &after.containers), (before.shared, &before.containers));
+        assert_ne!(after.in_place, before.in_place);
+    }
+
+    #[test]
     fn where_a_message_is_left_restarts_and_what_may_be_one_does_not() {
         let before = Revision::of(&spec());
         let mut changed = spec();
@@ -354,6 +400,7 @@ mod tests {
             restart: None,
             lifecycle: Default::default(),
             termination: Default::default(),
+            restarts_for: Default::default(),
         }
     }
 
@@ -371,6 +418,7 @@ mod tests {
             termination_policy: Default::default(),
             backoff: BackoffPolicy::default(),
             pids_limit: 4096,
+            resources: Default::default(),
             after: Vec::new(),
             priority: 0,
             rollback_after: None,

@@ -94,14 +94,13 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// The most that a pod's containers request at once (see [`PodSpec::demand`]); a request that
+    /// The most that a pod's containers request at once (see [`PodSpec::request`]); a request that
     /// is left out is the limit, and nothing where that is left out too.
     #[must_use]
     pub fn of(spec: &PodSpec) -> Self {
         Self {
-            cpu_milli: spec.demand(|r| r.cpu_request_milli.or(r.cpu_limit_milli).unwrap_or(0)),
-            memory_bytes: spec
-                .demand(|r| r.memory_request_bytes.or(r.memory_limit_bytes).unwrap_or(0)),
+            cpu_milli: spec.request(|r| r.cpu_request_milli.or(r.cpu_limit_milli)),
+            memory_bytes: spec.request(|r| r.memory_request_bytes.or(r.memory_limit_bytes)),
         }
     }
 

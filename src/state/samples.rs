@@ -180,6 +180,7 @@ pub(crate) fn spec() -> PodSpec {
         termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 64,
+        resources: Default::default(),
         after: Vec::new(),
         priority: 0,
         rollback_after: None,
@@ -219,6 +220,7 @@ pub(crate) fn spec() -> PodSpec {
             restart: None,
             lifecycle: Default::default(),
             termination: Default::default(),
+            restarts_for: Default::default(),
             mounts: vec![VolumeMount {
                 volume: "data".parse().unwrap(),
                 path: "/srv/data".parse().unwrap(),

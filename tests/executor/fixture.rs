@@ -65,6 +65,7 @@ pub(crate) fn container(name: &str, argv: &[&str]) -> ContainerSpec {
         restart: None,
         lifecycle: Default::default(),
         termination: Default::default(),
+        restarts_for: Default::default(),
     }
 }
 
@@ -89,6 +90,7 @@ pub(crate) fn spec(scripts: &[(&str, &str)]) -> PodSpec {
         termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 1000,
+        resources: Default::default(),
         after: Vec::new(),
         priority: 0,
         rollback_after: None,

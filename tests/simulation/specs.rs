@@ -98,6 +98,7 @@ pub(crate) fn container(name: &str, program: Program) -> ContainerSpec {
         restart: None,
         lifecycle: Default::default(),
         termination: Default::default(),
+        restarts_for: Default::default(),
     }
 }
 
@@ -121,6 +122,7 @@ pub(crate) fn pod(name: &str, containers: Vec<ContainerSpec>) -> PodSpec {
         termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
+        resources: Default::default(),
         after: Vec::new(),
         priority: 0,
         rollback_after: None,

@@ -212,8 +212,10 @@ fn conditions(
     let unready: Vec<&str> = lasting().filter(|c| !c.ready).map(|c| c.name.as_str()).collect();
     let ready = unready.is_empty() && !statuses.main.is_empty();
     let changes = lasting().filter_map(|c| changed_at(&c.state).or(changed_at(&c.last_state)));
+    let noted = view.report.as_ref().and_then(|report| report.ready_since);
+    let noted = noted.map(WallTime::rfc3339);
     // Times of one form: their order as text is their order.
-    let since = changes.max().unwrap_or(&created_at);
+    let since = noted.as_ref().or_else(|| changes.max()).unwrap_or(&created_at);
     let of_containers = |kind: &str| {
         let mut condition = condition(kind, ready, since);
         if phase == "Succeeded" {
@@ -345,7 +347,10 @@ fn changed_at(state: &ContainerState) -> Option<&String> {
 
 /// <https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>.
 fn qos_class(spec: &PodSpec) -> &'static str {
-    let resources = || spec.all_containers().map(|container| container.resources);
+    // What the pod asks for as a whole counts alone.
+    let whole = Some(spec.resources).filter(|of| *of != Resources::default());
+    let each = || spec.all_containers().map(|container| container.resources);
+    let resources = || whole.into_iter().chain(each().filter(|_| whole.is_none()));
     let guaranteed = |resources: Resources| {
         let Resources {
             cpu_request_milli,

@@ -33,6 +33,7 @@ pub fn of(spec: &PodSpec) -> Value {
         termination_policy: _,
         backoff: _,
         pids_limit: _,
+        resources: of_pod,
         after: _,
         rollback_after: _,
         priority,
@@ -69,6 +70,10 @@ pub fn of(spec: &PodSpec) -> Value {
     }
     if *priority != 0 {
         out.insert("priority".into(), (*priority).into());
+    }
+    let of_pod = resources_of(*of_pod);
+    if !of_pod.is_empty() {
+        out.insert("resources".into(), of_pod.into());
     }
     if !node_selector.is_empty() {
         out.insert("nodeSelector".into(), json!(node_selector));
@@ -173,6 +178,7 @@ fn container(container: &ContainerSpec) -> Value {
         termination: _,
         // It stands in an annotation.
         check: _,
+        restarts_for,
     } = container;
     let mut out = Map::new();
     out.insert("name".into(), name.as_str().into());
@@ -187,6 +193,13 @@ fn container(container: &ContainerSpec) -> Value {
     let resources = resources_of(*resources);
     if !resources.is_empty() {
         out.insert("resources".into(), resources.into());
+    }
+    if !restarts_for.is_empty() {
+        let policies = restarts_for.iter().map(|resized| {
+            let name = resized.as_str();
+            json!({ "resourceName": name, "restartPolicy": "RestartContainer" })
+        });
+        out.insert("resizePolicy".into(), policies.collect());
     }
     let mut security = Map::new();
     security.extend(user.map(|user| ("runAsUser".to_owned(), user.into())));

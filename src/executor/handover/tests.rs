@@ -33,6 +33,7 @@ fn pod(container: &ContainerName) -> PodSpec {
         termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
+        resources: Default::default(),
         after: Vec::new(),
         priority: 0,
         rollback_after: None,
@@ -60,6 +61,7 @@ fn pod(container: &ContainerName) -> PodSpec {
             restart: None,
             lifecycle: Default::default(),
             termination: Default::default(),
+            restarts_for: Default::default(),
         }],
     }
 }

@@ -297,6 +297,18 @@ impl Container {
         }
     }
 
+    /// Whether it runs and is ready.
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.state {
+            State::Running(live) => live.health().ready,
+            State::Fresh
+            | State::Starting { .. }
+            | State::Stopping { .. }
+            | State::Recording { .. }
+            | State::Ended { .. } => false,
+        }
+    }
+
     /// Whether its last run was a success, which one that a probe had stopped is not.
     pub(super) fn has_succeeded(&self) -> bool {
         let last = self.last.as_ref();

@@ -47,6 +47,7 @@ fn container(name: &str) -> ContainerSpec {
         restart: None,
         lifecycle: Default::default(),
         termination: Default::default(),
+        restarts_for: Default::default(),
     }
 }
 
@@ -70,6 +71,7 @@ fn pod(policy: RestartPolicy, names: &[&str]) -> PodSpec {
         termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 10,
+        resources: Default::default(),
         after: Vec::new(),
         priority: 0,
         rollback_after: None,
@@ -366,6 +368,8 @@ fn limits_and_labels_change_in_place() {
     assert_eq!(bench.want(&spec), []);
     spec.pids_limit = 11;
     assert_eq!(bench.want(&spec), [Effect::UpdatePod { pids_limit: 11 }]);
+    spec.resources.memory_limit_bytes = Some(1 << 30);
+    assert_eq!(bench.want(&spec), [Effect::UpdatePod { pids_limit: 11 }]);
     let resources = Resources { memory_limit_bytes: Some(1), ..Resources::default() };
     spec.containers[0].resources = resources;
     let update = Effect::Update { container: name("a"), attempt: Attempt(0), resources };
@@ -527,6 +531,25 @@ fn what_belongs_to_another_run_is_ignored() {
         assert_eq!(bench.step(event), []);
         assert_eq!(bench.machine, before);
     }
+}
+
+#[test]
+fn when_a_pod_got_ready_or_unready_is_told() {
+    let mut bench = Bench::new();
+    let mut note = |bench: &mut Bench, at| {
+        bench.machine.note_readiness(WallTime(at));
+        bench.machine.report().and_then(|report| report.ready_since)
+    };
+    assert_eq!(note(&mut bench, 1), None);
+    bench.runs(&pod(RestartPolicy::Always, &["a", "b"]));
+    assert_eq!(note(&mut bench, 2), Some(WallTime(2)));
+    assert_eq!(note(&mut bench, 3), Some(WallTime(2)));
+    bench.ends("a", Exit::Code(1));
+    assert_eq!(note(&mut bench, 4), Some(WallTime(4)));
+    bench.ends("b", Exit::Code(1));
+    assert_eq!(note(&mut bench, 5), Some(WallTime(4)));
+    bench.started("a");
+    assert_eq!(note(&mut bench, 6), Some(WallTime(4)));
 }
 
 fn recovered(exit: Exit, spec: &PodSpec, streak: u32) -> BTreeMap<ContainerName, Recovered> {

@@ -8,7 +8,7 @@ use super::handler::Scope;
 use super::probe::{self, Use};
 use super::program::{self, Program};
 use super::security::{self, Inherited};
-use super::{image, lifecycle, mount, port, restart, schema, termination};
+use super::{image, lifecycle, mount, port, resources, restart, schema, termination};
 use crate::ids::{ContainerName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::pod::{ContainerSpec, HostNamespaces, Resources};
@@ -35,7 +35,8 @@ pub(super) fn decode(
     let around = Around { own: name.as_ref(), ..around };
     let Program { command, args, env, env_from } = program::decode(&fields, around, faults);
     let working_dir = fields.get("workingDir").and_then(|at| at.parse(faults));
-    let resources = fields.get("resources").and_then(|at| resources(at, faults));
+    let resources = fields.get("resources").and_then(|at| own_resources(at, faults));
+    let restarts_for = resources::resize_policy(&fields, faults);
     let own = security::of_container(&fields, inherited, faults);
     let mounts = mount::decode(&fields, volumes, faults);
     let ports = fields.get("ports");
@@ -74,16 +75,20 @@ pub(super) fn decode(
         restart,
         lifecycle: lifecycle.unwrap_or_default(),
         termination,
+        restarts_for,
     })
 }
 
-fn resources(at: At<'_>, faults: &mut Faults) -> Option<Resources> {
+fn own_resources(at: At<'_>, faults: &mut Faults) -> Option<Resources> {
     let fields = at.fields(&schema::RESOURCES, faults)?;
     let limits_at = fields.get("limits");
-    let limits = limits_at.and_then(|at| amounts(at, Side::Limits, faults)).unwrap_or_default();
+    let limits = limits_at
+        .and_then(|at| amounts(at, &schema::RESOURCE_NAMES, Side::Limits, faults))
+        .unwrap_or_default();
     let requests_at = fields.get("requests");
-    let requests =
-        requests_at.and_then(|at| amounts(at, Side::Requests, faults)).unwrap_or_default();
+    let requests = requests_at
+        .and_then(|at| amounts(at, &schema::RESOURCE_NAMES, Side::Requests, faults))
+        .unwrap_or_default();
     let pairs = [
         ("cpu", requests.cpu_milli, limits.cpu_milli),
         ("memory", requests.memory_bytes, limits.memory_bytes),
@@ -104,20 +109,26 @@ fn resources(at: At<'_>, faults: &mut Faults) -> Option<Resources> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Limits,
     Requests,
 }
 
 /// `limits` or `requests`.
 #[derive(Debug, Default)]
-struct Amounts {
-    cpu_milli: Option<u64>,
-    memory_bytes: Option<u64>,
+pub(super) struct Amounts {
+    pub(super) cpu_milli: Option<u64>,
+    pub(super) memory_bytes: Option<u64>,
 }
 
-fn amounts(at: At<'_>, side: Side, faults: &mut Faults) -> Option<Amounts> {
-    let fields = at.fields(&schema::RESOURCE_NAMES, faults)?;
+/// Reads amounts whose names are in that table.
+pub(super) fn amounts(
+    at: At<'_>,
+    names: &'static schema::Object,
+    side: Side,
+    faults: &mut Faults,
+) -> Option<Amounts> {
+    let fields = at.fields(names, faults)?;
     let (cpu_min, memory_min) = match side {
         Side::Limits => (1, MEMORY_LIMIT_MIN),
         Side::Requests => (0, 0),

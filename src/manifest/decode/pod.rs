@@ -9,13 +9,13 @@ use super::names::HOSTNAME_LEN_MAX;
 use super::port::HostPorts;
 use super::restart::POLICIES;
 use super::security::{self, Inherited};
-use super::{annotations, lifecycle, metadata, names, probe, schema, volume};
+use super::{annotations, lifecycle, metadata, names, probe, resources, schema, volume};
 use crate::clock::Millis;
 use crate::ids::{ContainerName, ObjectName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::node::{Kind, Node};
 use crate::manifest::pod::{
-    ContainerSpec, Domain, HostNamespaces, Names, PodSecurity, PodSpec, RestartPolicy,
+    ContainerSpec, Domain, HostNamespaces, Names, PodSecurity, PodSpec, Resources, RestartPolicy,
     TERMINATION_GRACE_DEFAULT, Volume,
 };
 
@@ -92,6 +92,7 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         termination_policy: settings.termination_policy,
         backoff: settings.backoff,
         pids_limit: settings.pids_limit,
+        resources: spec.resources,
         after: settings.after,
         priority: spec.priority,
         rollback_after: settings.rollback_after,
@@ -115,6 +116,7 @@ struct Spec {
     restart_policy: RestartPolicy,
     termination_grace: Millis,
     active_deadline: Option<Millis>,
+    resources: Resources,
     priority: i32,
     node_selector: BTreeMap<String, String>,
     security: PodSecurity,
@@ -172,6 +174,10 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         .get("activeDeadlineSeconds")
         .and_then(|at| at.integer(1..=ACTIVE_DEADLINE_MAX_SECONDS, faults))
         .map(|seconds| Millis::from_secs(seconds.unsigned_abs()));
+    let resources = fields
+        .get("resources")
+        .and_then(|at| resources::of_pod(at, (&init_containers, &containers), faults))
+        .unwrap_or_default();
     let (hostname, names) = names::decode(&fields, host, faults);
     Some(Spec {
         hostname,
@@ -180,6 +186,7 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         restart_policy: restart_policy.unwrap_or(RestartPolicy::Always),
         termination_grace: grace.unwrap_or(TERMINATION_GRACE_DEFAULT),
         active_deadline,
+        resources,
         priority: priority(&fields, faults),
         node_selector,
         security,

@@ -129,23 +129,39 @@ impl PodSpec {
         container.restart.as_ref().map_or(of_pod, |restart| restart.policy)
     }
 
+    /// What the pod asks for at once: what it says as a whole, or else the most that its containers
+    /// do ([`Self::demand`]). `of` is what is asked for in resources, if anything.
+    #[must_use]
+    pub fn request(&self, of: impl Fn(&Resources) -> Option<u64>) -> u64 {
+        of(&self.resources).unwrap_or_else(|| self.demand(|resources| of(resources).unwrap_or(0)))
+    }
+
     /// The most that the pod asks for at once, where a container asks for `of` it: by Kubernetes'
     /// rule the larger of what all containers and sidecars ask for together, and of what any init
     /// container asks for together with the sidecars before it.
     #[must_use]
     pub fn demand(&self, of: impl Fn(&Resources) -> u64) -> u64 {
-        let begin = Demand::default();
-        let init = self.init_containers.iter().fold(begin, |demand, container| {
-            let with_it = demand.sidecars.saturating_add(of(&container.resources));
-            let stays = container.is_restarted_always();
-            Demand {
-                sidecars: if stays { with_it } else { demand.sidecars },
-                highest: demand.highest.max(with_it),
-            }
-        });
-        let main = self.containers.iter().map(|container| of(&container.resources));
-        init.highest.max(main.fold(init.sidecars, u64::saturating_add))
+        demand(&self.init_containers, &self.containers, of)
     }
+}
+
+/// [`PodSpec::demand`] of a pod of those init containers and containers.
+#[must_use]
+pub fn demand(
+    init: &[ContainerSpec],
+    main: &[ContainerSpec],
+    of: impl Fn(&Resources) -> u64,
+) -> u64 {
+    let init = init.iter().fold(Demand::default(), |demand, container| {
+        let with_it = demand.sidecars.saturating_add(of(&container.resources));
+        let stays = container.is_restarted_always();
+        Demand {
+            sidecars: if stays { with_it } else { demand.sidecars },
+            highest: demand.highest.max(with_it),
+        }
+    });
+    let main = main.iter().map(|container| of(&container.resources));
+    init.highest.max(main.fold(init.sidecars, u64::saturating_add))
 }
 
 impl ContainerSpec {

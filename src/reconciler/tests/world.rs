@@ -38,6 +38,7 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         restart: None,
         lifecycle: Default::default(),
         termination: Default::default(),
+        restarts_for: Default::default(),
     };
     PodSpec {
         name: name.parse().unwrap(),
@@ -58,6 +59,7 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 10,
+        resources: Default::default(),
         after: Vec::new(),
         priority: 0,
         rollback_after: None,
@@ -311,6 +313,7 @@ pub(in crate::reconciler) fn report(record: &PodRecord, goal: Goal) -> PodReport
         goal,
         finished: None,
         because: None,
+        ready_since: None,
         initializing: false,
         containers: vec![],
     }

@@ -158,12 +158,17 @@ fn oom_score_adj(context: &Context<'_>) -> i32 {
     if is_guaranteed(context.pod) {
         return OOM_GUARANTEED;
     }
-    if context.pod.all_containers().all(|container| asks_nothing(&container.resources)) {
+    let all = context.pod.all_containers().map(|container| &container.resources);
+    if all.chain([&context.pod.resources]).all(asks_nothing) {
         return OOM_BEST_EFFORT;
     }
     // The more of the machine's memory it asked for, the later it is killed.
     let resources = &context.container.resources;
-    let asked = resources.memory_request_bytes.or(resources.memory_limit_bytes).unwrap_or(0);
+    let asked = |of: &Resources| of.memory_request_bytes.or(of.memory_limit_bytes);
+    // Of what the pod asked for as a whole each has an even share.
+    let count = u64::try_from(context.pod.containers.len()).unwrap_or(u64::MAX).max(1);
+    let share = || asked(&context.pod.resources).map(|bytes| bytes / count);
+    let asked = asked(resources).or_else(share).unwrap_or(0);
     let share = 1000 * u128::from(asked) / u128::from(context.facts.memory_bytes.max(1));
     let score = 1000 - i64::try_from(share).unwrap_or(i64::MAX);
     let score = score.clamp(*OOM_BURSTABLE.start(), *OOM_BURSTABLE.end());
@@ -172,14 +177,19 @@ fn oom_score_adj(context: &Context<'_>) -> i32 {
 
 /// Every container, init containers included, has limits for processor and memory, and asks for exactly these.
 fn is_guaranteed(pod: &PodSpec) -> bool {
-    pod.all_containers().all(|container| {
-        let of = &container.resources;
+    let is_fixed = |of: &Resources| {
         let fixed = |request: Option<u64>, limit: Option<u64>| {
             limit.is_some_and(|limit| limit > 0 && request.is_none_or(|request| request == limit))
         };
         fixed(of.cpu_request_milli, of.cpu_limit_milli)
             && fixed(of.memory_request_bytes, of.memory_limit_bytes)
-    })
+    };
+    // What the pod asks for as a whole counts alone.
+    if pod.resources == Resources::default() {
+        pod.all_containers().all(|container| is_fixed(&container.resources))
+    } else {
+        is_fixed(&pod.resources)
+    }
 }
 
 fn asks_nothing(of: &Resources) -> bool {

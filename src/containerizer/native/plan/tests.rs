@@ -32,6 +32,7 @@ fn container(name: &str) -> ContainerSpec {
         restart: None,
         lifecycle: Default::default(),
         termination: Default::default(),
+        restarts_for: Default::default(),
     }
 }
 
@@ -55,6 +56,7 @@ fn pod(containers: Vec<ContainerSpec>) -> PodSpec {
         termination_policy: Default::default(),
         backoff: BackoffPolicy::default(),
         pids_limit: 100,
+        resources: Default::default(),
         after: Vec::new(),
         priority: 0,
         rollback_after: None,

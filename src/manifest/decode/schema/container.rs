@@ -27,7 +27,7 @@ pub(in super::super) static CONTAINER: Object = object(
         works("envFrom", Shape::List(&Shape::Object(&ENV_FROM))),
         works("livenessProbe", Shape::Object(&PROBE)),
         works("readinessProbe", Shape::Object(&PROBE)),
-        later("resizePolicy", Shape::List(&Shape::Object(&RESIZE_POLICY))),
+        works("resizePolicy", Shape::List(&Shape::Object(&RESIZE_POLICY))),
         works("startupProbe", Shape::Object(&PROBE)),
         only("stdin", BOOLEAN, &["false"], ""),
         only("stdinOnce", BOOLEAN, &["false"], ""),
@@ -121,18 +121,32 @@ pub(in super::super) static RESOURCE_NAMES: Object = Object {
 static CLAIM: Object =
     object("spec.containers[].resources.claims[]", &[part("name", TEXT), part("request", TEXT)]);
 
-pub(super) static POD_RESOURCES: Object = object(
+pub(in super::super) static POD_RESOURCES: Object = object(
     "spec.resources",
     &[
-        part("limits", QUANTITY_MAP),
-        part("requests", QUANTITY_MAP),
-        part("claims", Shape::List(&Shape::Object(&CLAIM))),
+        works("limits", Shape::Object(&POD_RESOURCE_NAMES)),
+        works("requests", Shape::Object(&POD_RESOURCE_NAMES)),
+        never("claims", Shape::List(&Shape::Object(&CLAIM)), NO_CLAIMS),
     ],
 );
 
-static RESIZE_POLICY: Object = object(
+/// The keys of `limits` and `requests` of a pod.
+pub(in super::super) static POD_RESOURCE_NAMES: Object = Object {
+    place: "spec.resources.limits, .requests",
+    unknown: Unknown::Refused {
+        why: "not supported: only `cpu` and `memory` can be limited, and the number of processes by \
+              the annotation `roost/pids-limit`",
+    },
+    fields: &[works("cpu", QUANTITY), works("memory", QUANTITY)],
+    like: None,
+};
+
+pub(in super::super) static RESIZE_POLICY: Object = object(
     "spec.containers[].resizePolicy[]",
-    &[part("resourceName", TEXT), part("restartPolicy", TEXT)],
+    &[
+        works("resourceName", Shape::Words(&["cpu", "memory"])),
+        works("restartPolicy", Shape::Words(&["NotRequired", "RestartContainer"])),
+    ],
 );
 
 pub(in super::super) static RESTART_RULE: Object = object(

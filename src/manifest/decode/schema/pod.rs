@@ -105,11 +105,7 @@ pub(in super::super) static POD_SPEC: Object = object(
             "there is no controller that would open them",
         ),
         never("resourceClaims", Shape::List(&Shape::Object(&RESOURCE_CLAIM)), NO_CLAIMS),
-        later_but(
-            "resources",
-            Shape::Object(&POD_RESOURCES),
-            "set the resources of each container",
-        ),
+        works("resources", Shape::Object(&POD_RESOURCES)),
         never("runtimeClassName", TEXT, "there are no runtime classes"),
         usual("schedulerName", TEXT, &["default-scheduler"], NO_SCHEDULER),
         ignored("schedulingGates", Shape::List(&Shape::Object(&SCHEDULING_GATE)), NO_SCHEDULER),
