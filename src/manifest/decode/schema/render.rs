@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 /// Fields that must be set, with the objects that they belong to.
-const REQUIRED: [(&str, &[&str]); 38] = [
+const REQUIRED: [(&str, &[&str]); 39] = [
     ("PersistentVolumeClaim", &["apiVersion", "metadata", "spec"]),
     ("spec.volumes[].persistentVolumeClaim", &["claimName"]),
     ("….securityContext.seccompProfile", &["type"]),
@@ -41,6 +41,7 @@ const REQUIRED: [(&str, &[&str]); 38] = [
     ("spec.containers[].env[]", &["name"]),
     ("spec.containers[].volumeMounts[]", &["name", "mountPath"]),
     ("spec.containers[].ports[]", &["containerPort"]),
+    ("spec.containers[].resizePolicy[]", &["resourceName", "restartPolicy"]),
     ("spec.containers[].restartPolicyRules[]", &["action", "exitCodes"]),
     ("spec.containers[].restartPolicyRules[].exitCodes", &["operator", "values"]),
     ("spec.volumes[]", &["name"]),
