@@ -159,8 +159,6 @@ pub(super) fn event(n: u64) -> EventRecord {
 }
 
 pub(crate) fn spec() -> PodSpec {
-    let value = "grüß \"Gott\"\n".into();
-    let greeting = EnvVar { name: "GREETING".into(), value, from: None };
     PodSpec {
         name: record(1).name,
         labels: BTreeMap::from([("app".into(), "web".into())]),
@@ -199,35 +197,40 @@ pub(crate) fn spec() -> PodSpec {
             },
         ],
         init_containers: vec![],
-        containers: vec![ContainerSpec {
-            name: "web".parse().unwrap(),
-            image: None,
-            command: vec!["/bin/sh".into(), "-c".into(), "exec sleep 1d".into()],
-            args: Vec::new(),
-            env: vec![greeting],
-            env_from: Vec::new(),
-            working_dir: Some("/srv/data".parse().unwrap()),
-            resources: Resources { memory_limit_bytes: Some(1 << 26), ..Resources::default() },
-            user: Some(1000),
-            group: Some(1000),
-            read_only_root: true,
-            security: Default::default(),
-            ports: vec![],
-            liveness: None,
-            readiness: None,
-            startup: None,
-            check: None,
-            restart: None,
-            lifecycle: Default::default(),
-            termination: Default::default(),
-            restarts_for: Default::default(),
-            mounts: vec![VolumeMount {
-                volume: "data".parse().unwrap(),
-                path: "/srv/data".parse().unwrap(),
-                read_only: false,
-                sub_path: None,
-                propagation: Default::default(),
-            }],
+        containers: vec![container()],
+    }
+}
+
+fn container() -> ContainerSpec {
+    let value = "grüß \"Gott\"\n".into();
+    ContainerSpec {
+        name: "web".parse().unwrap(),
+        image: None,
+        command: vec!["/bin/sh".into(), "-c".into(), "exec sleep 1d".into()],
+        args: Vec::new(),
+        env: vec![EnvVar { name: "GREETING".into(), value, from: None }],
+        env_from: Vec::new(),
+        working_dir: Some("/srv/data".parse().unwrap()),
+        resources: Resources { memory_limit_bytes: Some(1 << 26), ..Resources::default() },
+        user: Some(1000),
+        group: Some(1000),
+        read_only_root: true,
+        security: Default::default(),
+        ports: vec![],
+        liveness: None,
+        readiness: None,
+        startup: None,
+        check: None,
+        restart: None,
+        lifecycle: Default::default(),
+        termination: Default::default(),
+        restarts_for: Default::default(),
+        mounts: vec![VolumeMount {
+            volume: "data".parse().unwrap(),
+            path: "/srv/data".parse().unwrap(),
+            read_only: false,
+            sub_path: None,
+            propagation: Default::default(),
         }],
     }
 }

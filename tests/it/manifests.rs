@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -269,10 +269,10 @@ fn a_change_restarts_what_it_concerns_and_nothing_else() {
         "      resources: { limits: { memory: 64Mi, cpu: 500m } }\n    - name: side\n",
     );
     assert_same(&first, &revision(&limited));
-    assert_eq!(memory_limit(&node, "main"), Some(64 << 20));
+    assert_eq!(memory_limit(&node, "main", 0), Some(64 << 20));
     let limited = limited.replace("64Mi", "96Mi").replace("Seconds: 1", "Seconds: 2");
     assert_same(&first, &revision(&limited));
-    assert_eq!(memory_limit(&node, "main"), Some(96 << 20));
+    assert_eq!(memory_limit(&node, "main", 0), Some(96 << 20));
     // A variable: that container.
     let coloured = limited.replace("blue", "red");
     let pod = node_changed(&node, &coloured, "main");
@@ -313,15 +313,42 @@ fn node_changed(node: &Node, text: &str, container: &str) -> Pod {
     })
 }
 
-/// The limit that the kernel has for a container, in bytes.
-fn memory_limit(node: &Node, container: &str) -> Option<u64> {
+/// In place unless the container asks for a restart, and for the pod as a whole as for each.
+#[test]
+fn a_limit_of_the_whole_pod_is_changed_in_place_and_a_resize_policy_restarts() {
+    let node = Node::started();
+    let text = |of_pod: &str, of_main: &str| {
+        let whole = format!("spec:\n  resources: {{ limits: {{ memory: {of_pod} }} }}\n");
+        let own = format!(
+            "      resources: {{ limits: {{ memory: {of_main} }} }}
+      resizePolicy: [{{ resourceName: memory, restartPolicy: RestartContainer }}]
+    - name: side\n"
+        );
+        GOOD.replace("spec:\n", &whole).replace("    - name: side\n", &own)
+    };
+    node.put("web.yaml", &text("128Mi", "64Mi"));
+    let first = node.until_running("default/web");
+    let limits = || [0, 1].map(|up| memory_limit(&node, "main", up).map(|bytes| bytes >> 20));
+    assert_eq!(limits(), [Some(64), Some(128)]);
+    node.put("web.yaml", &text("96Mi", "64Mi"));
+    beat(&node, "beat");
+    assert_same(&first, &node.until_running("default/web"));
+    assert_eq!(limits(), [Some(64), Some(96)]);
+    let pod = node_changed(&node, &text("96Mi", "48Mi"), "main");
+    assert_eq!((pod.uid(), limits()), (first.uid(), [Some(48), Some(96)]));
+    assert_eq!(pod.processes()["side"], first.processes()["side"]);
+    node.end();
+}
+
+/// The limit that the kernel has for a container, or for what is so many levels above, in bytes.
+fn memory_limit(node: &Node, container: &str, up: usize) -> Option<u64> {
     let pid = node.pod("default/web").pids()[container];
     let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let read = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse().ok();
     cgroups.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':');
         let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        let path = path.trim_start_matches('/');
+        let path = Path::new(path.trim_start_matches('/')).ancestors().nth(up)?;
         match controllers {
             "memory" => {
                 let top = PathBuf::from("/sys/fs/cgroup/memory").join(path);

@@ -536,7 +536,7 @@ fn what_belongs_to_another_run_is_ignored() {
 #[test]
 fn when_a_pod_got_ready_or_unready_is_told() {
     let mut bench = Bench::new();
-    let mut note = |bench: &mut Bench, at| {
+    let note = |bench: &mut Bench, at| {
         bench.machine.note_readiness(WallTime(at));
         bench.machine.report().and_then(|report| report.ready_since)
     };
