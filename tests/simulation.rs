@@ -26,6 +26,10 @@ mod disk;
 mod executor;
 #[path = "simulation/fake_host.rs"]
 mod fake_host;
+#[path = "simulation/health.rs"]
+mod health;
+#[path = "simulation/life.rs"]
+mod life;
 #[path = "simulation/oracle.rs"]
 mod oracle;
 #[path = "simulation/order.rs"]
@@ -34,5 +38,7 @@ mod order;
 mod specs;
 #[path = "simulation/tests.rs"]
 mod tests;
+#[path = "simulation/turns.rs"]
+mod turns;
 #[path = "simulation/world.rs"]
 mod world;

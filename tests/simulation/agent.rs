@@ -49,6 +49,8 @@ pub(crate) struct Agent {
     /// What was promised to those that are worked on.
     under_way: BTreeMap<PodName, Arc<PodSpec>>,
     asked: BTreeMap<PodId, Asked>,
+    /// Those that a trial has asked for.
+    retreats: BTreeSet<PodId>,
     desired: DesiredState,
     /// What a faithful watcher would have seen.
     truth: DesiredState,
@@ -154,6 +156,7 @@ impl World {
             held: BTreeMap::new(),
             under_way: BTreeMap::new(),
             asked: BTreeMap::new(),
+            retreats: BTreeSet::new(),
             desired,
             truth,
             plan_is_due: false,
@@ -175,7 +178,7 @@ impl World {
         }
     }
 
-    fn request_plan(&mut self) {
+    pub(crate) fn request_plan(&mut self) {
         if let Some(agent) = &mut self.agent
             && !std::mem::replace(&mut agent.plan_is_due, true)
         {
@@ -310,7 +313,12 @@ impl World {
         let mut pods = BTreeMap::new();
         for id in ids.difference(&creating) {
             let stored = self.disk.pod(*id);
-            let record = self.store.now.records.get(id).cloned();
+            let mut record = self.store.now.records.get(id).cloned();
+            if let (Some(trial), true) =
+                (record.as_mut().and_then(|it| it.trial.as_mut()), self.has(Bug::TrialEndsAtOnce))
+            {
+                trial.until.at = roost::clock::BootTime(0);
+            }
             let adoptable = match (&record, stored) {
                 (None, Some(stored)) if !self.has(Bug::RecordsAreNotAdopted) => {
                     Some(stored.record.clone())
@@ -380,7 +388,7 @@ impl World {
         }
     }
 
-    fn asks_for(&self, record: &PodRecord) -> Hash {
+    pub(crate) fn asks_for(&self, record: &PodRecord) -> Hash {
         let desired = self.agent.as_ref().map(|agent| &agent.desired);
         let claims = desired.and_then(|desired| desired.claims.get(&record.name));
         let own = claims.into_iter().flatten().find(|claim| claim.source == record.source);
@@ -412,9 +420,10 @@ impl World {
             .collect();
         let records = &self.store.now.records;
         let Some(agent) = &mut self.agent else { return };
-        let workers = &agent.workers;
+        let (workers, retreats) = (&agent.workers, &agent.retreats);
         agent.asked.retain(|id, _| {
-            records.get(id).is_some_and(|record| {
+            // Asked by the plan itself, which says as well when that ends.
+            retreats.contains(id) || records.get(id).is_some_and(|record| {
                 busy.contains(&record.name) || workers.contains_key(&Key::Pod(record.name.clone()))
             })
         });
@@ -436,7 +445,12 @@ impl World {
         if !plan.remember.is_empty() && !self.store_fails() {
             self.store.commit(true, |content| content.directories.extend(plan.remember.clone()));
         }
+        self.steps += 1;
         self.check_waits(&plan);
+        self.check_order_of_pods(&plan, &basis);
+        self.check_priority(&plan, &basis);
+        self.check_trials(&plan);
+        self.retreat(&plan);
         self.end_asking(&plan);
         let promised = plan.promised;
         for (key, mut steps) in plan.work {
@@ -494,6 +508,13 @@ impl World {
     }
 
     fn spoil(&self, steps: &mut Vec<Step>) {
+        for step in steps.iter_mut() {
+            match &mut step.action {
+                Action::Create(creation) => self.mend_priority(&mut creation.spec),
+                Action::Accept { spec, .. } => self.mend_priority(spec),
+                _ => {}
+            }
+        }
         if self.has(Bug::ForgetBeforeSuccessor) {
             steps.retain(|step| {
                 let Action::Create(creation) = &step.action else { return true };
@@ -559,7 +580,29 @@ impl Agent {
         self.workers.is_empty() && !self.plan_is_due
     }
 
-    pub(crate) fn desired(&self) -> &DesiredState {
-        &self.desired
+    /// What a faithful watcher would have seen.
+    pub(crate) fn truth(&self) -> &DesiredState {
+        &self.truth
+    }
+
+    pub(crate) fn is_under_way(&self, name: &PodName) -> bool {
+        self.under_way.contains_key(name)
+    }
+
+    /// What the plan does not ask for any more.
+    pub(crate) fn forget_retreats(&mut self, still: &BTreeSet<PodId>) {
+        for id in self.retreats.difference(still) {
+            self.asked.remove(id);
+        }
+        self.retreats.retain(|id| still.contains(id));
+    }
+
+    /// Asks on behalf of a trial, unless somebody has asked for something; whether that is new.
+    pub(crate) fn ask_to_retreat(&mut self, id: PodId, asked: Asked) -> bool {
+        if self.asked.contains_key(&id) || !self.retreats.insert(id) {
+            return false;
+        }
+        self.asked.insert(id, asked);
+        true
     }
 }

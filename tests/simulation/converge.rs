@@ -3,14 +3,15 @@
 use roost::executor::protocol::{ContainerStatus, Goal};
 use roost::ids::{PodId, PodName};
 use roost::manifest::desired::Claim;
-use roost::manifest::pod::{PodSpec, RestartPolicy};
+use roost::manifest::pod::{PodSpec, Role};
 use roost::manifest::revision::Revision;
-use roost::reconciler::{Plan, Requests};
-use roost::state::record::{PodRecord, RecordPhase};
+use roost::reconciler::{Plan, Requests, WaitReason};
+use roost::state::record::{Exit, PodRecord, RecordPhase, Trial};
 
 use crate::disk::Path;
 use crate::executor::Stage;
 use crate::oracle::host_ports;
+use crate::order::goes_again;
 use crate::specs::node;
 use crate::world::{Event, Options, World};
 
@@ -24,9 +25,11 @@ const LOOKS: u32 = 40;
 /// What a run did, to see that it did something.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Done {
+    pub(crate) steps: u64,
     pub(crate) executions: u64,
     pub(crate) removals: u64,
     pub(crate) roll_backs: u64,
+    pub(crate) retreats: u64,
     pub(crate) waits: u64,
     pub(crate) fingerprint: u64,
 }
@@ -47,9 +50,11 @@ pub(crate) fn run(seed: u64, options: Options) -> Result<Done, String> {
     world.settle();
     match world.failure.take() {
         None => Ok(Done {
+            steps: world.steps,
             executions: world.oracle.executions,
             removals: world.oracle.removals,
             roll_backs: world.oracle.roll_backs,
+            retreats: world.oracle.retreats,
             waits: world.oracle.waits,
             fingerprint: world.fingerprint,
         }),
@@ -103,7 +108,7 @@ impl World {
         }
         let agent = self.agent.as_ref().filter(|agent| agent.is_idle());
         let Some(agent) = agent else { return Some("the agent is not idle".to_owned()) };
-        for (name, claims) in &agent.desired().claims {
+        for (name, claims) in &agent.truth().claims {
             let of_name = |record: &&PodRecord| record.name == *name;
             let records: Vec<&PodRecord> =
                 self.store.now.records.values().filter(of_name).collect();
@@ -125,6 +130,10 @@ impl World {
             return Some(problem);
         }
         for record in self.store.now.records.values() {
+            let waits = plan.waits.get(&record.name);
+            if waits.is_some_and(|wait| wait.reason == WaitReason::Order) {
+                continue;
+            }
             if let Some(problem) = self.instance_problem(record, agent.build) {
                 return Some(format!("{} {}: {problem}", record.name, record.id));
             }
@@ -136,6 +145,19 @@ impl World {
     fn wait_problem(&self, plan: &Plan) -> Option<String> {
         let free = node().allocatable().cpu_milli;
         plan.waits.iter().find_map(|(name, wait)| {
+            match wait.reason {
+                WaitReason::Order => {
+                    let lacks_nobody = self.lacks_nobody(&wait.spec);
+                    return lacks_nobody.then(|| format!("{name} waits for nobody: {}", wait.why));
+                }
+                WaitReason::Config => {
+                    let truth = self.agent.as_ref().expect("it is idle").truth();
+                    let lacks = truth.claims.get(name).into_iter().flatten();
+                    let lacks = lacks.filter(|claim| claim.lacks.is_some()).count() > 0;
+                    return (!lacks).then(|| format!("{name} lacks nothing: {}", wait.why));
+                }
+                WaitReason::Room | WaitReason::Images { .. } | WaitReason::Trouble(_) => {}
+            }
             let others = self
                 .store
                 .now
@@ -174,13 +196,13 @@ impl World {
         let alarmed = self.plan_now().is_some_and(|plan| !plan.alarms.is_empty());
         // Another file asks for the pod, and for more than there is.
         let waits = self.plan_now().is_some_and(|plan| plan.waits.contains_key(&record.name));
-        alarmed || waits || agent.desired().faulty.contains(&record.source)
+        alarmed || waits || agent.truth().faulty.contains(&record.source)
     }
 
     fn instance_problem(&self, record: &PodRecord, build: u64) -> Option<String> {
         let claimed = self.agent.as_ref().is_some_and(|agent| {
             agent
-                .desired()
+                .truth()
                 .claims
                 .get(&record.name)
                 .is_some_and(|claims| claims.iter().any(|claim| claim.source == record.source))
@@ -201,6 +223,13 @@ impl World {
                 None
             }
             RecordPhase::Active => {
+                let (boot, now) = (self.boot_id(), self.boot_time());
+                let is_over = |it: &Trial| it.until.boot != boot || it.until.at < now;
+                // What its manifest asks for now is newer, and waits.
+                let waits = self.plan_now().is_some_and(|it| it.waits.contains_key(&record.name));
+                if record.trial.as_ref().is_some_and(is_over) && !waits {
+                    return Some(format!("it is on trial for ever: {:?}", record.trial));
+                }
                 let Some(executor) = executor else {
                     return Some("it has no executor".to_owned());
                 };
@@ -239,8 +268,13 @@ impl World {
         let run = self.runs.values().find(|run| run.pod == id && run.container == *name);
         let hash = Revision::of(spec).containers.get(name).copied();
         let limit = spec.container(name).and_then(|c| c.resources.memory_limit_bytes);
-        let policy =
-            spec.container(name).map_or(spec.restart_policy, |c| spec.restart_policy_of(c));
+        let exit = self.oracle.past.get(&(id, name.clone())).and_then(|past| past.exit.clone());
+        let again = spec.container(name).map(|c| {
+            let exit = exit.unwrap_or(Exit::NotStarted(String::new()));
+            // What has succeeded at the beginning is done, whatever its rules say.
+            let is_done = spec.role(name) == Some(Role::Init) && exit.is_success();
+            !is_done && goes_again(spec, c, &exit)
+        });
         match (status, run) {
             (ContainerStatus::Running { .. }, Some(run)) => {
                 let right = hash == Some(run.hash)
@@ -249,12 +283,10 @@ impl World {
                 (!right).then(|| format!("{name} runs with {run:?}"))
             }
             (ContainerStatus::BackingOff { .. }, None) => {
-                let again = policy != RestartPolicy::Never;
-                (!again).then(|| format!("{name} will run again"))
+                (again == Some(false)).then(|| format!("{name} will run again"))
             }
             (ContainerStatus::Terminated, None) => {
-                let through = policy != RestartPolicy::Always;
-                (!through).then(|| format!("{name} does not run again"))
+                (again == Some(true)).then(|| format!("{name} does not run again"))
             }
             (ContainerStatus::Creating, Some(_)) => None,
             (other, _) => Some(format!("{name} is {other:?}")),

@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use roost::clock::{BootTime, Millis};
+use roost::clock::BootTime;
 use roost::executor::machine::{
     Effect, Event as MachineEvent, LATE_STOP_TIME, LAUNCH_TIME_MAX, PodMachine, Recovered,
 };
 use roost::executor::protocol::{Goal, PodReport, WantedPod};
-use roost::executor::question::{Answer, Observed, Purpose, Seen};
+use roost::executor::question::{Answer, Purpose};
 use roost::ids::{Attempt, ContainerName, PodId};
-use roost::manifest::pod::{PodSpec, RestartPolicy, Role};
+use roost::manifest::pod::{Lifecycle, PodSpec, Role};
 use roost::manifest::revision::{Hash, Revision};
 use roost::state::record::{Exit, LastRun};
 
 use crate::agent::AgentEvent;
 use crate::disk::{Body, Path};
+use crate::health::{Open, Question, Vitals};
 use crate::order::Standing;
 use crate::specs::Program;
 use crate::world::{Bug, Event, World};
@@ -25,6 +26,8 @@ pub(crate) struct Executor {
     pub(crate) pod: PodId,
     pub(crate) machine: PodMachine,
     pub(crate) wanted: Option<WantedPod>,
+    /// Of the containers that are wanted.
+    pub(crate) hashes: BTreeMap<ContainerName, Hash>,
     pub(crate) build: u64,
     pub(crate) refuses_upgrade: bool,
     /// Until when it does nothing at all.
@@ -35,7 +38,19 @@ pub(crate) struct Executor {
     pub(crate) report: Option<PodReport>,
     pub(crate) standing: Standing,
     /// What the attempts of runs that are not recorded yet hold.
-    announced: BTreeMap<(ContainerName, Attempt), Body>,
+    pub(crate) announced: BTreeMap<(ContainerName, Attempt), Body>,
+    /// Questions without an answer so far.
+    pub(crate) asking: BTreeMap<Question, Open>,
+}
+
+impl Executor {
+    /// What a run that is not recorded yet was launched as.
+    pub(crate) fn announced_hash(&self, name: &ContainerName, attempt: Attempt) -> Option<Hash> {
+        match self.announced.get(&(name.clone(), attempt)) {
+            Some(Body::Attempt { hash, .. }) => Some(*hash),
+            Some(Body::Nothing | Body::Spec(_) | Body::Exit(_)) | None => None,
+        }
+    }
 }
 
 /// One process tree of a container.
@@ -54,11 +69,13 @@ pub(crate) struct Run {
     pub(crate) told_at: Option<u64>,
     /// While its last hook is asked: when it is killed if that is over before.
     pub(crate) asked_by: Option<u64>,
-    /// Its first hook has failed.
-    ails: bool,
+    /// Once its program was executed, as the machine knows it.
+    pub(crate) vitals: Option<Vitals>,
+    /// Of the newest specification that had its container.
+    pub(crate) lifecycle: Lifecycle,
     /// When it is to be killed, once it was told to stop.
     pub(crate) due: Option<u64>,
-    killed: bool,
+    pub(crate) killed: bool,
     pub(crate) limit: Option<u64>,
 }
 
@@ -84,7 +101,13 @@ pub(crate) enum ExecutorEvent {
     Killed { run: u64 },
     Recorded { container: ContainerName, run: LastRun },
     NotUpdated { container: ContainerName },
-    Answered { container: ContainerName, attempt: Attempt, purpose: Purpose, is_good: bool },
+    Answered {
+        container: ContainerName,
+        attempt: Attempt,
+        purpose: Purpose,
+        serial: u64,
+        answer: Answer,
+    },
 }
 
 impl World {
@@ -92,13 +115,14 @@ impl World {
     pub(crate) fn spawn(&mut self, pod: PodId) -> u64 {
         let pid = self.number();
         let recovered = self.recovered(pod);
-        let standing = Standing::of(&recovered);
+        let standing = Standing::of(&recovered, self.now);
         let machine = PodMachine::new(recovered, self.executor_time());
         self.runtime.insert(pod);
         let executor = Executor {
             pod,
             machine,
             wanted: None,
+            hashes: BTreeMap::new(),
             build: self.build,
             refuses_upgrade: false,
             hung_until: 0,
@@ -107,6 +131,7 @@ impl World {
             report: None,
             standing,
             announced: BTreeMap::new(),
+            asking: BTreeMap::new(),
         };
         self.executors.insert(pid, executor);
         self.say(|| format!("executor {pid} of {pod} starts"));
@@ -174,8 +199,8 @@ impl World {
             ExecutorEvent::Exits { run, exit } => self.exits(pid, run, exit),
             ExecutorEvent::Killed { run } => self.exits(pid, run, Exit::Signal(9)),
             ExecutorEvent::Recorded { container, run } => self.recorded(pid, container, run),
-            ExecutorEvent::Answered { container, attempt, purpose, is_good } => {
-                self.answered(pid, (container, attempt), purpose, is_good);
+            ExecutorEvent::Answered { container, attempt, purpose, serial, answer } => {
+                self.answered(pid, (container, attempt, purpose), serial, answer);
             }
             ExecutorEvent::NotUpdated { container } => {
                 self.step(pid, MachineEvent::NotUpdated { container, why: "no".to_owned() });
@@ -186,6 +211,7 @@ impl World {
     fn deliver(&mut self, pid: u64, wanted: WantedPod) {
         let Some(executor) = self.executors.get_mut(&pid) else { return };
         executor.wanted = Some(wanted.clone());
+        executor.hashes = Revision::of(&wanted.spec).containers;
         let pod = executor.pod;
         let known = wanted.clone();
         self.say(|| format!("executor {pid} of {pod} is told {}", describe(&known)));
@@ -206,10 +232,8 @@ impl World {
         let mut machine: PodMachine = serde_json::from_str(&json).expect("it was just written");
         let same = machine == executor.machine;
         self.check(same, || format!("the machine of {pod} did not survive the hand-over"));
-        if self.has(Bug::HandOverForgetsTheInitialization) {
-            let mut json: serde_json::Value = serde_json::from_str(&json).expect("likewise");
-            json.as_object_mut().expect("it has fields").remove("course");
-            machine = serde_json::from_value(json).expect("older ones had no such field");
+        if let Some(forgetful) = self.spoilt_hand_over(&json) {
+            machine = forgetful;
         }
         if self.has(Bug::UpgradeWithoutHandOver) {
             machine = PodMachine::new(self.recovered(pod), now);
@@ -218,12 +242,43 @@ impl World {
         executor.machine = machine;
         executor.build = build;
         executor.report = None;
+        // Whoever was busy with them is another program now.
+        executor.asking.clear();
         self.say(|| format!("executor {pid} of {pod} continues as build {build}"));
         if let (true, Some(wanted)) = (self.has(Bug::UpgradeWithoutHandOver), wanted) {
             self.step(pid, MachineEvent::Wanted(wanted));
         }
         self.welcome(pid);
-        self.step(pid, MachineEvent::Tick);
+        let is_untold = self.has(Bug::LostAnswersAreNotTold);
+        self.step(pid, if is_untold { MachineEvent::Tick } else { MachineEvent::AnswersLost });
+    }
+
+    /// A machine that was handed over without a part of what it knew.
+    fn spoilt_hand_over(&self, json: &str) -> Option<PodMachine> {
+        let mut json: serde_json::Value = serde_json::from_str(json).expect("it was just written");
+        let fields = json.as_object_mut().expect("a machine has fields");
+        match self.options.bug? {
+            Bug::HandOverForgetsTheInitialization => {
+                fields.remove("course");
+            }
+            Bug::HandOverForgetsTheDeadline => {
+                fields.get_mut("course")?.as_object_mut()?.remove("since");
+            }
+            Bug::HandOverForgetsTheEnd => {
+                fields.get_mut("course")?["ending"] = serde_json::Value::Null;
+            }
+            bug @ (Bug::HandOverForgetsProbes | Bug::HandOverForgetsHooks) => {
+                let name = if bug == Bug::HandOverForgetsProbes { "probing" } else { "hooks" };
+                let containers = fields.get_mut("containers")?.as_object_mut()?;
+                for container in containers.values_mut() {
+                    if let Some(live) = container["state"].get_mut("Running") {
+                        live.as_object_mut()?.remove(name);
+                    }
+                }
+            }
+            _ => return None,
+        }
+        Some(serde_json::from_value(json).expect("older ones had no such field"))
     }
 
     fn connect(&mut self, pid: u64, life: u64) {
@@ -254,9 +309,12 @@ impl World {
     /// Lets the machine take a step, and performs what it answers with.
     pub(crate) fn step(&mut self, pid: u64, event: MachineEvent) {
         let now = self.executor_time();
+        self.update_vitals(pid, &event);
         self.update_standing(pid, &event);
+        let due = self.questions_due(pid);
         let Some(executor) = self.executors.get_mut(&pid) else { return };
         let effects = executor.machine.step(event, now);
+        self.steps += 1;
         executor.tick += 1;
         let (generation, pod) = (executor.tick, executor.pod);
         let wake_at = executor.machine.wake_at();
@@ -267,8 +325,14 @@ impl World {
             let what = ExecutorEvent::Tick { generation };
             self.at(at.since(now).0, Event::Executor { pid, what });
         }
+        let (asked, is_told) = (effects.clone(), executor_is_told(self, pid));
         for effect in effects {
             self.perform(pid, pod, effect);
+        }
+        if is_told && self.executors.contains_key(&pid) {
+            let wake_at = wake_at.map(|at| self.now + at.since(now).0);
+            self.check_step(pid, &due, &asked, wake_at);
+            self.check_launches(pid, pod);
         }
         let Some(executor) = self.executors.get_mut(&pid) else { return };
         if executor.report != report {
@@ -276,6 +340,8 @@ impl World {
             let life = executor.agent;
             if let Some(report) = report {
                 self.check_report(pod, &report);
+                self.check_health(pid, &report);
+                self.note_readiness(pid);
                 self.tell_agent(life, AgentEvent::Report { pid, report });
             }
         }
@@ -283,6 +349,7 @@ impl World {
             self.check(effects_are_over(self, pid), || format!("{pod} ended with runs left"));
             self.say(|| format!("executor {pid} of {pod} ends"));
             self.executors.remove(&pid);
+            self.oracle.note_readiness(pod, false, self.now);
             self.tell_of_end(pid);
         }
     }
@@ -299,14 +366,13 @@ impl World {
                 let killed = self.runs[&run].killed;
                 self.check(!killed, || format!("{pod}/{container} is killed, and told to stop"));
                 let now = self.now;
-                let executor = &self.executors[&pid];
-                let grace = executor.wanted.as_ref().map_or(0, grace_of);
-                let ending = executor.standing.ending;
-                let running = self.runs.get_mut(&run).expect("just found");
-                let alone = hook.map_or(now + grace, |by| by.max(now + LATE_STOP_TIME.0));
                 // What came of the end of all is in it already.
-                let ending = ending.filter(|_| hook.is_none());
-                running.due = Some(ending.map_or(alone, |ending| ending.kill_at(now)));
+                let due = match hook {
+                    Some(by) => by.max(now + LATE_STOP_TIME.0),
+                    None => self.kill_at(pid, run),
+                };
+                let running = self.runs.get_mut(&run).expect("just found");
+                running.due = Some(due);
                 running.told_at = Some(now);
                 running.asked_by = None;
                 let heeds = running.program.heeds;
@@ -346,46 +412,14 @@ impl World {
                         resources.memory_limit_bytes;
                 }
             }
-            Effect::Ask { container, attempt, purpose, .. } => {
-                self.ask(pid, container, attempt, purpose);
+            Effect::Ask { container, attempt, purpose, handler, timeout } => {
+                self.ask(pid, (container, attempt, purpose), &handler, timeout);
             }
-            Effect::Unask { .. } | Effect::UpdatePod { .. } => {}
+            Effect::Unask { container, attempt, purpose } => {
+                self.unask(pid, &(container, attempt, purpose));
+            }
+            Effect::UpdatePod { .. } => {}
         }
-    }
-
-    /// A hook is asked; there is an answer sooner or later.
-    fn ask(&mut self, pid: u64, container: ContainerName, attempt: Attempt, purpose: Purpose) {
-        let Some(id) = self.find_run(pid, &container, attempt) else { return };
-        let now = self.now;
-        if purpose == Purpose::PreStop {
-            self.check_stop(pid, id);
-            let executor = &self.executors[&pid];
-            let alone = now + executor.wanted.as_ref().map_or(0, grace_of);
-            let by = executor.standing.ending.map_or(alone, |ending| ending.kill_at(now));
-            let run = self.runs.get_mut(&id).expect("just found");
-            (run.asked_by, run.told_at) = (Some(by), Some(now));
-        }
-        let delay = self.rng.between(1, 6000);
-        let is_good = self.rng.chance(80);
-        let what = ExecutorEvent::Answered { container, attempt, purpose, is_good };
-        self.at(delay, Event::Executor { pid, what });
-    }
-
-    fn answered(
-        &mut self,
-        pid: u64,
-        (container, attempt): (ContainerName, Attempt),
-        purpose: Purpose,
-        is_good: bool,
-    ) {
-        if let Some(id) = self.find_run(pid, &container, attempt)
-            && let Some(run) = self.runs.get_mut(&id)
-        {
-            run.ails |= purpose == Purpose::PostStart && !is_good;
-        }
-        let observed = Observed { seen: Seen::Slept, text: String::new() };
-        let answer = if is_good { Answer::Success(observed) } else { Answer::Failure(observed) };
-        self.step(pid, MachineEvent::Answered { container, attempt, purpose, answer });
     }
 
     fn slow_disk(&mut self) -> u64 {
@@ -396,7 +430,7 @@ impl World {
         }
     }
 
-    fn find_run(&self, pid: u64, container: &ContainerName, attempt: Attempt) -> Option<u64> {
+    pub(crate) fn find_run(&self, pid: u64, container: &ContainerName, attempt: Attempt) -> Option<u64> {
         self.runs
             .iter()
             .find(|(_, run)| {
@@ -418,7 +452,7 @@ impl World {
         let wanted = spec.container(&container).expect("a launched container is wanted");
         self.check_launch(pid, pod, &container, attempt, hash);
         if let Some(executor) = self.executors.get_mut(&pid) {
-            executor.standing.launched(&container);
+            executor.standing.launched(&container, hash);
         }
         let run = Run {
             pod,
@@ -431,7 +465,8 @@ impl World {
             program: Program::of(wanted),
             told_at: None,
             asked_by: None,
-            ails: false,
+            vitals: None,
+            lifecycle: Lifecycle::default(),
             due: None,
             killed: false,
             limit: wanted.resources.memory_limit_bytes,
@@ -457,9 +492,6 @@ impl World {
         // From now on this run is the newest, even if it never begins.
         if let Some(past) = self.oracle.past.get_mut(&(run.pod, run.container.clone())) {
             past.recorded = None;
-            if past.hash != Some(hash) {
-                past.streak = 0;
-            }
             past.hash = (!fails).then_some(hash);
         }
         if fails {
@@ -493,11 +525,6 @@ impl World {
         }
         run.stage = Stage::Executed { at: now };
         let run = run.clone();
-        if let Some(executor) = self.executors.get_mut(&pid)
-            && let Some(spec) = executor.machine.spec().cloned()
-        {
-            executor.standing.executed(&spec, &run.container);
-        }
         self.say(|| format!("{}/{}#{} runs", run.pod, run.container, run.attempt));
         self.check_execution(id);
         let exit = Exit::Code(run.program.code);
@@ -514,16 +541,16 @@ impl World {
 
     fn exits(&mut self, pid: u64, id: u64, exit: Exit) {
         let Some(run) = self.runs.remove(&id) else { return };
-        let (exit, lasted) = match run.stage {
-            Stage::Executed { at } => (exit, Some(self.now - at)),
-            Stage::Announced | Stage::SettingUp => {
-                (Exit::NotStarted("killed or failed".to_owned()), None)
-            }
+        let exit = match run.stage {
+            Stage::Executed { .. } => exit,
+            Stage::Announced | Stage::SettingUp => Exit::NotStarted("killed or failed".to_owned()),
         };
-        // A beginning that failed is no success, so let it not look like one.
-        let exit = if run.ails && exit.is_success() { Exit::Code(1) } else { exit };
+        // What had to end is no success, so let it not look like one.
+        let ails = run.must_end(self.now).is_some();
+        let exit = if ails && exit.is_success() { Exit::Code(1) } else { exit };
         self.say(|| format!("{}/{}#{} ends: {exit:?}", run.pod, run.container, run.attempt));
-        self.oracle.exited(&run, &exit, lasted, self.now);
+        self.oracle.exited(&run, &exit);
+        self.stand_exited(&run);
         let exit = match exit {
             Exit::Code(_) if self.has(Bug::InitFailureIsToldAsSuccess) => Exit::Code(0),
             exit @ (Exit::Code(_)
@@ -549,7 +576,7 @@ impl World {
         if result.is_ok() {
             let n = attempt.0;
             self.check_exit_record(pod, &container, &run);
-            self.stand_recorded(pid, &container, &run);
+            self.stand_recorded(pid, &container, attempt, &run.exit);
             // The attempt of a run that never began may be missing; without it the exit would
             // belong to nothing, and its number would be used again.
             let executor = self.executors.get_mut(&pid).expect("just seen");
@@ -575,22 +602,11 @@ impl World {
         self.step(pid, MachineEvent::Recorded { container, attempt, result });
     }
 
-    fn stand_recorded(&mut self, pid: u64, container: &ContainerName, run: &LastRun) {
-        let Some(executor) = self.executors.get_mut(&pid) else { return };
-        let hash = match executor.announced.get(&(container.clone(), run.attempt)) {
-            Some(Body::Attempt { hash, .. }) => *hash,
-            Some(Body::Nothing | Body::Spec(_) | Body::Exit(_)) | None => return,
-        };
-        if let Some(spec) = executor.machine.spec().cloned() {
-            executor.standing.recorded(&spec, container, hash, run.exit.clone());
-        }
-    }
-
     /// `kill -9` of an executor; its containers follow, some a little later.
     pub(crate) fn executor_dies(&mut self, pid: u64) {
         let Some(executor) = self.executors.remove(&pid) else { return };
         self.say(|| format!("executor {pid} of {} dies", executor.pod));
-        self.oracle.executor_died(executor.pod);
+        self.oracle.note_readiness(executor.pod, false, self.now);
         let ids: Vec<u64> =
             self.runs.iter().filter(|(_, run)| run.executor == pid).map(|(id, _)| *id).collect();
         for id in ids {
@@ -638,16 +654,17 @@ impl World {
         }
     }
 
-    /// Nothing is told to stop but what is not wanted as it is.
-    fn check_stop(&mut self, pid: u64, id: u64) {
+    /// Nothing is told to stop but what is not wanted as it is, or has to end.
+    pub(crate) fn check_stop(&mut self, pid: u64, id: u64) {
         let run = self.runs[&id].clone();
         let unwanted = self.executors[&pid].wanted.as_ref().is_some_and(|wanted| {
             matches!(wanted.goal, Goal::Stop { .. })
-                || Revision::of(&wanted.spec).containers.get(&run.container) != Some(&run.hash)
+                || self.executors[&pid].hashes.get(&run.container) != Some(&run.hash)
         });
         let is_ending = self.executors[&pid].standing.ending.is_some();
+        let has_to = run.must_end(self.now).is_some();
         let what = format!("{}/{}", run.pod, run.container);
-        self.check(unwanted || is_ending || run.ails, || {
+        self.check(unwanted || is_ending || has_to, || {
             format!("{what} is stopped without a cause")
         });
         self.check_order_of_stops(pid, &run, &what);
@@ -655,6 +672,7 @@ impl World {
 
     fn check_kill(&mut self, pid: u64, id: u64) {
         let run = self.runs[&id].clone();
+        let kill_at = self.kill_at(pid, id);
         self.runs.get_mut(&id).expect("just seen").killed = true;
         // A set-up that is killed may be through in that moment: it is killed again, until it ends.
         if run.killed {
@@ -667,19 +685,16 @@ impl World {
             return;
         }
         let what = format!("{}/{}", run.pod, run.container);
-        let executor = &self.executors[&pid];
-        let never_hung = executor.hung_until == 0;
-        let grace = executor.wanted.as_ref().map_or(0, grace_of);
-        let executor_ending = executor.standing.ending;
+        let now = self.now;
+        let never_hung = self.executors[&pid].hung_until == 0;
         if let Some(due) = run.due {
-            let now = self.now;
             let in_time = now == due || (now > due && !never_hung);
             self.check(in_time, || format!("{what} is killed at {now}, due was {due}"));
         } else {
             self.check_stop(pid, id);
-            let is_over =
-                executor_ending.is_some_and(|ending| ending.kill_at(self.now) <= self.now);
-            self.check(grace == 0 || is_over, || format!("{what} is killed without a stop"));
+            // Where there is no time at all, there is none for its hook either.
+            let is_over = run.asked_by.unwrap_or(kill_at) <= now;
+            self.check(is_over, || format!("{what} is killed without a stop"));
         }
     }
 
@@ -692,35 +707,21 @@ impl World {
         hash: Hash,
     ) {
         let what = format!("{pod}/{container}#{attempt}");
-        self.check_order(pid, container, &what);
+        self.check_order(pid, container, hash, &what);
         let spec = self.executors[&pid].machine.spec().expect("told what to launch").clone();
         let wanted = spec.container(container).expect("a launched container is wanted");
-        let policy = spec.restart_policy_of(wanted);
         let key = (pod, container.clone());
         if let Some(past) = self.oracle.past.get(&key).cloned()
             && past.hash == Some(hash)
+            && !self.executors[&pid].standing.begins_anew(container)
         {
             // What an init container did for another executor is gone.
             let is_lost = spec.role(container) == Some(Role::Init)
                 && past.executor != pid
                 && past.recorded == Some(Exit::Code(0));
-            let through = match policy {
-                _ if is_lost => false,
-                RestartPolicy::Always => false,
-                RestartPolicy::OnFailure => past.recorded == Some(Exit::Code(0)),
-                RestartPolicy::Never => true,
-            };
-            self.check(!through, || {
-                format!("{what} runs again, by policy {policy:?} it is through")
-            });
-            if past.executor == pid
-                && let Some(ended) = past.ended
-            {
-                let waited = Millis(self.now - ended);
-                self.check(waited >= past.delay(), || {
-                    format!("{what} is started {waited} after its end, streak {}", past.streak)
-                });
-            }
+            let exit = past.recorded.unwrap_or(Exit::Unknown);
+            let goes_again = is_lost || crate::order::goes_again(&spec, wanted, &exit);
+            self.check(goes_again, || format!("{what} runs again, and is through with {exit:?}"));
         }
         let live = self.runs.values().any(|run| run.executor == pid && run.container == *container);
         self.check(!live, || format!("{what} is launched beside another run"));
@@ -731,11 +732,8 @@ fn effects_are_over(world: &World, pid: u64) -> bool {
     !world.runs.values().any(|run| run.executor == pid)
 }
 
-fn grace_of(wanted: &WantedPod) -> u64 {
-    match wanted.goal {
-        Goal::Stop { grace } => grace.0,
-        Goal::Run => wanted.spec.termination_grace.0,
-    }
+fn executor_is_told(world: &World, pid: u64) -> bool {
+    world.executors.get(&pid).is_some_and(|executor| executor.wanted.is_some())
 }
 
 fn describe(wanted: &WantedPod) -> String {

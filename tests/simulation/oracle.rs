@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roost::clock::Millis;
 use roost::executor::protocol::PodReport;
 use roost::ids::{Attempt, ContainerName, PodId, PodName};
 use roost::manifest::desired::{DesiredState, DirectoryView};
@@ -26,21 +25,9 @@ pub(crate) struct Past {
     /// What the newest run had, begun or not; none if its attempt could not be recorded.
     pub(crate) hash: Option<Hash>,
     pub(crate) executor: u64,
-    /// When it ended while its executor was there.
-    pub(crate) ended: Option<u64>,
     pub(crate) exit: Option<Exit>,
     /// How it ended, durably.
     pub(crate) recorded: Option<Exit>,
-    pub(crate) streak: u32,
-}
-
-impl Past {
-    pub(crate) fn delay(&self) -> Millis {
-        match self.streak {
-            0 => Millis(0),
-            n => Millis((1000_u64 << (n - 1).min(10)).min(60_000)),
-        }
-    }
 }
 
 /// The memory of the simulation.
@@ -55,7 +42,10 @@ pub(crate) struct Oracle {
     pub(crate) losses: BTreeMap<PodId, u64>,
     /// What pods were stopped for: it was admitted, and stays so.
     pub(crate) promised: BTreeMap<PodName, Hash>,
+    /// Until when pods are, or were last, Ready, and since when; for ever while they are.
+    ready: BTreeMap<PodId, (u64, u64)>,
     pub(crate) roll_backs: u64,
+    pub(crate) retreats: u64,
     pub(crate) waits: u64,
     pub(crate) executions: u64,
     pub(crate) removals: u64,
@@ -118,15 +108,12 @@ impl Oracle {
         self.events_now += 1;
     }
 
-    pub(crate) fn exited(&mut self, run: &Run, exit: &Exit, lasted: Option<u64>, now: u64) {
-        let Some(past) = self.past.get_mut(&(run.pod, run.container.clone())) else { return };
-        if past.attempt != run.attempt {
-            return;
+    pub(crate) fn exited(&mut self, run: &Run, exit: &Exit) {
+        if let Some(past) = self.past.get_mut(&(run.pod, run.container.clone()))
+            && past.attempt == run.attempt
+        {
+            past.exit = Some(exit.clone());
         }
-        past.ended = Some(now);
-        past.exit = Some(exit.clone());
-        let long = lasted.is_some_and(|lasted| lasted >= 600_000);
-        past.streak = if long { 1 } else { past.streak + 1 };
     }
 
     /// It ended with its executor: nobody saw how.
@@ -138,19 +125,29 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn executor_died(&mut self, pod: PodId) {
-        for ((id, _), past) in &mut self.past {
-            if *id == pod {
-                past.ended = None;
-            }
-        }
-    }
-
     pub(crate) fn machine_down(&mut self) {
         self.losses.clear();
-        for past in self.past.values_mut() {
-            past.ended = None;
-        }
+        self.ready.clear();
+    }
+
+    pub(crate) fn note_readiness(&mut self, pod: PodId, ready: bool, now: u64) {
+        let (since, until) = self.ready.get(&pod).copied().unwrap_or((0, 0));
+        let is = match (until == u64::MAX, ready) {
+            (true, true) | (false, false) => (since, until),
+            (true, false) => (since, now),
+            (false, true) => (now, u64::MAX),
+        };
+        self.ready.insert(pod, is);
+    }
+
+    /// Whether a pod was Ready at that time or has been since.
+    pub(crate) fn was_ready(&self, pod: PodId, at: u64) -> bool {
+        self.ready.get(&pod).is_some_and(|(_, until)| *until >= at && *until > 0)
+    }
+
+    /// Whether a pod is Ready, and has been since then.
+    pub(crate) fn is_ready_since(&self, pod: PodId, at: u64) -> bool {
+        self.ready.get(&pod).is_some_and(|(since, until)| *since < at && *until == u64::MAX)
     }
 
     pub(crate) fn store_lost(&mut self) {
@@ -185,20 +182,12 @@ impl World {
         let fresh = self.oracle.executed.insert((key.0, key.1.clone(), run.attempt));
         self.check(fresh, || format!("{what}: the number of a run is used twice"));
         self.oracle.executions += 1;
-        let streak = self
-            .oracle
-            .past
-            .get(&key)
-            .filter(|past| past.executor == run.executor)
-            .map_or(0, |past| past.streak);
         let past = Past {
             attempt: run.attempt,
             hash: Some(run.hash),
             executor: run.executor,
-            ended: None,
             exit: None,
             recorded: None,
-            streak,
         };
         self.oracle.past.insert(key, past);
     }

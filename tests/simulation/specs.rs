@@ -7,13 +7,14 @@ use roost::clock::Millis;
 use roost::ids::ContainerName;
 use roost::manifest::desired::{Claim, DesiredState, DirectoryView};
 use roost::manifest::pod::{
-    BackoffPolicy, ContainerPort, ContainerRestart, ContainerSpec, Handler, HostNamespaces,
-    Lifecycle, PodSpec, Protocol, Resources, RestartPolicy,
+    BackoffPolicy, ContainerPort, ContainerRestart, ContainerSpec, HostNamespaces, PodSpec,
+    Protocol, Resources, RestartPolicy, UsedConfig,
 };
-use roost::manifest::revision::Revision;
+use roost::manifest::revision::{Hash, Revision};
 use roost::reconciler::{Node, Requests};
 use roost::state::record::ManifestFile;
 
+use crate::life;
 use crate::world::{Bug, Rng};
 
 /// How a program behaves; it stands in `argv`.
@@ -132,10 +133,10 @@ pub(crate) fn pod(name: &str, containers: Vec<ContainerSpec>) -> PodSpec {
     }
 }
 
-const POLICIES: [RestartPolicy; 3] =
+pub(crate) const POLICIES: [RestartPolicy; 3] =
     [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never];
 const GRACES: [u64; 5] = [0, 300, 1000, 5000, 30_000];
-const POD_NAMES: [&str; 4] = ["a", "b", "c", "d"];
+pub(crate) const POD_NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const CONTAINER_NAMES: [&str; 3] = ["x", "y", "z"];
 /// Those of sidecars begin with `s`.
 const INIT_NAMES: [&str; 4] = ["s0", "i1", "s2", "i3"];
@@ -154,27 +155,23 @@ pub(crate) fn random_pod(rng: &mut Rng) -> PodSpec {
         spec.init_containers = names.into_iter().map(|name| init_container(rng, name)).collect();
     }
     for container in &mut spec.containers {
-        container.lifecycle = random_lifecycle(rng);
+        life::live(rng, container);
+        container.restart = life::restart(rng);
     }
+    life::of_pod(rng, &mut spec);
     demand(rng, &mut spec);
     spec
-}
-
-/// Hooks take their time; how long, and whether they succeed, is found out when they are asked.
-fn random_lifecycle(rng: &mut Rng) -> Lifecycle {
-    let hook = Handler::Sleep(Millis(1));
-    Lifecycle {
-        post_start: rng.chance(15).then(|| hook.clone()),
-        pre_stop: rng.chance(25).then_some(hook),
-        ..Lifecycle::default()
-    }
 }
 
 fn init_container(rng: &mut Rng, name: &str) -> ContainerSpec {
     let mut program = Program::random(rng);
     if name.starts_with('s') {
         let restart = ContainerRestart { policy: RestartPolicy::Always, rules: vec![] };
-        return ContainerSpec { restart: Some(restart), ..container(name, program) };
+        let mut sidecar = ContainerSpec { restart: Some(restart), ..container(name, program) };
+        if rng.chance(50) {
+            life::live(rng, &mut sidecar);
+        }
+        return sidecar;
     }
     // Most end, and well.
     if rng.chance(90) {
@@ -182,7 +179,7 @@ fn init_container(rng: &mut Rng, name: &str) -> ContainerSpec {
         program.starts = true;
     }
     program.code = u8::from(rng.chance(20));
-    container(name, program)
+    ContainerSpec { restart: life::restart(rng), ..container(name, program) }
 }
 
 /// What the node of the simulation has: not enough for all pods.
@@ -215,7 +212,8 @@ fn demand(rng: &mut Rng, spec: &mut PodSpec) {
 pub(crate) fn edit(rng: &mut Rng, spec: &PodSpec) -> PodSpec {
     let mut spec = spec.clone();
     let which = usize::try_from(rng.next() % spec.containers.len() as u64).expect("small");
-    match rng.between(0, 10) {
+    match rng.between(0, 14) {
+        11..=14 => life::edit(rng, &mut spec),
         0 | 1 => spec.containers[which].command = Program::random(rng).argv(),
         2 => {
             spec.containers[which].resources.memory_limit_bytes =
@@ -260,12 +258,47 @@ pub(crate) enum File {
 pub(crate) struct Claimed {
     pub(crate) spec: Arc<PodSpec>,
     revision: Revision,
+    /// Which ConfigMap its first container takes variables from.
+    uses: Option<usize>,
 }
 
+/// A ConfigMap: nothing of it is there, or some content.
+pub(crate) type Content = Option<u64>;
+
 impl Claimed {
-    pub(crate) fn new(spec: PodSpec) -> Self {
+    pub(crate) fn new(spec: PodSpec, uses: Option<usize>) -> Self {
         let revision = Revision::of(&spec);
-        Self { spec: Arc::new(spec), revision }
+        Self { spec: Arc::new(spec), revision, uses }
+    }
+
+    fn random(rng: &mut Rng) -> Self {
+        let spec = random_pod(rng);
+        let uses = rng.chance(30).then(|| usize::from(rng.chance(50)));
+        Self::new(spec, uses)
+    }
+
+    /// What it asks for with these ConfigMaps; `bug` may spoil it.
+    fn claim(&self, source: &ManifestFile, configs: &[Content; 2], bug: Option<Bug>) -> Claim {
+        let Self { mut spec, mut revision, uses } = self.clone();
+        let content = uses.map(|which| configs[which]);
+        let lacks = content == Some(None) && bug != Some(Bug::MissingConfigIsEmpty);
+        if let Some(Some(content)) = content {
+            let content = if bug == Some(Bug::ConfigIsReadOnce) { 0 } else { content };
+            let hash = Hash::try_from(format!("{:x}", content + 1)).expect("hexadecimal");
+            let first = spec.containers[0].name.clone();
+            let config =
+                UsedConfig { variables: BTreeMap::from([(first, hash)]), ..UsedConfig::default() };
+            spec = Arc::new(PodSpec { config: Some(config), ..(*spec).clone() });
+            revision = Revision::of(&spec);
+        }
+        // The revision stays that of what is written.
+        match bug {
+            Some(Bug::OrderIsForgotten) => Arc::make_mut(&mut spec).after.clear(),
+            Some(Bug::PriorityIsForgotten) => Arc::make_mut(&mut spec).priority = 0,
+            Some(_) | None => {}
+        }
+        let lacks = lacks.then(|| "ConfigMap m".into());
+        Claim { source: source.clone(), spec, revision, lacks }
     }
 }
 
@@ -282,6 +315,7 @@ pub(crate) struct Directory {
 #[derive(Debug)]
 pub(crate) struct User {
     pub(crate) directories: Vec<(String, Directory)>,
+    configs: [Content; 2],
 }
 
 impl User {
@@ -292,7 +326,9 @@ impl User {
             files: BTreeMap::new(),
             stash: None,
         };
-        Self { directories: vec![("/a".to_owned(), directory(1)), ("/b".to_owned(), directory(2))] }
+        let directories =
+            vec![("/a".to_owned(), directory(1)), ("/b".to_owned(), directory(2))];
+        Self { directories, configs: [Some(0), None] }
     }
 
     pub(crate) fn unread(&self) -> DesiredState {
@@ -322,13 +358,10 @@ impl User {
                 let source = ManifestFile { directory: name.clone(), file: file.clone() };
                 match content {
                     File::Good(claims) => {
-                        for Claimed { spec, revision } in claims {
-                            desired.claims.entry(spec.name.clone()).or_default().push(Claim {
-                                source: source.clone(),
-                                spec: spec.clone(),
-                                revision: revision.clone(),
-                                lacks: None,
-                            });
+                        for claimed in claims {
+                            let claim = claimed.claim(&source, &self.configs, bug);
+                            let name = claim.spec.name.clone();
+                            desired.claims.entry(name).or_default().push(claim);
                         }
                     }
                     File::Broken if bug == Some(Bug::FaultyFileIsAbsent) => {}
@@ -343,6 +376,11 @@ impl User {
 
     /// One edit, of the kind that people, scripts and accidents make.
     pub(crate) fn change(&mut self, rng: &mut Rng) -> String {
+        if rng.chance(12) {
+            let which = usize::from(rng.chance(50));
+            self.configs[which] = rng.chance(70).then(|| rng.between(0, 5));
+            return format!("ConfigMap {which} is {:?}", self.configs[which]);
+        }
         let which = usize::from(rng.chance(30));
         let (name, directory) = &mut self.directories[which];
         let file = (*rng.pick(&FILE_NAMES).expect("not empty")).to_owned();
@@ -350,13 +388,13 @@ impl User {
         let other = rng.pick(&present).cloned();
         match (rng.between(0, 19), other) {
             (0..=4, _) | (5..=14, None) => {
-                let pod = random_pod(rng);
-                let said = format!("{name}/{file} asks for {}", pod.name);
-                let mut claims = vec![Claimed::new(pod)];
+                let pod = Claimed::random(rng);
+                let said = format!("{name}/{file} asks for {}", pod.spec.name);
+                let mut claims = vec![pod];
                 if rng.chance(15) {
-                    let second = random_pod(rng);
-                    if second.name != claims[0].spec.name {
-                        claims.push(Claimed::new(second));
+                    let second = Claimed::random(rng);
+                    if second.spec.name != claims[0].spec.name {
+                        claims.push(second);
                     }
                 }
                 directory.files.insert(file, File::Good(claims));
@@ -365,7 +403,8 @@ impl User {
             (5..=10, Some(other)) => {
                 if let Some(File::Good(claims)) = directory.files.get_mut(&other) {
                     let which = usize::try_from(rng.next() % claims.len() as u64).expect("small");
-                    claims[which] = Claimed::new(edit(rng, &claims[which].spec));
+                    let Claimed { spec, uses, .. } = &claims[which];
+                    claims[which] = Claimed::new(edit(rng, spec), *uses);
                 }
                 format!("{name}/{other} is edited")
             }

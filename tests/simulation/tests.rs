@@ -33,7 +33,9 @@ fn show(seed: u64) -> ! {
 fn every_seed_holds_and_settles() {
     let seeds = variable("ROOST_SIM_SEEDS").unwrap_or(SEEDS);
     let first = variable("ROOST_SIM_FIRST").unwrap_or(0);
+    let begun = std::time::Instant::now();
     let (mut executions, mut removals, mut roll_backs, mut waits) = (0, 0, 0, 0);
+    let (mut steps, mut retreats) = (0, 0);
     let mut failed = Vec::new();
     for seed in first..first + seeds {
         let done = match run(seed, options()) {
@@ -44,6 +46,8 @@ fn every_seed_holds_and_settles() {
                 continue;
             }
         };
+        steps += done.steps;
+        retreats += done.retreats;
         executions += done.executions;
         removals += done.removals;
         roll_backs += done.roll_backs;
@@ -55,11 +59,14 @@ fn every_seed_holds_and_settles() {
     }
     // A simulation in which nothing happens would hold as well.
     eprintln!(
-        "{seeds} seeds, {executions} executions, {removals} removals, {roll_backs} roll-backs"
+        "{seeds} seeds, {steps} steps of the two cores, {executions} executions, {removals} \
+         removals, {roll_backs} roll-backs ({retreats} trials failed), {:?}",
+        begun.elapsed()
     );
     assert!(executions >= seeds * 5, "{executions} executions");
-    assert!(removals >= seeds / 2, "{removals} removals");
+    assert!(removals >= seeds / 4, "{removals} removals");
     assert!(roll_backs >= seeds / 10, "{roll_backs} roll-backs");
+    assert!(retreats >= seeds / 20, "{retreats} trials failed");
     assert!(waits >= seeds, "{waits} plans with a pod that waits");
 }
 

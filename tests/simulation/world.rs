@@ -76,9 +76,21 @@ pub(crate) enum Bug {
     EndIsToldBeforeProcessesAreGone,
     InitFailureIsToldAsSuccess,
     HandOverForgetsTheInitialization,
+    LostAnswersAreNotTold,
+    NoAnswerWhenTheTimeIsOver,
+    HandOverForgetsTheDeadline,
+    HandOverForgetsTheEnd,
+    HandOverForgetsProbes,
+    HandOverForgetsHooks,
+    TrialIsForgotten,
+    TrialEndsAtOnce,
+    OrderIsForgotten,
+    PriorityIsForgotten,
+    MissingConfigIsEmpty,
+    ConfigIsReadOnce,
 }
 
-pub(crate) const BUGS: [Bug; 27] = [
+pub(crate) const BUGS: [Bug; 39] = [
     Bug::LaunchBeforeAttemptIsDurable,
     Bug::ExitOnlyInRuntimeDirectory,
     Bug::ForgetBeforeDestroy,
@@ -106,6 +118,18 @@ pub(crate) const BUGS: [Bug; 27] = [
     Bug::EndIsToldBeforeProcessesAreGone,
     Bug::InitFailureIsToldAsSuccess,
     Bug::HandOverForgetsTheInitialization,
+    Bug::LostAnswersAreNotTold,
+    Bug::NoAnswerWhenTheTimeIsOver,
+    Bug::HandOverForgetsTheDeadline,
+    Bug::HandOverForgetsTheEnd,
+    Bug::HandOverForgetsProbes,
+    Bug::HandOverForgetsHooks,
+    Bug::TrialIsForgotten,
+    Bug::TrialEndsAtOnce,
+    Bug::OrderIsForgotten,
+    Bug::PriorityIsForgotten,
+    Bug::MissingConfigIsEmpty,
+    Bug::ConfigIsReadOnce,
 ];
 
 /// How a run is set up.
@@ -162,6 +186,8 @@ pub(crate) struct World {
     pub(crate) store_fails_until: u64,
     pub(crate) disk_fails_until: u64,
     pub(crate) log: VecDeque<String>,
+    /// Decisions of both cores so far.
+    pub(crate) steps: u64,
     /// Of every moment at which something happened.
     pub(crate) fingerprint: u64,
     pub(crate) failure: Option<String>,
@@ -195,6 +221,7 @@ impl World {
             store_fails_until: 0,
             disk_fails_until: 0,
             log: VecDeque::new(),
+            steps: 0,
             fingerprint: 0,
             failure: None,
         }

@@ -102,6 +102,17 @@ impl World {
         let old = self.store.now.records.get(&record.id).cloned();
         let keeps = if self.has(Bug::RevisionsAreNotKept) { &[] } else { keeps };
         self.check_record(old.as_ref(), record, basis);
+        let stored = self.disk.pod(record.id).map(|stored| stored.spec.clone());
+        let before = old.clone().or_else(|| {
+            let mut others = self.store.now.records.values();
+            others.find(|other| other.name == record.name).cloned()
+        });
+        let mut record = record.clone();
+        if self.has(Bug::TrialIsForgotten) {
+            record.trial = None;
+        }
+        self.check_acceptance(before.as_ref(), &record, stored.as_deref(), basis);
+        let record = &record;
         let synced = !self.has(Bug::StoreNotFlushed) || self.rng.chance(50);
         self.store.commit(synced, |content| {
             content.records.insert(record.id, record.clone());
