@@ -130,8 +130,9 @@ impl World {
             return Some(problem);
         }
         for record in self.store.now.records.values() {
-            let waits = plan.waits.get(&record.name);
-            if waits.is_some_and(|wait| wait.reason == WaitReason::Order) {
+            let stored = self.disk.pod(record.id).map(|stored| &stored.spec);
+            let is_there = self.executors.values().any(|it| it.pod == record.id);
+            if !is_there && stored.is_some_and(|spec| !self.lacks_nobody(spec)) {
                 continue;
             }
             if let Some(problem) = self.instance_problem(record, agent.build) {
@@ -289,6 +290,8 @@ impl World {
                 (again == Some(true)).then(|| format!("{name} does not run again"))
             }
             (ContainerStatus::Creating, Some(_)) => None,
+            // Its own probes or deadline end it again and again; when it is killed is exact.
+            (ContainerStatus::Stopping { .. }, Some(run)) if run.vitals.is_some() => None,
             (other, _) => Some(format!("{name} is {other:?}")),
         }
     }

@@ -361,8 +361,11 @@ impl World {
             }
             Effect::Stop { container, attempt } => {
                 let Some(run) = self.find_run(pid, &container, attempt) else { return };
-                self.check_stop(pid, run);
                 let hook = self.runs[&run].asked_by;
+                // Whose last hook was asked is stopping, whatever is wanted of it by now.
+                if hook.is_none() {
+                    self.check_stop(pid, run);
+                }
                 let killed = self.runs[&run].killed;
                 self.check(!killed, || format!("{pod}/{container} is killed, and told to stop"));
                 let now = self.now;

@@ -364,6 +364,19 @@ impl World {
         let late = |open: &&Open| now > open.since + open.timeout && executor.hung_until == 0;
         let late = executor.asking.iter().find(|(_, open)| late(open)).map(|(it, _)| it.clone());
         self.check(late.is_none(), || format!("{late:?} was not answered in time"));
+        let mut live = self.runs.values().filter(|run| run.executor == pid && !run.is_told());
+        let asking = &self.executors[&pid].asking;
+        let lost = live.find_map(|run| {
+            let mut tracks = run.vitals.as_ref()?.tracks.iter();
+            let is_lost = |purpose: Purpose| {
+                !asking.contains_key(&(run.container.clone(), run.attempt, purpose))
+            };
+            let lost = tracks.find(|(purpose, it)| it.asked.is_some() && is_lost(**purpose))?;
+            Some(format!("{}#{}: nobody asks its {}", run.container, run.attempt, lost.0))
+        });
+        if let Some(lost) = lost {
+            self.fail(lost);
+        }
     }
 
     /// When something has to happen to the pod next.
@@ -441,6 +454,7 @@ impl World {
         }
         executor.asking.remove(&question);
         let (container, attempt, purpose) = question;
+        self.say(|| format!("{container}#{attempt}: {purpose} is answered {answer:?}"));
         self.step(pid, MachineEvent::Answered { container, attempt, purpose, answer });
     }
 

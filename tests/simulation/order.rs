@@ -317,14 +317,13 @@ impl World {
             let own = run.lifecycle.stop_grace.unwrap_or(wanted.spec.termination_grace);
             let alone = now + own.0;
             // A wish may shorten the time, and a later one does not prolong it again.
-            let kill_at = match ending {
-                Some(ending) => Some(run.told_at.map_or(ending.by, |at| ending.kill_at(at))),
-                None if left(run) => Some(alone),
-                None => None,
-            };
-            let Some(kill_at) = kill_at else { continue };
-            run.due = run.due.map(|before| before.min(kill_at));
-            run.asked_by = run.asked_by.map(|before| before.min(kill_at));
+            if let Some(ending) = ending {
+                let kill_at = run.told_at.map_or(ending.by, |at| ending.kill_at(at));
+                run.due = run.due.map(|before| before.min(kill_at));
+                run.asked_by = run.asked_by.map(|before| before.min(kill_at));
+            } else if !left(run) {
+                continue;
+            }
             if ending.is_none_or(|ending| !is_kept_by(ending, &wanted.spec, &run.container, now)) {
                 run.patience = run.patience.min(ending.map_or(alone, |ending| ending.by));
             }
@@ -339,6 +338,8 @@ impl World {
         let usual = own.unwrap_or(of_pod);
         let kill_at = match executor.standing.ending {
             Some(ending) => ending.kill_at(now),
+            // What is not wanted as it is has the usual time, whatever else is wrong with it.
+            None if !self.wants_to_go_on(pid, run) => now + usual.0,
             None => now + run.must_end(now).flatten().unwrap_or(usual).0,
         };
         own.map_or(kill_at, |own| kill_at.min(now + own.0))

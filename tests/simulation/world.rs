@@ -153,7 +153,7 @@ pub(crate) enum Event {
 
 /// How many lines of the log a failure shows.
 const LOG_LINES: usize = 120;
-const LOG_LINE_LEN: usize = 400;
+const LOG_LINE_LEN: usize = 3000;
 
 /// Everything.
 #[derive(Debug)]
