@@ -158,7 +158,9 @@ pub(crate) fn run(rounds: usize) {
         rows[4].1.push(watch("/ok", |_, since| since > 3.0));
     }
     println!("{rounds} rounds; seconds");
-    println!("| change of | without service, median | most | from the edit until it is served, median |");
+    println!(
+        "| change of | without service, median | most | from the edit until it is served, median |"
+    );
     println!("|---|---|---|---|");
     for (what, outages) in rows {
         let mut without: Vec<f64> = outages.iter().map(|it| it.without).collect();

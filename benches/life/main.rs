@@ -35,8 +35,7 @@ fn quantile(samples: &mut [f64], part: f64) -> f64 {
 }
 
 fn main() {
-    let only: Option<String> =
-        std::env::args().skip_while(|argument| argument != "--only").nth(1);
+    let only: Option<String> = std::env::args().skip_while(|argument| argument != "--only").nth(1);
     let is_wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
     if is_wanted("timing") {
         timing::run(option("--pods", 8), option("--seconds", 20));

@@ -61,7 +61,8 @@ const GRACE: f64 = 2.0;
 
 fn ask_for(node: &Node, number: usize) -> BTreeMap<String, f64> {
     let waiting = "while :; do sleep 1000 & wait; done";
-    let script = |kind: &str, rest: &str| format!("{}; {rest}", say(&format!("{kind}{number} run")));
+    let script =
+        |kind: &str, rest: &str| format!("{}; {rest}", say(&format!("{kind}{number} run")));
     let probe = json!({
         "exec": { "command": ["/bin/sh", "-c", say(&format!("probed{number} asked"))] },
         "periodSeconds": 1, "initialDelaySeconds": 1,
@@ -74,7 +75,13 @@ fn ask_for(node: &Node, number: usize) -> BTreeMap<String, f64> {
             .annotation("roost/backoff-max", "2s"),
         Asked::one(
             &format!("deadline{number}"),
-            &script("deadline", &format!("trap '{}; exit 0' TERM; {waiting}", say(&format!("deadline{number} term")))),
+            &script(
+                "deadline",
+                &format!(
+                    "trap '{}; exit 0' TERM; {waiting}",
+                    say(&format!("deadline{number} term"))
+                ),
+            ),
         )
         .with("/spec/activeDeadlineSeconds", json!(3)),
         Asked::one(&format!("limited{number}"), &script("limited", waiting))
@@ -82,7 +89,10 @@ fn ask_for(node: &Node, number: usize) -> BTreeMap<String, f64> {
             .annotation("roost/max-run-time.main", "1500ms"),
         Asked::one(
             &format!("stubborn{number}"),
-            &script("stubborn", &format!("trap '{}' TERM; {waiting}", say(&format!("stubborn{number} term")))),
+            &script(
+                "stubborn",
+                &format!("trap '{}' TERM; {waiting}", say(&format!("stubborn{number} term"))),
+            ),
         )
         .with("/spec/terminationGracePeriodSeconds", json!(2)),
     ];

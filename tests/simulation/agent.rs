@@ -423,9 +423,11 @@ impl World {
         let (workers, retreats) = (&agent.workers, &agent.retreats);
         agent.asked.retain(|id, _| {
             // Asked by the plan itself, which says as well when that ends.
-            retreats.contains(id) || records.get(id).is_some_and(|record| {
-                busy.contains(&record.name) || workers.contains_key(&Key::Pod(record.name.clone()))
-            })
+            retreats.contains(id)
+                || records.get(id).is_some_and(|record| {
+                    busy.contains(&record.name)
+                        || workers.contains_key(&Key::Pod(record.name.clone()))
+                })
         });
     }
 

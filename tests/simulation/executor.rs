@@ -92,15 +92,37 @@ pub(crate) enum Stage {
 #[derive(Debug, Clone)]
 pub(crate) enum ExecutorEvent {
     Deliver(WantedPod),
-    Upgrade { build: u64 },
-    Connect { life: u64 },
-    Tick { generation: u64 },
-    AttemptWritten { run: u64, hash: Hash, streak: u32 },
-    SetUp { run: u64 },
-    Exits { run: u64, exit: Exit },
-    Killed { run: u64 },
-    Recorded { container: ContainerName, run: LastRun },
-    NotUpdated { container: ContainerName },
+    Upgrade {
+        build: u64,
+    },
+    Connect {
+        life: u64,
+    },
+    Tick {
+        generation: u64,
+    },
+    AttemptWritten {
+        run: u64,
+        hash: Hash,
+        streak: u32,
+    },
+    SetUp {
+        run: u64,
+    },
+    Exits {
+        run: u64,
+        exit: Exit,
+    },
+    Killed {
+        run: u64,
+    },
+    Recorded {
+        container: ContainerName,
+        run: LastRun,
+    },
+    NotUpdated {
+        container: ContainerName,
+    },
     Answered {
         container: ContainerName,
         attempt: Attempt,
@@ -433,7 +455,12 @@ impl World {
         }
     }
 
-    pub(crate) fn find_run(&self, pid: u64, container: &ContainerName, attempt: Attempt) -> Option<u64> {
+    pub(crate) fn find_run(
+        &self,
+        pid: u64,
+        container: &ContainerName,
+        attempt: Attempt,
+    ) -> Option<u64> {
         self.runs
             .iter()
             .find(|(_, run)| {

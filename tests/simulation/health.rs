@@ -409,7 +409,9 @@ impl World {
         }
         let limit = timeout.0.min(6000);
         let (delay, answer) = match handler {
-            Handler::Sleep(_) => (self.rng.between(1, 6000).min(timeout.0), self.rng.between(0, 79)),
+            Handler::Sleep(_) => {
+                (self.rng.between(1, 6000).min(timeout.0), self.rng.between(0, 79))
+            }
             Handler::Exec { command } => {
                 let percent: u64 = command[1].parse().expect("written by random_probe()");
                 let fails = self.rng.between(0, 99) >= percent;

@@ -118,7 +118,8 @@ pub(crate) fn edit(rng: &mut Rng, spec: &mut PodSpec) {
         0 => spec.containers[which].restart = restart(rng),
         1 => of_pod(rng, spec),
         2 => {
-            let sidecar = spec.init_containers.iter_mut().find(|c| c.name.as_str().starts_with('s'));
+            let sidecar =
+                spec.init_containers.iter_mut().find(|c| c.name.as_str().starts_with('s'));
             if let Some(sidecar) = sidecar {
                 live(rng, sidecar);
             }

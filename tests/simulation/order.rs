@@ -401,7 +401,8 @@ impl World {
         }
         let spec = wanted.spec.clone();
         let hashes = &executor.hashes;
-        let live: BTreeSet<&ContainerName> = executor.announced.keys().map(|(name, _)| name).collect();
+        let live: BTreeSet<&ContainerName> =
+            executor.announced.keys().map(|(name, _)| name).collect();
         let forgotten = spec.all_containers().map(|container| &container.name).find(|name| {
             let due = match standing.ended.contains_key(*name) {
                 true => standing.due(&spec, hashes, name),
@@ -470,9 +471,9 @@ impl World {
         let reset = executor.wanted.as_ref().map_or(600_000, |it| it.spec.backoff.reset.0);
         let is_long = matches!(run.stage, Stage::Executed { at } if now - at >= reset);
         executor.standing.exited(&run.container, is_long, now);
-        executor.asking.retain(|(name, attempt, _), _| {
-            (name, attempt) != (&run.container, &run.attempt)
-        });
+        executor
+            .asking
+            .retain(|(name, attempt, _), _| (name, attempt) != (&run.container, &run.attempt));
     }
 }
 

@@ -326,8 +326,7 @@ impl User {
             files: BTreeMap::new(),
             stash: None,
         };
-        let directories =
-            vec![("/a".to_owned(), directory(1)), ("/b".to_owned(), directory(2))];
+        let directories = vec![("/a".to_owned(), directory(1)), ("/b".to_owned(), directory(2))];
         Self { directories, configs: [Some(0), None] }
     }
 

@@ -21,9 +21,8 @@ impl World {
         let now = self.now;
         let Some(executor) = self.executors.get(&pid) else { return };
         let report = executor.machine.report();
-        let ready = report
-            .zip(executor.machine.spec())
-            .is_some_and(|(report, spec)| report.is_ready(spec));
+        let ready =
+            report.zip(executor.machine.spec()).is_some_and(|(report, spec)| report.is_ready(spec));
         self.oracle.note_readiness(executor.pod, ready, now);
     }
 
@@ -54,7 +53,13 @@ impl World {
     }
 
     /// What a file truly asks of a pod that has been accepted like that.
-    fn truly(&self, basis: &Basis, name: &PodName, source: &ManifestFile, digest: Hash) -> Option<Arc<PodSpec>> {
+    fn truly(
+        &self,
+        basis: &Basis,
+        name: &PodName,
+        source: &ManifestFile,
+        digest: Hash,
+    ) -> Option<Arc<PodSpec>> {
         let claims = basis.desired.claims.get(name)?;
         let own = claims.iter().find(|claim| claim.source == *source)?;
         (own.revision.digest() == digest).then(|| own.spec.clone())
@@ -127,8 +132,7 @@ impl World {
         for id in plan.retreats.keys() {
             let record = self.store.now.records.get(id);
             let trial = record.and_then(|record| record.trial.as_ref());
-            let is_over =
-                trial.is_some_and(|it| it.until.boot == boot && it.until.at <= now);
+            let is_over = trial.is_some_and(|it| it.until.boot == boot && it.until.at <= now);
             if !is_over {
                 faults.push(format!("{id} goes back at {now:?}, its trial is {trial:?}"));
             }

@@ -59,6 +59,43 @@ agent=$(property MainPID)
 check "an idle agent feeds its watchdog" sleep 10
 check "so it stays" [ "$(property MainPID)" = "$agent" ]
 
+echo "-- steps of the wall clock"
+# Programs note the time since the boot: a probe every 2 s, a crash loop with delays of 1, 2, 4 and
+# 8 s, a pod that has 30 s. Meanwhile the wall clock is 10 minutes back, and a year ahead.
+note() { echo "read up rest < /proc/uptime; echo \$up >> /srv/$1"; }
+probe='"livenessProbe": { "exec": { "command": ["/bin/sh", "-c", "'$(note asked)'"] },
+    "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 99 }'
+waiting='while :; do sleep 1000 & wait; done'
+put_pod asked "[$(container main "$waiting" "$probe")]"
+put_pod loops "[$(container main "$(note runs); exit 1")]"
+put_pod timed "[$(container main "trap '$(note ended); exit 0' TERM; $(note began); $waiting")]" \
+    '"activeDeadlineSeconds": 30'
+has_begun() { [ -s "$out/asked" ] && [ -s "$out/runs" ] && [ -s "$out/began" ]; }
+until_true "begun" has_begun
+asked=$(pids asked)
+for step in -600 31536000 -31536000 600; do
+    date -s "@$(($(date +%s) + step))" >/dev/null
+    sleep 6
+done
+until_true "at its deadline" [ -s "$out/ended" ]
+# late FILE DELAY...: whether line after line came after its delay, and within 2.5 s of it. The
+# machine is emulated, and notes what happened with a delay of its own: 0.7 s are no early time.
+in_time() {
+    awk -v delays="$*" 'BEGIN { count = split(delays, delay, " ") }
+        NR > 1 { due = delay[NR - 1 < count ? NR - 1 : count]; got = $1 - before
+            if (got < due - 0.7 || got > due + 2.5) { print got " instead of " due; bad = 1 } }
+        { before = $1 } END { exit bad || NR < 3 }'
+}
+check "a probe came every 2 s, never early, late or twice" in_time 2 <"$out/asked"
+check "its container was not restarted" [ "$(pids asked)" = "$asked" ]
+check "the back-off went 1, 2, 4, 8 s" in_time 1 2 4 8 16 <"$out/runs"
+lasted=$(paste "$out/began" "$out/ended" | awk '{ print $2 - $1 }')
+echo "$(wc -l <"$out/asked") probes and $(wc -l <"$out/runs") runs; the pod of 30 s lasted $lasted s"
+check "the deadline came in time" awk -v s="$lasted" 'BEGIN { exit s < 28.5 || s > 33 }'
+rm "$manifests"/{asked,loops,timed}.json
+gone() { [ "$(find "$scope" -mindepth 1 -maxdepth 1 -type d | wc -l)" = 2 ]; }
+until_true "only the steady pod is left" gone
+
 echo "-- limits"
 # The sleeping child is not what runs out of memory, but belongs to the container that does.
 put_pod hog "[$(container main 'sleep 1000 & exec tail /dev/zero' \
