@@ -8,6 +8,7 @@
 //!
 //! `ROOST_SIM_SEEDS=20000 cargo test --release --test simulation` runs more of them,
 //! `ROOST_SIM_SEED=17 cargo test --test simulation -- --nocapture one_seed` one, with its log.
+//! `ROOST_SIM_BUG=StoreNotFlushed` looks for one deliberate bug only.
 
 #![allow(clippy::tests_outside_test_module, reason = "all of it is a test")]
 #![allow(clippy::print_stderr, reason = "what was found is told to whoever runs it")]
