@@ -511,10 +511,10 @@ impl World {
 
     fn spoil(&self, steps: &mut Vec<Step>) {
         for step in steps.iter_mut() {
-            match &mut step.action {
-                Action::Create(creation) => self.mend_priority(&mut creation.spec),
-                Action::Accept { spec, .. } => self.mend_priority(spec),
-                _ => {}
+            if let Action::Create(creation) = &mut step.action {
+                self.mend_priority(&mut creation.spec);
+            } else if let Action::Accept { spec, .. } = &mut step.action {
+                self.mend_priority(spec);
             }
         }
         if self.has(Bug::ForgetBeforeSuccessor) {

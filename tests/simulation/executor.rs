@@ -279,26 +279,22 @@ impl World {
     fn spoilt_hand_over(&self, json: &str) -> Option<PodMachine> {
         let mut json: serde_json::Value = serde_json::from_str(json).expect("it was just written");
         let fields = json.as_object_mut().expect("a machine has fields");
-        match self.options.bug? {
-            Bug::HandOverForgetsTheInitialization => {
-                fields.remove("course");
-            }
-            Bug::HandOverForgetsTheDeadline => {
-                fields.get_mut("course")?.as_object_mut()?.remove("since");
-            }
-            Bug::HandOverForgetsTheEnd => {
-                fields.get_mut("course")?["ending"] = serde_json::Value::Null;
-            }
-            bug @ (Bug::HandOverForgetsProbes | Bug::HandOverForgetsHooks) => {
-                let name = if bug == Bug::HandOverForgetsProbes { "probing" } else { "hooks" };
-                let containers = fields.get_mut("containers")?.as_object_mut()?;
-                for container in containers.values_mut() {
-                    if let Some(live) = container["state"].get_mut("Running") {
-                        live.as_object_mut()?.remove(name);
-                    }
+        let of_containers =
+            [(Bug::HandOverForgetsProbes, "probing"), (Bug::HandOverForgetsHooks, "hooks")];
+        if self.has(Bug::HandOverForgetsTheInitialization) {
+            fields.remove("course");
+        } else if self.has(Bug::HandOverForgetsTheDeadline) {
+            fields.get_mut("course")?.as_object_mut()?.remove("since");
+        } else if self.has(Bug::HandOverForgetsTheEnd) {
+            fields.get_mut("course")?["ending"] = serde_json::Value::Null;
+        } else {
+            let (_, name) = of_containers.into_iter().find(|(bug, _)| self.has(*bug))?;
+            let containers = fields.get_mut("containers")?.as_object_mut()?;
+            for container in containers.values_mut() {
+                if let Some(live) = container["state"].get_mut("Running") {
+                    live.as_object_mut()?.remove(name);
                 }
             }
-            _ => return None,
         }
         Some(serde_json::from_value(json).expect("older ones had no such field"))
     }

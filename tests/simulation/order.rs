@@ -104,7 +104,7 @@ impl Standing {
 
     pub(crate) fn of(recovered: &BTreeMap<ContainerName, Recovered>, now: u64) -> Self {
         let mut new = Self::default();
-        for (name, Recovered { last, hash, streak }) in recovered {
+        for (name, Recovered { last, hash, streak, pod_since: _ }) in recovered {
             let ended = Ended { hash: *hash, exit: last.exit.clone(), since: now };
             new.ended.insert(name.clone(), ended);
             new.streaks.insert(name.clone(), *streak);

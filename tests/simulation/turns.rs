@@ -70,22 +70,17 @@ impl World {
         let steps = plan.work.iter().flat_map(|(key, steps)| steps.iter().map(move |it| (key, it)));
         let starting = steps.filter_map(|(key, step)| {
             let Key::Pod(name) = key else { return None };
-            match &step.action {
-                Action::Start(id) => {
-                    let record = self.store.now.records.get(id)?;
-                    let digest = record.accepted.digest;
-                    let truth = self.truly(basis, name, &record.source, digest);
-                    truth.or_else(|| Some(self.disk.pod(*id)?.spec.clone()))
-                }
-                Action::Create(creation) if creation.is_first => {
-                    let claims = basis.desired.claims.get(name)?;
-                    let own = claims.iter().find(|claim| claim.source == creation.source)?;
-                    Some(own.spec.clone())
-                }
-                _ => None,
+            if let Action::Start(id) = &step.action {
+                let record = self.store.now.records.get(id)?;
+                let truth = self.truly(basis, name, &record.source, record.accepted.digest);
+                return truth.or_else(|| Some(self.disk.pod(*id)?.spec.clone()));
             }
+            let Action::Create(creation) = &step.action else { return None };
+            let claims = basis.desired.claims.get(name)?;
+            let own = claims.iter().find(|claim| claim.source == creation.source)?;
+            creation.is_first.then(|| own.spec.clone())
         });
-        let early = starting.filter(|spec| !self.lacks_nobody(spec)).next();
+        let early = { starting }.find(|spec| !self.lacks_nobody(spec));
         self.check(early.is_none(), || {
             let spec = early.as_ref().expect("just seen");
             format!("{} is started, and waits for {:?}", spec.name, spec.after)
