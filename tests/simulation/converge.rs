@@ -10,7 +10,7 @@ use roost::state::record::{Exit, PodRecord, RecordPhase, Trial};
 
 use crate::disk::Path;
 use crate::executor::Stage;
-use crate::oracle::host_ports;
+use crate::oracle::{Past, host_ports};
 use crate::order::goes_again;
 use crate::specs::node;
 use crate::world::{Event, Options, World};
@@ -269,12 +269,20 @@ impl World {
         let run = self.runs.values().find(|run| run.pod == id && run.container == *name);
         let hash = Revision::of(spec).containers.get(name).copied();
         let limit = spec.container(name).and_then(|c| c.resources.memory_limit_bytes);
-        let exit = self.oracle.past.get(&(id, name.clone())).and_then(|past| past.exit.clone());
-        let again = spec.container(name).map(|c| {
-            let exit = exit.unwrap_or(Exit::NotStarted(String::new()));
+        // An end that nobody recorded is known to the executor that saw it, and to no other.
+        let ends = match self.oracle.past.get(&(id, name.clone())) {
+            Some(Past { recorded: Some(exit), .. }) => vec![exit.clone()],
+            Some(past) => vec![past.exit.clone().unwrap_or(Exit::Unknown), Exit::Unknown],
+            None => vec![Exit::NotStarted(String::new())],
+        };
+        let goes = |c, exit: &Exit| {
             // What has succeeded at the beginning is done, whatever its rules say.
             let is_done = spec.role(name) == Some(Role::Init) && exit.is_success();
-            !is_done && goes_again(spec, c, &exit)
+            !is_done && goes_again(spec, c, exit)
+        };
+        let again = spec.container(name).and_then(|c| {
+            let first = goes(c, ends.first()?);
+            ends.iter().all(|exit| goes(c, exit) == first).then_some(first)
         });
         match (status, run) {
             (ContainerStatus::Running { .. }, Some(run)) => {

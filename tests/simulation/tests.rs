@@ -7,6 +7,16 @@ use crate::world::{BUGS, Bug, Options, World};
 const SEEDS: u64 = 100;
 /// Seeds within which each deliberate bug must show.
 const SEEDS_PER_BUG: u64 = 20_000;
+/// Where those that need luck showed last: a search from there is short. One that begins too late
+/// finds another.
+const SHOWED_AT: [(Bug, u64); 6] = [
+    (Bug::WorkUnderWayTakesNoRoom, 453),
+    (Bug::PriorityIsForgotten, 170),
+    (Bug::HandOverForgetsTheEnd, 91),
+    (Bug::HandOverForgetsTheDeadline, 61),
+    (Bug::HandOverForgetsHooks, 37),
+    (Bug::TrialIsForgotten, 15),
+];
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -100,7 +110,9 @@ fn each_deliberate_bug_is_found() {
     let only = std::env::var("ROOST_SIM_BUG").ok();
     let asked = |bug: &Bug| only.as_ref().is_none_or(|only| format!("{bug:?}") == *only);
     for bug in BUGS.into_iter().filter(asked) {
-        let found = (0..SEEDS_PER_BUG).find_map(|seed| {
+        let hint = SHOWED_AT.into_iter().find(|(of, _)| *of == bug);
+        let first = hint.map_or(0, |(_, seed)| seed);
+        let found = (first..first + SEEDS_PER_BUG).find_map(|seed| {
             let failed = run(seed, Options { bug: Some(bug), ..options() }).err()?;
             Some((seed, failed.lines().next().unwrap_or_default().to_owned()))
         });

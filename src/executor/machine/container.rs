@@ -48,7 +48,14 @@ pub(super) enum State {
     /// It never ran.
     Fresh,
     /// Being set up.
-    Starting { attempt: Attempt, force: Force },
+    Starting {
+        attempt: Attempt,
+        force: Force,
+        /// When it is killed if nobody wants it to stop; not known of what another build has
+        /// handed over.
+        #[serde(default)]
+        hung_at: Option<BootTime>,
+    },
     /// Its program runs.
     Running(Live),
     /// It was told to stop.
@@ -338,7 +345,7 @@ impl Container {
             live.probing.begin(spec);
         }
         match self.state {
-            State::Starting { attempt, force } if attempt == live.attempt => {
+            State::Starting { attempt, force, .. } if attempt == live.attempt => {
                 // The kill of a set-up may cross its success: what was killed is not told to stop.
                 self.state = match force {
                     Force::At(_) => State::Running(live),
@@ -426,10 +433,12 @@ impl Container {
                 State::Fresh | State::Ended { .. },
                 Want::Hold(_) | Want::Stop(_) | Want::Leave { .. },
             ) => {}
-            (State::Starting { attempt, force }, want) => {
+            (State::Starting { attempt, force, hung_at }, want) => {
                 // A set-up that hangs may delay the end of the pod by its grace period only.
-                if let Some(stop) = want.stop(now) {
-                    force.by(stop.by);
+                match (want.stop(now), hung_at, &force) {
+                    (Some(stop), _, _) => force.by(stop.by),
+                    (None, Some(at), Force::At(_)) => *force = Force::At(*at),
+                    (None, _, Force::At(_) | Force::AgainAt(_)) => {}
                 }
                 if force.strikes(now) {
                     effects.push(Effect::Kill { container: name.clone(), attempt: *attempt });
@@ -620,7 +629,8 @@ impl Container {
         self.resources = Some(spec.resources);
         self.update_fault = None;
         self.begins_anew = false;
-        self.state = State::Starting { attempt, force: Force::At(now.plus(LAUNCH_TIME_MAX)) };
+        let hung_at = now.plus(LAUNCH_TIME_MAX);
+        self.state = State::Starting { attempt, force: Force::At(hung_at), hung_at: Some(hung_at) };
         Effect::Launch { container: name.clone(), attempt, hash, streak: self.streak }
     }
 

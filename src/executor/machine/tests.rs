@@ -469,6 +469,17 @@ fn a_stop_during_the_start_waits_for_the_start_but_the_grace_period_at_most() {
 }
 
 #[test]
+fn a_start_that_is_wanted_again_is_not_killed_for_the_stop_that_was_wanted() {
+    let spec = pod(RestartPolicy::Always, &["a"]);
+    let mut bench = Bench::new();
+    bench.want(&spec);
+    bench.stop(&spec, 5000);
+    assert_eq!(bench.want(&spec), []);
+    assert_eq!(bench.at(6000), []);
+    assert_eq!(bench.at(1000 + LAUNCH_TIME_MAX.0), [kill_of("a", 0)]);
+}
+
+#[test]
 fn a_start_that_hangs_is_killed_and_tried_again() {
     let mut bench = Bench::new();
     bench.want(&pod(RestartPolicy::Always, &["a"]));

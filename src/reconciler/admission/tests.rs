@@ -269,6 +269,20 @@ fn a_pod_that_is_through_takes_nothing_and_needs_room_to_run_again() {
     assert_eq!(running(&world), ["a", "b"]);
 }
 
+/// A restart needs what is to run again: without it there is only the manifest to follow.
+#[test]
+fn a_restart_that_can_t_be_done_lets_nothing_in_that_was_not_admitted() {
+    let mut world = world(1200);
+    world.claim("1", &cpu("a", 100));
+    world.settle();
+    world.actual.pods.values_mut().next().unwrap().spec = None;
+    let id = *world.actual.pods.keys().next().unwrap();
+    world.actual.asked.insert(id, Asked::Restart);
+    world.claim("1", &cpu("a", 3000));
+    waits(&world, "a");
+    assert!(world.plan().work.is_empty(), "{:?}", world.plan().work);
+}
+
 /// A pod that was through when its manifest asked for something else, and goes for that.
 fn edited_when_through() -> (World, PodSpec) {
     let mut world = world(1200);

@@ -220,16 +220,23 @@ impl<'a> Instance<'a> {
         step(retire, Reason::Terminated(cause))
     }
 
-    /// What somebody asked of it, if that still counts: a manifest that changed since is newer.
+    /// What somebody asked of it, if that still counts, a manifest that changed since being newer,
+    /// and if there is something to do for it: what is left comes from the manifest, and has to be
+    /// admitted as that.
     pub(super) fn asked(&self, wish: &Wish<'_>, actual: &'a ActualState) -> Option<&'a Asked> {
         let asked = actual.asked.get(&self.record.id)?;
         let counts = match (wish, asked) {
             (Wish::Remove, _) => false,
-            (Wish::Run(claim), Asked::RollBack { refused, .. }) => {
-                claim.revision.digest() == *refused
+            (Wish::Run(claim), Asked::RollBack { refused, .. })
+                if claim.revision.digest() != *refused =>
+            {
+                false
             }
-            (Wish::Keep, Asked::RollBack { .. })
-            | (Wish::Run(_) | Wish::Keep, Asked::Restart | Asked::Release | Asked::Persist) => true,
+            (Wish::Run(_) | Wish::Keep, Asked::RollBack { stored, .. }) => {
+                stored.revision.digest() != self.record.accepted.digest
+            }
+            (Wish::Run(_) | Wish::Keep, Asked::Restart) => self.kept().is_some(),
+            (Wish::Run(_) | Wish::Keep, Asked::Release | Asked::Persist) => true,
         };
         counts.then_some(asked)
     }
@@ -260,8 +267,7 @@ impl<'a> Instance<'a> {
             }
             Asked::RollBack { to, stored, refused } => {
                 let held = Held { refused: *refused, to: *to };
-                (stored.revision.digest() != self.record.accepted.digest)
-                    .then(|| self.roll_back(held, stored, actual, now))
+                Some(self.roll_back(held, stored, actual, now))
             }
         }
     }
