@@ -39,6 +39,7 @@ mod prepared;
 pub mod projected;
 mod reaper;
 mod seccomp;
+mod two_way;
 mod users;
 
 /// What the executor holds of its pod's namespaces: enough to launch containers into them.

@@ -116,7 +116,7 @@ impl Revision {
         // What was done before the others began can't be done otherwise any more.
         let is_over = |c: &&ContainerSpec| spec.role(&c.name) == Some(Role::Init);
         let init: Vec<Hash> = init_containers.iter().filter(is_over).map(own_hash).collect();
-        let shared = and(shared, "initContainers", &init);
+        let shared = and(and(shared, "initContainers", &init), "Bidirectional", &two_way(spec));
         let shared = and(and(shared, "securityContext", security), "names", names);
         let containers: BTreeMap<ContainerName, Hash> =
             spec.all_containers().map(|c| (c.name.clone(), container_hash(c, spec))).collect();
@@ -170,6 +170,12 @@ fn and<T: Serialize + Default + PartialEq>(hash: Hash, field: &str, value: &T) -
 fn containers_with_ports(spec: &PodSpec) -> BTreeMap<&ContainerName, &Vec<ContainerPort>> {
     let with_ports = spec.all_containers().filter(|container| !container.ports.is_empty());
     with_ports.map(|container| (&container.name, &container.ports)).collect()
+}
+
+/// The volumes that are got from the host when the instance begins.
+fn two_way(spec: &PodSpec) -> Vec<&VolumeName> {
+    let names = spec.volumes.iter().map(|volume| &volume.name);
+    names.filter(|name| spec.is_two_way(name)).collect()
 }
 
 fn lifecycles(spec: &PodSpec) -> BTreeMap<&ContainerName, &Lifecycle> {

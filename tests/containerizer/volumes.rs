@@ -1,6 +1,7 @@
 //! Checks of parts of volumes and of what is mounted on the host later.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::mount::{MsFlags, mount};
@@ -17,6 +18,8 @@ pub(super) const CHECKS: &[Check] = checks![
     a_link_that_changes_all_the_time_leads_no_part_out_of_its_volume,
     a_part_is_named_by_variables,
     what_is_mounted_on_the_host_later_is_seen_if_asked_for,
+    what_is_mounted_in_a_container_is_on_the_host_if_asked_for,
+    a_volume_that_the_host_has_for_itself_can_t_be_mounted_on,
 ];
 
 fn part(path: &str) -> Option<SubPath> {
@@ -159,14 +162,19 @@ fn a_part_is_named_by_variables(scene: &Scene) {
     }
 }
 
-fn what_is_mounted_on_the_host_later_is_seen_if_asked_for(scene: &Scene) {
-    // Stands for the host, as systemd sets it up.
+/// A directory of what stands for the host, as systemd sets it up: whoever has it has peers.
+fn shared_directory(scene: &Scene) -> PathBuf {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
     let host = scene.host_directory("host");
     mount(Some("tmpfs"), &host, Some("tmpfs"), MsFlags::empty(), none).unwrap();
     mount(none, &host, none, MsFlags::MS_SHARED, none).unwrap();
+    host
+}
+
+fn what_is_mounted_on_the_host_later_is_seen_if_asked_for(scene: &Scene) {
+    let host = shared_directory(scene);
     fs::create_dir(host.join("later")).unwrap();
     let fifo = host.join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -196,4 +204,61 @@ fn what_is_mounted_on_the_host_later_is_seen_if_asked_for(scene: &Scene) {
     assert_eq!(read_all(launched.stdout), "/private/later:\n\n/slave/later:\nnew\n");
     there.kill().unwrap();
     there.wait().unwrap();
+}
+
+fn what_is_mounted_in_a_container_is_on_the_host_if_asked_for(scene: &Scene) {
+    let host = shared_directory(scene);
+    for name in ["a", "b"] {
+        fs::create_dir(host.join(name)).unwrap();
+    }
+    // It is still in the host's namespace when the executor has left it.
+    let mut there = Command::new("/bin/sh")
+        .args(["-c", "read go; cd \"$1\" && ls -A a b", "sh"])
+        .arg(&host)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let script = "mount -t tmpfs x /two/a && touch /two/a/two; mount -t tmpfs x /none/b && \
+                  touch /none/b/none; ls -A /none/a /slave/a /two/b";
+    let mut pod = pod(shell(script));
+    pod.containers[0].security.privileged = true;
+    let source = || host_path(&host, HostPathType::Directory);
+    add_volume(&mut pod, "two", source(), "/two", false);
+    pod.containers[0].mounts[0].propagation = Propagation::Bidirectional;
+    let mut mounts = pod.containers[0].mounts.clone();
+    for (path, propagation) in
+        [("/none", Propagation::None), ("/slave", Propagation::HostToContainer)]
+    {
+        let mut other = mounts[0].clone();
+        other.path = path.parse().unwrap();
+        other.propagation = propagation;
+        mounts.push(other);
+    }
+    pod.containers[0].mounts = mounts;
+    let mut native = scene.enter(&pod);
+    let outcome = scene.run_in(&mut native, &pod, 0);
+    assert_eq!(
+        (&*outcome.stdout, &*outcome.stderr),
+        ("/none/a:\n\n/slave/a:\ntwo\n\n/two/b:\n", "")
+    );
+    there.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    // What is mounted stays: it is the host's.
+    assert_eq!(read_all(there.stdout.take().unwrap().into()), "a:\ntwo\n\nb:\n");
+    there.wait().unwrap();
+}
+
+fn a_volume_that_the_host_has_for_itself_can_t_be_mounted_on(scene: &Scene) {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
+    let mut pod = pod(shell("true"));
+    pod.containers[0].security.privileged = true;
+    let host = scene.host_directory("host");
+    add_volume(&mut pod, "two", host_path(&host, HostPathType::Directory), "/two", false);
+    pod.containers[0].mounts[0].propagation = Propagation::Bidirectional;
+    fs::create_dir_all(scene.pod_paths(&pod).data).unwrap();
+    let error = enter_pod(&pod, &scene.pod_paths(&pod)).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("is shared on the host"), "{error}: {source}");
 }

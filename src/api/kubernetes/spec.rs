@@ -305,6 +305,9 @@ fn mount(mount: &VolumeMount) -> Value {
         Propagation::HostToContainer => {
             out.insert("mountPropagation".into(), "HostToContainer".into());
         }
+        Propagation::Bidirectional => {
+            out.insert("mountPropagation".into(), "Bidirectional".into());
+        }
     }
     Value::Object(out)
 }

@@ -15,6 +15,7 @@ use super::overlay;
 use super::ownership;
 use super::reaper::Reaper;
 use super::seccomp::FilterCache;
+use super::two_way::TwoWay;
 use crate::ids::VolumeName;
 use crate::manifest::pod::{HostPathType, PodSecurity, PodSpec, SysctlName, VolumeSource};
 use crate::state::paths::PodPaths;
@@ -28,7 +29,7 @@ const VOLUME_MODE: u32 = 0o777;
 /// A volume of files that are made of values: nobody but the executor writes to it.
 const PROJECTED_MODE: u32 = 0o755;
 /// Directories that lead to volumes.
-const PARENT_MODE: u32 = 0o711;
+pub(super) const PARENT_MODE: u32 = 0o711;
 /// What hostPath makes, as the kubelet does.
 const HOST_DIRECTORY_MODE: u32 = 0o755;
 const HOST_FILE_MODE: u32 = 0o644;
@@ -130,7 +131,13 @@ pub fn enter_pod(spec: &PodSpec, paths: &PodPaths) -> Result<Native, Containeriz
         source: error.into(),
     })?;
     let none = None::<&str>;
-    // What is mounted and unmounted on the host appears here, but not the other way round.
+    let mut two_way = Vec::new();
+    for volume in spec.volumes.iter().filter(|volume| spec.is_two_way(&volume.name)) {
+        make_volume(&volume.name, &volume.source, spec, paths)?;
+        two_way.extend(TwoWay::of(volume, spec, paths)?);
+    }
+    // What is mounted and unmounted on the host appears here, but not the other way round, but for
+    // these.
     step("making the mount namespace a slave of the host's", || {
         Ok(mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)?)
     })?;
@@ -150,8 +157,11 @@ pub fn enter_pod(spec: &PodSpec, paths: &PodPaths) -> Result<Native, Containeriz
     for (name, value) in &spec.security.sysctls {
         set_sysctl(name, value)?;
     }
-    for volume in &spec.volumes {
+    for volume in spec.volumes.iter().filter(|volume| !spec.is_two_way(&volume.name)) {
         make_volume(&volume.name, &volume.source, spec, paths)?;
+    }
+    for volume in two_way {
+        volume.attach()?;
     }
     let reaper = spec.share_process_namespace.then(Reaper::start).transpose()?;
     Ok(Native { reaper, filters: FilterCache::default() })
@@ -260,7 +270,7 @@ fn make_volume(
     }
 }
 
-fn directory(path: &Path, mode: u32) -> io::Result<()> {
+pub(super) fn directory(path: &Path, mode: u32) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(PARENT_MODE).create(parent)?;
     }

@@ -253,6 +253,8 @@ fn mount_step(mount: &Mount) -> Result<MountStep, LaunchError> {
             "private" | "rprivate" | "rw" => {}
             HOST_DEVICES => host_devices = true,
             "rslave" => propagation = libc::MS_SLAVE,
+            // It is that of what is bound.
+            "rshared" => propagation = 0,
             "ro" | "rro" => attributes |= MOUNT_ATTR_RDONLY,
             "nosuid" | "rnosuid" => attributes |= MOUNT_ATTR_NOSUID,
             "nodev" | "rnodev" => attributes |= MOUNT_ATTR_NODEV,

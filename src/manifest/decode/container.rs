@@ -1,7 +1,5 @@
 //! `spec.containers[]`.
 
-use std::collections::BTreeSet;
-
 use super::config::Around;
 use super::fields::At;
 use super::handler::Scope;
@@ -9,7 +7,7 @@ use super::probe::{self, Use};
 use super::program::{self, Program};
 use super::security::{self, Inherited};
 use super::{image, lifecycle, mount, port, resources, restart, schema, termination};
-use crate::ids::{ContainerName, VolumeName};
+use crate::ids::ContainerName;
 use crate::manifest::diagnostic::{Faults, quote};
 use crate::manifest::pod::{ContainerSpec, HostNamespaces, Resources};
 use crate::manifest::quantity::{InvalidQuantity, Quantity};
@@ -26,7 +24,7 @@ pub(super) fn decode(
     inherited: &Inherited,
     host: HostNamespaces,
     around: Around<'_>,
-    volumes: &BTreeSet<VolumeName>,
+    volumes: &mount::Volumes,
     faults: &mut Faults,
 ) -> Option<ContainerSpec> {
     let fields = at.fields(&schema::CONTAINER, faults)?;
@@ -38,7 +36,7 @@ pub(super) fn decode(
     let resources = fields.get("resources").and_then(|at| own_resources(at, faults));
     let restarts_for = resources::resize_policy(&fields, faults);
     let own = security::of_container(&fields, inherited, faults);
-    let mounts = mount::decode(&fields, volumes, faults);
+    let mounts = mount::decode(&fields, own.security.privileged, volumes, faults);
     let ports = fields.get("ports");
     let ports = ports.map(|at| port::decode(at, host.network, faults));
     let ports = ports.unwrap_or_default();

@@ -15,10 +15,14 @@ use crate::manifest::pod::{AbsolutePath, Propagation, RelativePath, SubPath, Vol
 /// Longest `subPathExpr`, in bytes: what it becomes is a path, and those have this limit.
 const EXPRESSION_LEN_MAX: usize = 4096;
 
+/// The pod's volumes, and whether each is on the host's disk: what others are is the pod's alone.
+pub(super) type Volumes = BTreeMap<VolumeName, bool>;
+
 /// Reads the mounts of a container.
 pub(super) fn decode(
     container: &Fields<'_>,
-    volumes: &BTreeSet<VolumeName>,
+    is_privileged: bool,
+    volumes: &Volumes,
     faults: &mut Faults,
 ) -> Vec<VolumeMount> {
     let Some(at) = container.get("volumeMounts") else { return Vec::new() };
@@ -30,10 +34,10 @@ pub(super) fn decode(
         let name_at = fields.required("name", faults);
         let volume: Option<VolumeName> = name_at.and_then(|at| at.parse(faults));
         if let (Some(at), Some(name)) = (name_at, &volume)
-            && !volumes.contains(name)
+            && !volumes.contains_key(name)
         {
             let fault = at.error(&format!("there is no volume `{name}` in `spec.volumes`"));
-            faults.push(match closest(name.as_str(), volumes.iter().map(VolumeName::as_str)) {
+            faults.push(match closest(name.as_str(), volumes.keys().map(VolumeName::as_str)) {
                 Some(near) => fault.with_help(&format!("did you mean `{near}`?")),
                 None => fault,
             });
@@ -50,6 +54,12 @@ pub(super) fn decode(
         let read_only = fields.flag("readOnly", faults);
         let propagation = propagation(&fields, read_only, faults);
         let sub_path = sub_path(&fields, &variables, faults);
+        if let (Some(at), Propagation::Bidirectional) =
+            (fields.get("mountPropagation"), propagation)
+        {
+            let is_on_disk = volume.as_ref().and_then(|name| volumes.get(name));
+            two_ways(at, is_privileged, is_on_disk != Some(&false), faults);
+        }
         if let (Some(volume), Some(path)) = (volume, path) {
             found.push(VolumeMount { volume, path, read_only, sub_path, propagation });
         }
@@ -76,17 +86,12 @@ fn mount_path(at: At<'_>, faults: &mut Faults) -> Option<AbsolutePath> {
 /// read-only with all below it, so that nothing of the latter has to be kept.
 fn propagation(fields: &Fields<'_>, read_only: bool, faults: &mut Faults) -> Propagation {
     let words = [
-        ("None", Some(Propagation::None)),
-        ("HostToContainer", Some(Propagation::HostToContainer)),
-        ("Bidirectional", None),
+        ("None", Propagation::None),
+        ("HostToContainer", Propagation::HostToContainer),
+        ("Bidirectional", Propagation::Bidirectional),
     ];
     let at = fields.get("mountPropagation");
-    let found = at.and_then(|at| at.choice(&words, faults)).unwrap_or(Some(Propagation::None));
-    if let (Some(at), None) = (at, found) {
-        let fault = at.error("`Bidirectional` is not supported yet");
-        faults.push(fault.with_help("`HostToContainer` shows what is mounted on the host later"));
-    }
-    let propagation = found.unwrap_or_default();
+    let propagation = at.and_then(|at| at.choice(&words, faults)).unwrap_or_default();
     let recursive = [("Disabled", false), ("IfPossible", true), ("Enabled", true)];
     if let Some(at) = fields.get("recursiveReadOnly")
         && at.choice(&recursive, faults) == Some(true)
@@ -94,12 +99,25 @@ fn propagation(fields: &Fields<'_>, read_only: bool, faults: &mut Faults) -> Pro
         if !read_only {
             faults.push(at.error("needs `readOnly: true` beside it"));
         } else if propagation != Propagation::None {
-            let message = "can't be together with `mountPropagation: HostToContainer`: what is \
-                           mounted later would not be read-only";
+            let message = "can't be together with `mountPropagation`: what is mounted later would \
+                           not be read-only";
             faults.push(at.error(message));
         }
     }
     propagation
+}
+
+/// As in Kubernetes, only who may mount on the host anyway may do so by a volume.
+fn two_ways(at: At<'_>, is_privileged: bool, is_on_disk: bool, faults: &mut Faults) {
+    if !is_privileged {
+        let fault = at.error("`Bidirectional` needs `securityContext.privileged: true`");
+        faults.push(fault.with_help("`HostToContainer` shows what is mounted on the host later"));
+    }
+    if !is_on_disk {
+        let message = "`Bidirectional` needs a volume that the host sees: a hostPath, a \
+                       persistentVolumeClaim, or an emptyDir on disk";
+        faults.push(at.error(message));
+    }
 }
 
 fn sub_path(fields: &Fields<'_>, variables: &Variables, faults: &mut Faults) -> Option<SubPath> {

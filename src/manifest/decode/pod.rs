@@ -9,7 +9,7 @@ use super::names::HOSTNAME_LEN_MAX;
 use super::port::HostPorts;
 use super::restart::POLICIES;
 use super::security::{self, Inherited};
-use super::{annotations, lifecycle, metadata, names, probe, resources, schema, volume};
+use super::{annotations, lifecycle, metadata, mount, names, probe, resources, schema, volume};
 use crate::clock::Millis;
 use crate::ids::{ContainerName, ObjectName, VolumeName};
 use crate::manifest::diagnostic::{Faults, quote};
@@ -280,18 +280,24 @@ fn volumes(
 }
 
 /// The names of all volumes, those included that are refused for something else.
-fn volume_names(fields: &Fields<'_>) -> BTreeSet<VolumeName> {
-    let Some(list) = fields.get("volumes") else { return BTreeSet::new() };
+fn volume_names(fields: &Fields<'_>) -> mount::Volumes {
+    let Some(list) = fields.get("volumes") else { return mount::Volumes::new() };
     let items = list.items(VOLUMES_MAX, &mut Faults::default());
-    let name = |item: &At<'_>| item.node.get("name")?.as_text()?.parse().ok();
-    items.iter().filter_map(name).collect()
+    let volume = |item: &At<'_>| {
+        let has = |name: &str| item.node.get(name).is_some();
+        let of_memory = || item.node.get("emptyDir")?.get("medium")?.as_text();
+        let is_on_disk = has("hostPath") || has("persistentVolumeClaim") || has("emptyDir");
+        let name = item.node.get("name")?.as_text()?.parse().ok()?;
+        Some((name, is_on_disk && of_memory() != Some("Memory")))
+    };
+    items.iter().filter_map(volume).collect()
 }
 
 /// `initContainers` and `containers`.
 fn containers(
     fields: &Fields<'_>,
     (inherited, host, around): (&Inherited, HostNamespaces, Around<'_>),
-    volumes: &BTreeSet<VolumeName>,
+    volumes: &mount::Volumes,
     faults: &mut Faults,
 ) -> [Vec<ContainerSpec>; 2] {
     let mut seen = BTreeSet::new();

@@ -275,6 +275,11 @@ fn the_samples_have_every_field_that_works_and_it_arrives() {
     assert_eq!(mounts[0].sub_path, Some(SubPath::Expression("logs/$(NAME)".to_owned())));
     assert_eq!(mounts[1].propagation, Propagation::HostToContainer);
 
+    let text = fs::read(Path::new(SPECS).join("mount-propagation.yaml")).unwrap();
+    let pod = parse(&text).pods[0].spec.clone();
+    assert_eq!(pod.containers[0].mounts[0].propagation, Propagation::Bidirectional);
+    assert!(pod.is_two_way(&pod.volumes[0].name));
+
     let text = fs::read(Path::new(SPECS).join("crash-loop.yaml")).unwrap();
     let pod = parse(&text).pods[0].spec.clone();
     let backoff = pod.backoff;

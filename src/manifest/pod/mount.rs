@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AbsolutePath, is_default};
+use super::{AbsolutePath, PodSpec, is_default};
 use crate::ids::VolumeName;
 
 /// One of `volumeMounts`.
@@ -45,6 +45,19 @@ pub enum Propagation {
     None,
     /// What is mounted below the volume on the host appears in the container.
     HostToContainer,
+    /// And what is mounted there in the container appears on the host, and in other containers with
+    /// the volume.
+    Bidirectional,
+}
+
+impl PodSpec {
+    /// Whether a container mounts the volume so that what it mounts there appears on the host.
+    #[must_use]
+    pub fn is_two_way(&self, volume: &VolumeName) -> bool {
+        let mut mounts = self.all_containers().flat_map(|container| &container.mounts);
+        mounts
+            .any(|mount| mount.volume == *volume && mount.propagation == Propagation::Bidirectional)
+    }
 }
 
 /// A path below something: without `..` and NUL, and not empty. `.` and empty parts are left out.

@@ -88,6 +88,7 @@ fn volume_mount(context: &Context<'_>, wanted: &VolumeMount) -> Result<Mount, Pl
     let propagation = match wanted.propagation {
         Propagation::None => "rprivate",
         Propagation::HostToContainer => "rslave",
+        Propagation::Bidirectional => "rshared",
     };
     let mut options = vec!["rbind", propagation, "rnosuid"];
     let read_only = match &volume.source {
@@ -139,6 +140,9 @@ fn sub_path(
 }
 
 fn source(context: &Context<'_>, volume: &Volume) -> PathBuf {
+    if context.pod.is_two_way(&volume.name) {
+        return context.facts.paths.volume(&volume.name);
+    }
     match &volume.source {
         // A tmpfs or an image of the executor's mount namespace lies on the same directory.
         VolumeSource::EmptyDir {}
