@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Asked, Node, OUT, Process, until_lines};
+use crate::harness::{Asked, FOREVER, Node, OUT, Process, until_lines};
 
 /// Says that it runs, and when it is told to stop.
 fn lasting(name: &str) -> String {
@@ -130,6 +130,84 @@ fn a_pod_that_had_its_time_and_a_group_of_which_one_failed_are_stopped() {
     }
     node.until("the event", |_| {
         node.said(&["get", "events"]).contains("DeadlineExceeded").then_some(())
+    });
+    node.end();
+}
+
+#[test]
+fn a_pod_waits_for_those_that_it_comes_after() {
+    let node = Node::started();
+    let file = |name: &str| node.out().join(name);
+    let ready = json!({ "exec": { "command": ["test", "-e", format!("{OUT}/ready")] }, "periodSeconds": 1 });
+    let web = Asked::one("web", FOREVER).annotation("roost/after", "schema=Succeeded, queue");
+    node.ask_for(&web);
+    let queue = Asked::one("queue", FOREVER).with("/spec/containers/0/readinessProbe", ready);
+    node.ask_for(&queue.sharing(&node.out()));
+    let script = format!("until [ -e {OUT}/done ]; do sleep 0.1; done");
+    node.ask_for(&Asked::one("schema", &script).policy("Never").sharing(&node.out()));
+    // It is told what it waits for.
+    let waits_for = |what: &str| {
+        node.until(&format!("web waits for {what}"), |pods| {
+            let told = pods.get("default/web").map(|pod| pod.0["status"].to_string());
+            told.filter(|told| told.contains(what))
+        })
+    };
+    waits_for("schema");
+    std::fs::write(file("done"), "").unwrap();
+    assert_eq!(node.until_through("default/schema").phase(), "Succeeded");
+    let told = waits_for("queue");
+    assert!(!told.contains("schema"), "{told}");
+    assert!(node.pod("default/web").pids().is_empty());
+    std::fs::write(file("ready"), "").unwrap();
+    let web = node.until_running("default/web");
+    // Later nothing of that counts.
+    std::fs::remove_file(file("ready")).unwrap();
+    node.until("queue is not ready any more", |pods| {
+        (pods["default/queue"].container("main")["ready"] == false).then_some(())
+    });
+    assert_eq!(node.pod("default/web").processes(), web.processes());
+    node.end();
+}
+
+#[test]
+fn a_revision_that_does_not_get_ready_in_time_is_taken_back_and_not_tried_again() {
+    let mut node = Node::started();
+    let revision = |node: &Node, version: &str| {
+        let ready = json!({ "exec": { "command": ["/bin/sh", "-c", "test $VERSION != bad"] }, "periodSeconds": 1 });
+        let pod = Asked::one("web", FOREVER)
+            .annotation("roost/rollback-after", "2s")
+            .with("/spec/containers/0/readinessProbe", ready)
+            .with("/spec/containers/0/env", json!([{ "name": "VERSION", "value": version }]));
+        node.put("web.json", &pod.text());
+    };
+    let has = |node: &Node, version: &str| {
+        node.until(&format!("{version} is ready"), |pods| {
+            let pod = pods.get("default/web")?;
+            let pid = *pod.pids().get("main")?;
+            let env = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+            let wanted = format!("VERSION={version}");
+            let is_it = env.split(|byte| *byte == 0).any(|line| line == wanted.as_bytes());
+            (is_it && pod.container("main")["ready"] == true).then(|| pod.clone())
+        })
+    };
+    revision(&node, "good");
+    has(&node, "good");
+    revision(&node, "bad");
+    node.until("taken back", |pods| {
+        pods["default/web"].0["status"].to_string().contains("RolledBack").then_some(())
+    });
+    let back = has(&node, "good");
+    assert!(node.said(&["get", "events"]).contains("UpdateFailed"));
+    // Nor by an agent that reads the same file for the first time.
+    node.kill_agent();
+    node.start();
+    let seen = has(&node, "good");
+    assert_eq!((seen.uid(), seen.processes()), (back.uid(), back.processes()));
+    // An edit is another matter.
+    revision(&node, "better");
+    has(&node, "better");
+    node.until("held no more", |pods| {
+        (!pods["default/web"].0["status"].to_string().contains("RolledBack")).then_some(())
     });
     node.end();
 }
