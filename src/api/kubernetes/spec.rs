@@ -254,7 +254,7 @@ fn lifecycle_of(lifecycle: &Lifecycle) -> Map<String, Value> {
     let Lifecycle { post_start, pre_stop, stop_signal, stop_grace: _, max_run_time: _ } = lifecycle;
     let mut out = Map::new();
     for (name, hook) in [("postStart", post_start), ("preStop", pre_stop)] {
-        if let Some((kind, value)) = hook.as_ref().map(handler_of) {
+        if let Some((kind, value)) = hook.as_ref().map(|hook| handler_of(hook, str::to_owned)) {
             out.insert(name.into(), json!({ kind: value }));
         }
     }
@@ -334,7 +334,7 @@ fn probe(probe: &Probe) -> Value {
         termination_grace,
     } = probe;
     let mut out = Map::new();
-    let (kind, value) = handler_of(handler);
+    let (kind, value) = handler_of(handler, escape);
     out.insert(kind.into(), value);
     let whole_seconds = |span: Millis| span.0 / 1000;
     if *initial_delay > Millis(0) {
@@ -350,12 +350,17 @@ fn probe(probe: &Probe) -> Value {
     Value::Object(out)
 }
 
-/// The kind of a handler, and what stands in it.
-pub(super) fn handler_of(handler: &Handler) -> (&'static str, Value) {
+/// The kind of a handler, and what stands in it,
+/// with the words of a program as `written` makes them: those of probes are escaped, because
+/// references are replaced in them, and those of hooks stand as they are.
+pub(super) fn handler_of(
+    handler: &Handler,
+    written: impl Fn(&str) -> String,
+) -> (&'static str, Value) {
     let mut out = Map::new();
     let kind = match handler {
         Handler::Exec { command } => {
-            out.insert("command".into(), command.iter().map(|word| escape(word)).collect());
+            out.insert("command".into(), command.iter().map(|word| written(word)).collect());
             "exec"
         }
         Handler::Http(HttpGet { host, port, path, scheme, headers }) => {

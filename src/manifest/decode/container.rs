@@ -40,7 +40,7 @@ pub(super) fn decode(
     let ports = fields.get("ports");
     let ports = ports.map(|at| port::decode(at, host.network, faults));
     let ports = ports.unwrap_or_default();
-    let scope = Scope { ports: &ports, env: &env };
+    let scope = Scope { ports: &ports, env: Some(&env) };
     let mut probe =
         |name, usage| fields.get(name).and_then(|at| probe::decode(at, usage, scope, faults));
     let liveness = probe("livenessProbe", Use::Ends);

@@ -24,8 +24,8 @@ const OWN_HEADERS: [&str; 6] =
 pub(super) struct Scope<'a> {
     /// The ports of its container, for their names.
     pub(super) ports: &'a [ContainerPort],
-    /// The variables of its container; none where they are not put into commands.
-    pub(super) env: &'a [EnvVar],
+    /// The variables of its container, where references to them are replaced in commands.
+    pub(super) env: Option<&'a [EnvVar]>,
 }
 
 /// A kind of handler, and how it is read.
@@ -69,19 +69,23 @@ pub(super) fn decode(
     }
 }
 
-fn exec(at: At<'_>, scope: Scope<'_>, faults: &mut Faults) -> Option<Handler> {
+fn exec<'a>(at: At<'_>, scope: Scope<'a>, faults: &mut Faults) -> Option<Handler> {
     let fields = at.fields(&schema::EXEC, faults)?;
     let list = fields.required("command", faults)?;
     let mark = faults.mark();
     let items = list.items(WORDS_MAX, faults);
     // As of the variables of the container itself, the last counts.
-    let value_of = |name: &str| {
-        scope.env.iter().rev().find(|var| var.name == name).map(|var| var.value.as_str())
+    let value_of = |env: &'a [EnvVar], name: &str| {
+        env.iter().rev().find(|var| var.name == name).map(|var| var.value.as_str())
+    };
+    let expanded = |text: &str| match scope.env {
+        Some(env) => expand(text, TEXT_LEN_MAX, |name| value_of(env, name)),
+        None => Ok(text.to_owned()),
     };
     let mut command = Vec::new();
     for item in items {
         let Some(text) = item.c_text(faults) else { continue };
-        match expand(text, TEXT_LEN_MAX, value_of) {
+        match expanded(text) {
             Ok(word) => command.push(word),
             Err(error) => faults.push(item.error(&error.to_string())),
         }

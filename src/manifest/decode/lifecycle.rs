@@ -36,6 +36,8 @@ fn hook(
     faults: &mut Faults,
 ) -> Option<Handler> {
     let fields = fields.get(name)?.fields(&schema::HOOK, faults)?;
+    // The kubelet replaces no references here, as it does in the commands of probes.
+    let scope = Scope { env: None, ..scope };
     handler::decode(&fields, OF_HOOKS, scope, faults)
 }
 

@@ -116,7 +116,7 @@ pub(super) fn checks(at: At<'_>, containers: &mut [&mut ContainerSpec], faults: 
         };
         let Some(tree) = parse(value, text, faults) else { continue };
         let path = value.path.render();
-        let scope = Scope { ports: &container.ports, env: &container.env };
+        let scope = Scope { ports: &container.ports, env: Some(&container.env) };
         container.check = check(At { node: &tree, path: Path::named(&path) }, scope, faults);
     }
 }

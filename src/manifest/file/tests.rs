@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::Millis;
 use crate::manifest::node::{Kind, Meaning, Node};
-use crate::manifest::pod::{DnsBase, Propagation, Resources, RestartPolicy, SubPath, VolumeSource};
+use crate::manifest::pod::{
+    DnsBase, Handler, Propagation, Resources, RestartPolicy, SubPath, VolumeSource,
+};
 use crate::manifest::quantity::Quantity;
 
 const SPECS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/specs");
@@ -274,6 +276,12 @@ fn the_samples_have_every_field_that_works_and_it_arrives() {
     let mounts = &pod.containers[1].mounts;
     assert_eq!(mounts[0].sub_path, Some(SubPath::Expression("logs/$(NAME)".to_owned())));
     assert_eq!(mounts[1].propagation, Propagation::HostToContainer);
+
+    let text = fs::read(Path::new(SPECS).join("lifecycle.yaml")).unwrap();
+    let pod = parse(&text).pods[0].spec.clone();
+    let hook = pod.containers.iter().find_map(|container| container.lifecycle.post_start.clone());
+    let command = ["/bin/sh", "-c", "echo warmed by $$ > /tmp/warm"].map(str::to_owned).to_vec();
+    assert_eq!(hook, Some(Handler::Exec { command }));
 
     let text = fs::read(Path::new(SPECS).join("mount-propagation.yaml")).unwrap();
     let pod = parse(&text).pods[0].spec.clone();
