@@ -37,13 +37,16 @@ use crate::state::writer::{self, StoreHandle};
 mod configs;
 mod core;
 mod events;
+mod footprint;
 mod image_directory;
 mod image_keeper;
 mod images;
 mod inspect;
 mod link;
+mod local_storage;
 mod log_volume;
 mod manifests;
+mod pressure;
 mod publish;
 mod pull_secrets;
 mod put;
@@ -51,6 +54,7 @@ mod recover;
 mod reload;
 mod requests;
 pub mod service;
+pub mod shutdown;
 mod starts;
 mod usage;
 mod worker;
@@ -64,7 +68,7 @@ use images::Images;
 use manifests::Manifests;
 use publish::{Publisher, Saved};
 use reload::Reloaded;
-use service::{AgentView, REQUESTS_MAX, Service};
+use service::{AgentView, Pressure, REQUESTS_MAX, Request, Service};
 use usage::Meter;
 use worker::Context;
 
@@ -167,6 +171,10 @@ fn raise_priority() {
     }
 }
 
+fn this_boot() -> Result<BootId, AgentError> {
+    BootId::current().map_err(|source| AgentError::System { attempted: "read the boot id", source })
+}
+
 async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     raise_descriptor_limit();
     let mut signals = Signals::new()?;
@@ -175,8 +183,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     make_directories(&paths)?;
     let (mut store, opening) = open_or_rebuild(&paths.store()).map_err(AgentError::Store)?;
     let (contents, store_text) = opened(opening);
-    let boot = BootId::current()
-        .map_err(|source| AgentError::System { attempted: "read the boot id", source })?;
+    let boot = this_boot()?;
     let program = Arc::new(ExecutorProgram::open(&executor).map_err(AgentError::Executor)?);
     let holder = Holder { exe: program.as_fd(), argv: &[c"roost-executor".into(), c"park".into()] };
     let cgroups = CgroupBase::open(&cgroup, Some(&holder)).map_err(AgentError::Cgroups)?;
@@ -186,6 +193,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let mut found = recover::find(contents, &paths, &cgroups, boot, build, node(&live))
         .map_err(AgentError::Recover)?;
     recover::find_successors(&mut found.actual, &mut store).map_err(AgentError::Store)?;
+    found.actual.pressure = pressure::first(&paths, &live.pressure);
     found.actual.images.here = images::whole(&image_store, &found.actual);
 
     let directories: Vec<String> = pods.iter().map(|path| path.display().to_string()).collect();
@@ -222,7 +230,10 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     tokio::spawn(empty_trash(image_store.clone()));
     tokio::spawn(keeper.clone().watch_the_disk(snapshots.clone()));
     tokio::spawn(image_directory::keep(keeper.clone(), sources.directories, paths.image_files()));
-    let service = Service::new(snapshots, requests).metered(metrics, meter).with_images(keeper);
+    let service = Service::new(snapshots, requests.clone()).metered(metrics, meter);
+    let service = service.with_images(keeper.clone());
+    let pressure = found.actual.pressure.clone();
+    keep_limits((service.clone(), paths.clone()), keeper, requests, pressure);
     tokio::spawn(crate::api::keep_status_files(service.clone()));
     tokio::spawn(log_volume::keep(paths.clone(), service.subscribe()));
     tokio::spawn(crate::api::serve(listener, service));
@@ -236,6 +247,18 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     tokio::spawn(reload::listen(hangup, reload, reloaded));
     run_loop(core, inputs, ends, reloads, watcher).await;
     Ok(())
+}
+
+/// Keeps pods within what the node has, and within their own limits.
+fn keep_limits(
+    (service, paths): (Service, Paths),
+    images: ImageKeeper,
+    requests: mpsc::Sender<Request>,
+    pressure: Pressure,
+) {
+    tokio::spawn(local_storage::keep(service.clone(), requests.clone(), paths.clone()));
+    let told = None;
+    tokio::spawn(pressure::Keeper { service, images, requests, paths, pressure, told }.keep());
 }
 
 /// What claims are resolved with. What pods that are gone have left of it is removed.
@@ -442,6 +465,7 @@ fn first_view(config: &AgentConfig, cgroups: &CgroupBase, store: Option<&String>
         restart_for: Vec::new(),
         log_node_bytes: config.live.log_node_bytes,
         image_gc: config.live.image_gc,
+        pressure: config.live.pressure,
         cgroups: describe(cgroups),
         cgroup: config.cgroup.clone(),
         directories: config.pods.iter().map(|path| path.display().to_string()).collect(),

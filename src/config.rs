@@ -5,6 +5,7 @@
 //! (`cli`), and acting on a change (`agent`).
 
 mod file;
+mod pressure;
 pub mod values;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,11 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Millis;
 use crate::executor::boot::LogLimits;
+use crate::reconciler::pressure::Thresholds;
 use crate::state::paths::Paths;
+
+pub use crate::reconciler::pressure::Threshold;
+pub use pressure::PressureLayer;
 
 /// How often manifest directories are read anew even without a hint that they changed.
 pub const RELIST_DEFAULT: Millis = Millis::from_secs(20);
@@ -91,6 +96,8 @@ pub struct Live {
     pub log_node_bytes: u64,
     /// When images go that nobody uses.
     pub image_gc: ImageGc,
+    /// When pods are evicted.
+    pub pressure: PressureLimits,
 }
 
 /// Where images come from.
@@ -102,6 +109,25 @@ pub struct ImageSources {
     pub auth_files: Vec<PathBuf>,
     /// Directories with `<host>/hosts.toml`, the first that has the host wins.
     pub hosts_dirs: Vec<PathBuf>,
+}
+
+/// When pods are evicted because the node runs out of something. The defaults are the kubelet's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PressureLimits {
+    /// What shall be left on the node.
+    pub thresholds: Thresholds,
+    /// How often the node is looked at, and what pods have on disk that have a limit for it.
+    pub measure: MeasureEvery,
+}
+
+/// A span between two looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeasureEvery(pub Millis);
+
+impl Default for MeasureEvery {
+    fn default() -> Self {
+        Self(RELIST_DEFAULT)
+    }
 }
 
 /// When images go that nobody uses. The defaults are the kubelet's.
@@ -202,6 +228,8 @@ pub struct Layer {
     pub image_gc_low_percent: Option<u32>,
     /// `images.gc-min-age`.
     pub image_gc_min_age: Option<Millis>,
+    /// `pressure`.
+    pub pressure: PressureLayer,
 }
 
 impl Layer {
@@ -231,6 +259,7 @@ impl Layer {
             image_gc_high_percent: self.image_gc_high_percent.or(below.image_gc_high_percent),
             image_gc_low_percent: self.image_gc_low_percent.or(below.image_gc_low_percent),
             image_gc_min_age: self.image_gc_min_age.or(below.image_gc_min_age),
+            pressure: self.pressure.over(below.pressure),
         }
     }
 }
@@ -312,6 +341,7 @@ fn resolve(layer: Layer) -> Result<AgentConfig, ConfigError> {
             strict: layer.strict.unwrap_or(false),
             log_node_bytes: layer.log_node_bytes.unwrap_or(LOG_NODE_BYTES_DEFAULT),
             image_gc,
+            pressure: layer.pressure.limits(),
         },
     })
 }
@@ -403,7 +433,9 @@ impl Live {
             strict,
             log_node_bytes,
             image_gc: gc,
+            pressure,
         } = self;
+        let limits = (pressure.thresholds, new.pressure.thresholds);
         [
             ("relist", *relist != new.relist),
             ("log", *log != new.log),
@@ -417,6 +449,11 @@ impl Live {
             ("images.gc-high-percent", gc.high_percent != new.image_gc.high_percent),
             ("images.gc-low-percent", gc.low_percent != new.image_gc.low_percent),
             ("images.gc-min-age", gc.min_age != new.image_gc.min_age),
+            ("pressure.memory-available", limits.0.memory != limits.1.memory),
+            ("pressure.disk-available", limits.0.disk != limits.1.disk),
+            ("pressure.inodes-free", limits.0.inodes != limits.1.inodes),
+            ("pressure.transition", limits.0.transition != limits.1.transition),
+            ("pressure.measure-every", pressure.measure != new.pressure.measure),
         ]
         .into_iter()
         .filter_map(|(key, changed)| changed.then_some(key))

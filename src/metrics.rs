@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::ids::{ContainerName, PodId};
+use crate::state::record::EvictionCause;
 
 /// Upper bounds of what takes microseconds to milliseconds.
 const QUICK: &[Duration] =
@@ -61,6 +62,8 @@ pub struct Metrics {
     pub starts: Histogram,
     /// Runs of containers that ended because memory ran out.
     pub out_of_memory: Labelled<(PodId, ContainerName), Counter>,
+    /// Evictions of pods, by what for.
+    pub evictions: Labelled<EvictionCause, Counter>,
     /// Commits of the store: how many, and how long each took.
     pub commits: Histogram,
     /// Those that failed.
@@ -109,6 +112,7 @@ impl Default for Metrics {
             steps: Labelled::default(),
             starts: Histogram::new(START),
             out_of_memory: Labelled::default(),
+            evictions: Labelled::default(),
             commits: Histogram::new(SLOW),
             commit_failures: Counter::default(),
             watcher: Arc::default(),

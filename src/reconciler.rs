@@ -13,6 +13,7 @@
 //!                   Finished ◄──────────┘  │ no claim, or another shared part
 //!                      │                   ▼
 //!                      └──────────► Terminating ──► Destroying ──► (nothing)
+//!                       evicted: back to Finished ◄──┘ (then as a restart, when it may come back)
 //!                                       stop, then kill   remove everything, forget
 //! ```
 //!
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use admission::{Share, Turn};
 use images::Refusal;
 use pod_plan::{Claims, Pod};
+use pressure::{Pressure, PressureKind, Verdict};
 
 use crate::clock::{BootId, BootTime, Millis, WallTime};
 use crate::executor::protocol::PodReport;
@@ -44,6 +46,7 @@ pub mod images;
 mod order;
 pub mod plan;
 pub mod pod_plan;
+pub mod pressure;
 
 #[cfg(test)]
 mod tests;
@@ -70,6 +73,10 @@ pub struct ActualState {
     pub images: Images,
     /// What somebody asked of an instance, until its record says so too.
     pub asked: BTreeMap<PodId, Asked>,
+    /// What the node runs out of.
+    pub pressure: Pressure,
+    /// Instances that are to be evicted, until their records say so too.
+    pub verdicts: BTreeMap<PodId, Verdict>,
     /// Every pod instance of which there is a record or a trace.
     pub pods: BTreeMap<PodId, ActualPod>,
 }
@@ -165,12 +172,15 @@ pub struct Now {
 /// Why a pod can't become what it wants, for now: first of all because there is no room.
 fn refusal<'a>(
     share: &'a Share<'a>,
+    pressure: Option<&'a (PressureKind, String)>,
     room: Option<&'a str>,
     order: Option<&'a str>,
     images: &'a Images,
 ) -> Option<Refusal<'a>> {
     let Some(wants) = share.wants else { return order.map(Refusal::Order) };
-    room.map(Refusal::Room)
+    let pressure = pressure.map(|(kind, why)| Refusal::Pressure(*kind, why));
+    pressure
+        .or(room.map(Refusal::Room))
         .or_else(|| wants.lacks.map(Refusal::Config))
         .or_else(|| images.refusal(share.name, wants.spec))
 }
@@ -207,9 +217,9 @@ pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan
     plan.passed_over = pods.iter().flat_map(|pod| pod.passed_over(&actual.node)).collect();
     let lacking: Vec<Option<String>> = pods
         .iter()
-        .map(|pod| order::lacking(&pods, pod.to_be_started().map(|(spec, _)| &**spec)?))
+        .map(|pod| order::lacking(&pods, pod.to_be_started(actual, now).map(|(spec, _)| &**spec)?))
         .collect();
-    let mut shares: Vec<_> = pods.iter().map(|pod| pod.share(actual, &trust)).collect();
+    let mut shares: Vec<_> = pods.iter().map(|pod| pod.share(actual, &trust, now)).collect();
     for (share, _) in shares.iter_mut().zip(&lacking).filter(|(_, lack)| lack.is_some()) {
         // It takes nobody's room meanwhile.
         share.wants = share.wants.filter(|wants| wants.turn != Turn::New);
@@ -218,12 +228,13 @@ pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan
     plan.requested = admission.requested;
     for ((pod, share), lack) in pods.iter().zip(&shares).zip(&lacking) {
         let room = admission.refusal(share.name);
-        let refusal = refusal(share, room, lack.as_deref(), &actual.images);
+        let pressed = share.wants.and_then(|wants| pod.pressed(wants, &actual.pressure));
+        let refusal = refusal(share, pressed.as_ref(), room, lack.as_deref(), &actual.images);
         let wanted = share.wants.zip(refusal).map(|(wants, lack)| (lack, wants.spec, wants.source));
         let lost = pod.bereft(&actual.images).and_then(|(spec, source)| {
             Some((actual.images.refusal(share.name, spec)?, spec, source))
         });
-        let late = pod.to_be_started().zip(lack.as_deref());
+        let late = pod.to_be_started(actual, now).zip(lack.as_deref());
         let late = late.map(|((spec, source), lack)| (Refusal::Order(lack), spec, source));
         // What has no room asks nobody for its images.
         let sought = [wanted, lost].into_iter().flatten().find(|(lack, ..)| lack.is_of_images());

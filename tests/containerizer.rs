@@ -30,6 +30,9 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_si
 #[path = "containerizer/images.rs"]
 mod images;
 
+/// A volume on disk without a limit.
+const ON_DISK: VolumeSource = VolumeSource::EmptyDir { size_limit: None };
+
 type Check = (&'static str, fn(&Scene));
 
 macro_rules! checks {
@@ -349,7 +352,7 @@ fn a_read_only_root_leaves_the_sandbox_writable(scene: &Scene) {
     container.read_only_root = true;
     let mut pod = pod(container);
     pod.containers[0].command[2].push_str("; touch /tmp/v/x && echo volume");
-    add_volume(&mut pod, "v", VolumeSource::EmptyDir {}, "/tmp/v", false);
+    add_volume(&mut pod, "v", ON_DISK, "/tmp/v", false);
     scene.run(&pod).expect("/run/sandbox\n/dev/shm\nvolume\n");
 }
 
@@ -429,7 +432,7 @@ fn a_link_on_the_mount_path_stays_inside(scene: &Scene) {
     let attempt = |link: &str| {
         let mut pod = pod(shell("touch /srv/inside; ls /srv; ls /host"));
         add_volume(&mut pod, "host", host_path(&host, HostPathType::Directory), "/host", false);
-        add_volume(&mut pod, "empty", VolumeSource::EmptyDir {}, &format!("/host/{link}"), false);
+        add_volume(&mut pod, "empty", ON_DISK, &format!("/host/{link}"), false);
         pod
     };
     let pod = attempt("link");
@@ -462,8 +465,8 @@ fn what_a_run_leaves_in_a_volume_gives_the_next_no_way_to_the_kernel(scene: &Sce
             value: to.to_owned(),
             from: None,
         });
-        add_volume(&mut pod, "data", VolumeSource::EmptyDir {}, "/data", false);
-        add_volume(&mut pod, "cfg", VolumeSource::EmptyDir {}, "/data/a/cfg", false);
+        add_volume(&mut pod, "data", ON_DISK, "/data", false);
+        add_volume(&mut pod, "cfg", ON_DISK, "/data/a/cfg", false);
         let name = format!("pod{}", to.replace('/', "-"));
         let scene =
             Scene { directory: scene.host_directory(&name), cgroups: scene.cgroups.share() };
@@ -502,9 +505,9 @@ fn missing_mount_points_are_made_without_writing_to_the_host(scene: &Scene) {
         test -c /dev/null && test -d /proc/1 && test -f /etc/passwd && echo complete
         ls /roost-data /opt/roost-x; stat -c %a /";
     let mut pod = pod(shell(script));
-    add_volume(&mut pod, "a", VolumeSource::EmptyDir {}, "/roost-data/a/b", false);
-    add_volume(&mut pod, "b", VolumeSource::EmptyDir {}, "/opt/roost-x/y", false);
-    add_volume(&mut pod, "c", VolumeSource::EmptyDir {}, "/sys/roost-y", false);
+    add_volume(&mut pod, "a", ON_DISK, "/roost-data/a/b", false);
+    add_volume(&mut pod, "b", ON_DISK, "/opt/roost-x/y", false);
+    add_volume(&mut pod, "c", ON_DISK, "/sys/roost-y", false);
     let bin = fs::read_link("/bin").map_or("directory".to_owned(), |to| to.display().to_string());
     let mode = fs::metadata("/").unwrap().permissions().mode() & 0o7777;
     scene.run(&pod).expect(&format!(
@@ -561,7 +564,7 @@ fn an_empty_dir_is_shared_by_the_containers_of_a_pod(scene: &Scene) {
         sub_path: None,
         propagation: Default::default(),
     });
-    add_volume(&mut pod, "v", VolumeSource::EmptyDir {}, "/shared", false);
+    add_volume(&mut pod, "v", ON_DISK, "/shared", false);
     pod.containers.push(reader);
     let mut native = scene.enter(&pod);
     scene.run_in(&mut native, &pod, 0).expect("");

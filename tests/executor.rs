@@ -212,7 +212,7 @@ fn an_upgrade_in_place_keeps_processes_output_and_connection() {
         let halves = "printf first; while [ ! -e /v/go ]; do sleep 0.02; done; echo second; exit 4";
         let mut wanted = spec(&[("count", counter), ("halves", halves)]);
         wanted.restart_policy = RestartPolicy::Never;
-        fixture::add_volume(&mut wanted, "v", VolumeSource::EmptyDir {});
+        fixture::add_volume(&mut wanted, "v", VolumeSource::EmptyDir { size_limit: None });
         pod.set(wanted.clone()).await;
         let before = (pod.running("count").await, pod.running("halves").await);
         pod.until_logged("count", 0, "stdout F 20").await;

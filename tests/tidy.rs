@@ -18,7 +18,7 @@ mod tests {
         arrow("sys", &["cgroup::Entry"], &[]),
         arrow("clock", &["sys"], &[]),
         arrow("ids", &["clock", "sys"], &[]),
-        arrow("metrics", &["ids"], &[]),
+        arrow("metrics", &["ids", "state::record"], &[]),
         arrow(
             "config",
             // It reads numbers as manifests have them, and says as helpfully what is wrong.
@@ -30,6 +30,7 @@ mod tests {
                 "manifest::pod",
                 "manifest::quantity",
                 "manifest::closest",
+                "reconciler::pressure",
             ],
             &[],
         ),

@@ -36,10 +36,13 @@ use crate::manifest::desired::DesiredState;
 use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
 use crate::manifest::watcher::DirectoryObservation;
+use crate::reconciler::pressure::{Pressure, Verdict};
 use crate::reconciler::{
     Action, ActualPod, ActualState, ExecutorState, Key, Now, Plan, Step, StoredSpec, reconcile,
 };
-use crate::state::record::{Accepted, Exit, Losses, ManifestFile, PodRecord, RecordPhase};
+use crate::state::record::{
+    Accepted, Eviction, Exit, Losses, ManifestFile, PodRecord, RecordPhase,
+};
 use crate::state::store::Change;
 
 /// Things that happened, taken in before the next decision.
@@ -384,6 +387,7 @@ impl Core {
             Update::Recorded { record, event } => {
                 self.publisher.add_event(event, Saved::Yes);
                 self.answer_askers(&record);
+                self.note_eviction(&record);
                 let pod = self.pod(record.id);
                 pod.adoptable = None;
                 pod.record = Some(record);
@@ -391,6 +395,7 @@ impl Core {
             Update::Retired { record, successor, event } => {
                 self.publisher.add_event(event, Saved::Yes);
                 self.answer_askers(&record);
+                self.note_eviction(&record);
                 let pod = self.pod(record.id);
                 pod.record = Some(record);
                 pod.successor = successor;
@@ -405,6 +410,7 @@ impl Core {
             Update::Forgotten(id) => {
                 self.publisher.touch(id);
                 self.actual.pods.remove(&id);
+                self.actual.verdicts.remove(&id);
                 self.links.remove(&id);
                 self.silent.remove(&id);
                 self.unheard.remove(&id);
@@ -430,6 +436,30 @@ impl Core {
             Update::Images(found) => self.take_images(found),
             Update::Done { key, result } => self.done(key, result),
         }
+    }
+
+    /// A verdict that is recorded is done, as is one on an instance that goes for another reason.
+    fn note_eviction(&mut self, record: &PodRecord) {
+        if record.phase != RecordPhase::Active
+            && self.actual.verdicts.remove(&record.id).is_some()
+            && let Some(Eviction::Evicted(evicted)) = &record.eviction
+        {
+            self.context.metrics.evictions.get(evicted.cause).add_one();
+        }
+    }
+
+    /// An instance is to be evicted, if it is not going anyway.
+    pub(super) fn judge(&mut self, id: PodId, verdict: Verdict) {
+        let record = self.actual.pods.get(&id).and_then(|pod| pod.record.as_ref());
+        if record.is_some_and(|record| record.phase == RecordPhase::Active) {
+            self.actual.verdicts.insert(id, verdict);
+        }
+    }
+
+    /// What the node runs out of is known.
+    pub(super) fn set_pressure(&mut self, pressure: Pressure) {
+        self.publisher.set_pressure(&pressure, WallTime::now());
+        self.actual.pressure = pressure;
     }
 
     fn pod(&mut self, id: PodId) -> &mut ActualPod {
@@ -488,6 +518,7 @@ impl Core {
                 held: None,
                 trial: None,
                 successor: None,
+                eviction: None,
             });
         }
         pod.spec.get_or_insert_with(|| StoredSpec::new(wanted.spec));

@@ -7,7 +7,9 @@ use crate::clock::WallTime;
 use crate::executor::protocol::{ContainerReport, ContainerStatus, Goal, PodReport, ProbeFault};
 use crate::executor::question::{Purpose, Seen};
 use crate::ids::{ContainerName, PodId, PodName};
-use crate::state::record::{EndCause, Exit, Outcome, PodRecord, RecordPhase};
+use crate::state::record::{
+    EndCause, Eviction, Exit, Outcome, PodRecord, RecordPhase, TerminationCause,
+};
 use crate::state::store::{EventKind, EventRecord};
 
 /// The event that goes with a change of a record.
@@ -21,10 +23,17 @@ pub(super) fn of_record(record: &PodRecord, reason: &str, at: WallTime) -> Event
         }
         RecordPhase::Active if record.held.is_some() => (EventKind::Normal, "RolledBack"),
         RecordPhase::Active => (EventKind::Normal, "Updated"),
+        // That it was evicted was told when it was decided.
+        RecordPhase::Finished { .. } if matches!(record.eviction, Some(Eviction::Evicted(_))) => {
+            (EventKind::Normal, "Stopped")
+        }
         RecordPhase::Finished { outcome: Outcome::Succeeded, .. } => {
             (EventKind::Normal, "Succeeded")
         }
         RecordPhase::Finished { outcome: Outcome::Failed, .. } => (EventKind::Warning, "Failed"),
+        RecordPhase::Terminating { cause: TerminationCause::Evicted, .. } => {
+            (EventKind::Warning, "Evicted")
+        }
         RecordPhase::Terminating { .. } => (EventKind::Normal, "Killing"),
         RecordPhase::Destroying { .. } => (EventKind::Normal, "Stopped"),
     };

@@ -248,6 +248,11 @@ impl ImageKeeper {
         self.collect(u64::MAX, Millis(0)).await
     }
 
+    /// Gives back so much, if that can be had from what nobody uses, however young it is.
+    pub(super) async fn give_back(&self, bytes: u64) -> Result<Collected, ImagesRefused> {
+        self.collect(bytes, Millis(0)).await
+    }
+
     /// Whether an image is here.
     pub(super) fn is_here(&self, image: &ImageId) -> bool {
         self.store.image(image).is_some()

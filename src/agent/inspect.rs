@@ -308,6 +308,7 @@ mod tests {
             held: None,
             trial: None,
             successor: None,
+            eviction: None,
         };
         let actual = ActualPod {
             record: Some(record),
@@ -329,6 +330,8 @@ mod tests {
             under_way: BTreeMap::new(),
             images: Default::default(),
             asked: BTreeMap::new(),
+            pressure: Default::default(),
+            verdicts: Default::default(),
             pods: BTreeMap::from([(id, actual)]),
         };
         let now = Now { boot: BootTime(1), wall: WallTime(1) };

@@ -81,8 +81,24 @@ struct Old {
     bytes: u64,
 }
 
+/// Removes so many bytes of what nobody writes any more, as far as there is so much.
+pub(super) fn give_back(snapshot: &Snapshot, paths: &Paths, bytes: u64) {
+    let (all, old) = counted(snapshot, paths);
+    let most: u64 = old.iter().map(|file| file.bytes).sum();
+    remove(all, old, all.saturating_sub(bytes.min(most)));
+}
+
 /// Counts, and removes what is too much.
 fn sweep(snapshot: &Snapshot, paths: &Paths, limit: u64) {
+    let (all, old) = counted(snapshot, paths);
+    let all = remove(all, old, limit);
+    if all > limit {
+        tracing::warn!(bytes = all, limit, "the logs being written are too large together");
+    }
+}
+
+/// The bytes of all logs, and those that are not written any more, the oldest first.
+fn counted(snapshot: &Snapshot, paths: &Paths) -> (u64, Vec<Old>) {
     let mut all = 0_u64;
     let mut old = Vec::new();
     for pod in &snapshot.pods {
@@ -92,6 +108,11 @@ fn sweep(snapshot: &Snapshot, paths: &Paths, limit: u64) {
         }
     }
     old.sort();
+    (all, old)
+}
+
+/// Removes old ones until there are no more bytes than that; how many there are then.
+fn remove(mut all: u64, old: Vec<Old>, limit: u64) -> u64 {
     let mut removed = 0_u64;
     for file in old {
         if all <= limit {
@@ -111,9 +132,7 @@ fn sweep(snapshot: &Snapshot, paths: &Paths, limit: u64) {
     if removed > 0 {
         tracing::info!(removed, bytes = all, limit, "removed logs: they were too large together");
     }
-    if all > limit {
-        tracing::warn!(bytes = all, limit, "the logs being written are too large together");
-    }
+    all
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {

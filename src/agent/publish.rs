@@ -16,6 +16,7 @@ use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DesiredState;
 use crate::manifest::library::{Entry, Library};
 use crate::manifest::revision::Revision;
+use crate::reconciler::pressure::{Pressure, PressureKind};
 use crate::reconciler::{
     ActualPod, ActualState, Alarm, ExecutorState, Key, Node, PassedOver, Plan, Requests, Wait,
     WaitReason,
@@ -47,6 +48,7 @@ pub(super) struct Publisher {
     passed_over: Vec<PassedOver>,
     requested: Requests,
     node: Node,
+    pressure: Pressure,
     /// Pods that wait as a whole, shown as if there were an instance.
     waiting: BTreeMap<PodName, Arc<PodView>>,
     recovered: bool,
@@ -80,6 +82,7 @@ impl Publisher {
             passed_over: Vec::new(),
             node: actual.node.clone(),
             requested: Requests::default(),
+            pressure: Pressure::default(),
             events: events.clone(),
             agent: agent.clone(),
         };
@@ -100,6 +103,8 @@ impl Publisher {
             passed_over: Vec::new(),
             requested: Requests::default(),
             node: actual.node.clone(),
+            // What there is, is news when it is told.
+            pressure: Pressure::default(),
             waiting: BTreeMap::new(),
             recovered: false,
             agent,
@@ -231,6 +236,7 @@ impl Publisher {
     pub(super) fn set_live(&mut self, live: &Live) {
         self.agent.log_node_bytes = live.log_node_bytes;
         self.agent.image_gc = live.image_gc;
+        self.agent.pressure = live.pressure;
         self.stale = true;
     }
 
@@ -285,6 +291,37 @@ impl Publisher {
             self.touch_key(key, actual);
             self.stale = true;
         }
+    }
+
+    /// What the node runs out of; told of when it begins and when it ends.
+    pub(super) fn set_pressure(&mut self, pressure: &Pressure, at: WallTime) {
+        if self.pressure == *pressure {
+            return;
+        }
+        let pairs = [
+            (PressureKind::Memory, &self.pressure.memory, &pressure.memory),
+            (PressureKind::Disk, &self.pressure.disk, &pressure.disk),
+        ];
+        let news: Vec<_> = pairs
+            .into_iter()
+            .filter_map(|(kind, old, new)| match (old, new) {
+                (None, Some(strain)) => {
+                    tracing::warn!(shortage = %strain.shortage, "the node is under pressure");
+                    Some((EventKind::Warning, kind.begun(), strain.shortage.to_string()))
+                }
+                (Some(_), None) => {
+                    tracing::info!(%kind, "pressure on the node is over");
+                    Some((EventKind::Normal, kind.over(), format!("there is no {kind} any more")))
+                }
+                (Some(_), Some(_)) | (None, None) => None,
+            })
+            .collect();
+        for (kind, reason, text) in news {
+            self.add_event(EventRecord::once(at, None, kind, reason, &text), Saved::No);
+        }
+        // Mere figures are no reason to wake whoever watches.
+        self.stale |= !self.pressure.is_like(pressure);
+        self.pressure.clone_from(pressure);
     }
 
     fn touch_key(&mut self, key: &Key, actual: &ActualState) {
@@ -377,6 +414,7 @@ impl Publisher {
             passed_over: self.passed_over.iter().map(ToString::to_string).collect(),
             node: self.node.clone(),
             requested: self.requested,
+            pressure: self.pressure.clone(),
             events: self.events.clone(),
             agent: self.agent.clone(),
         }));
@@ -490,6 +528,8 @@ fn news_of_wait(old: Option<&Wait>, new: &Wait) -> Option<(EventKind, String)> {
     match new.reason {
         WaitReason::Room if old.is_some() => None,
         WaitReason::Room => Some((EventKind::Warning, "FailedScheduling".to_owned())),
+        WaitReason::Pressure(_) if is_same => None,
+        WaitReason::Pressure(_) => Some((EventKind::Warning, "FailedScheduling".to_owned())),
         WaitReason::Order if is_same => None,
         WaitReason::Order => Some((EventKind::Normal, "WaitingForPod".to_owned())),
         WaitReason::Config => {
@@ -535,6 +575,7 @@ fn waiting(
             held: None,
             trial: None,
             successor: None,
+            eviction: None,
         },
         spec: Some(wait.spec.clone()),
         report: None,

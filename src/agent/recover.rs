@@ -64,6 +64,8 @@ pub(super) fn find(
             under_way: BTreeMap::new(),
             images: Default::default(),
             asked: BTreeMap::new(),
+            pressure: Default::default(),
+            verdicts: Default::default(),
             pods: BTreeMap::new(),
         },
         mended: Vec::new(),
@@ -169,7 +171,7 @@ impl Found {
 }
 
 /// The pod ids that a directory has entries for; other names are not ours.
-fn ids_in(directory: &Path) -> Result<BTreeSet<PodId>, RecoverError> {
+pub(super) fn ids_in(directory: &Path) -> Result<BTreeSet<PodId>, RecoverError> {
     let list = |source| RecoverError::List { path: directory.to_owned(), source };
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,

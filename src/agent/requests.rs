@@ -32,6 +32,9 @@ const ASKERS_MAX: usize = 64;
 /// Who asked something of an instance.
 pub(super) type Asker = oneshot::Sender<Result<Done, Refused>>;
 
+/// Who asked for the earlier revisions of a pod.
+type RevisionsAsker = oneshot::Sender<Result<Vec<KeptRevision>, String>>;
+
 /// How far an instance is that is to be rolled back because it was not Ready in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retreat {
@@ -99,13 +102,7 @@ impl Core {
                 let event = EventRecord::once(at, None, kind, "ImageLoadFailed", &text);
                 self.publisher.add_event(event, Saved::No);
             }
-            Request::Revisions { name, answer } => {
-                let store = self.context.store.clone();
-                tokio::spawn(async move {
-                    let found = store.revisions(name).await;
-                    let _gone = answer.send(found.map_err(|error| super::chain(&error)));
-                });
-            }
+            Request::Revisions { name, answer } => self.tell_revisions(name, answer),
             Request::Restart { name, answer } => match self.instance_of(&name).map(|r| r.id) {
                 Ok(id) => {
                     self.forget_images(&name);
@@ -115,6 +112,8 @@ impl Core {
                     let _gone = answer.send(Err(refused));
                 }
             },
+            Request::Pressure(pressure) => self.set_pressure(pressure),
+            Request::Evict { id, verdict } => self.judge(id, verdict),
             Request::Release { name, answer } => match self.instance_of(&name).and_then(held) {
                 Ok(id) => self.ask(id, &name, Asked::Release, answer),
                 Err(refused) => {
@@ -125,6 +124,14 @@ impl Core {
                 self.read_revisions(RollBackAsk { name, to, asker: Some(answer) });
             }
         }
+    }
+
+    fn tell_revisions(&self, name: PodName, answer: RevisionsAsker) {
+        let store = self.context.store.clone();
+        tokio::spawn(async move {
+            let found = store.revisions(name).await;
+            let _gone = answer.send(found.map_err(|error| super::chain(&error)));
+        });
     }
 
     fn read_revisions(&self, ask: RollBackAsk) {
@@ -280,7 +287,9 @@ impl Core {
                 TerminationCause::Restarted | TerminationCause::Replaced => {
                     format!("pod {} is restarted", record.name)
                 }
-                TerminationCause::Removed | TerminationCause::Orphaned => return,
+                TerminationCause::Removed
+                | TerminationCause::Orphaned
+                | TerminationCause::Evicted => return,
             },
             (Some(Asked::RollBack { to, .. }), _)
                 if record.held.is_some_and(|held| held.to == *to) =>

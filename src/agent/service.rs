@@ -9,8 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use super::inspect::{self, Inspection};
 use super::usage::Meter;
 use crate::clock::{BootTime, WallTime};
-use crate::config::ImageGc;
-use crate::ids::{ContainerName, PodName};
+use crate::config::{ImageGc, PressureLimits};
+use crate::ids::{ContainerName, PodId, PodName};
 use crate::manifest::diagnostic::Diagnostic;
 use crate::manifest::document::DocumentName;
 use crate::manifest::pod::PodSpec;
@@ -32,10 +32,11 @@ pub use crate::executor::question::{Purpose, Seen};
 pub use crate::manifest::document::DocumentKind;
 pub use crate::provisioner::failure::Retry;
 pub use crate::provisioner::pull::{PullPhase, PullProgress};
+pub use crate::reconciler::pressure::{Pressure, PressureKind, Strain, Verdict};
 pub use crate::reconciler::{Alarm, ImageTrouble, Node, Requests, WaitReason};
 pub use crate::state::record::{
-    Accepted, CONFIG_ERROR, EndCause, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile,
-    Moment, Outcome, PodRecord, RecordPhase, TerminationCause,
+    Accepted, CONFIG_ERROR, EndCause, Evicted, Eviction, EvictionCause, Exit, Held, KeptRevision,
+    LastRun, Losses, ManifestFile, Moment, Outcome, PodRecord, RecordPhase, TerminationCause,
 };
 pub use crate::state::store::{EventKind, EventRecord};
 
@@ -72,6 +73,8 @@ pub struct Snapshot {
     pub requested: Requests,
     /// Oldest first.
     pub events: Arc<VecDeque<Arc<EventRecord>>>,
+    /// What the node runs out of.
+    pub pressure: Pressure,
     /// About the agent itself.
     pub agent: AgentView,
 }
@@ -186,6 +189,8 @@ pub struct AgentView {
     pub log_node_bytes: u64,
     /// When images go that nobody uses.
     pub image_gc: ImageGc,
+    /// When pods are evicted.
+    pub pressure: PressureLimits,
     /// Manifest directories, as configured.
     pub directories: Vec<String>,
     /// Where everything lies.
@@ -254,6 +259,15 @@ pub enum Request {
     ImageFileFaulty {
         /// Which file, and what is wrong, for people.
         text: String,
+    },
+    /// The node runs out of something, or does not any more.
+    Pressure(Pressure),
+    /// Evict an instance.
+    Evict {
+        /// Which.
+        id: PodId,
+        /// Why.
+        verdict: Verdict,
     },
     /// Show what decisions are made on.
     Inspect {
@@ -691,6 +705,8 @@ pub(crate) fn nobody_uses_images(request: Request) -> bool {
         | Request::Release { .. }
         | Request::Revisions { .. }
         | Request::ImageFileFaulty { .. }
+        | Request::Pressure(_)
+        | Request::Evict { .. }
         | Request::Inspect { .. } => false,
     }
 }

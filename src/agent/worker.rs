@@ -28,8 +28,8 @@ use crate::manifest::revision::Revision;
 use crate::metrics::Metrics;
 use crate::reconciler::{Action, Creation, Key, Step, StoredSpec};
 use crate::state::checkpoint::{self, CheckpointError, SpecFile};
-use crate::state::paths::Paths;
-use crate::state::record::{Accepted, KeptRevision, Losses, PodRecord, RecordPhase};
+use crate::state::paths::{Paths, PodPaths};
+use crate::state::record::{Accepted, Eviction, KeptRevision, Losses, PodRecord, RecordPhase};
 use crate::state::store::{Change, EventRecord, StoreError};
 use crate::state::writer::StoreHandle;
 
@@ -211,7 +211,7 @@ impl Context {
     }
 
     async fn create(&self, creation: Creation, reason: &str) -> Result<(), ActError> {
-        let Creation { source, spec, number, history, held, trial, is_first } = creation;
+        let Creation { source, spec, number, history, held, trial, eviction, is_first } = creation;
         let mut bits = [0_u8; 16];
         rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()).map_err(
             |errno| ActError::Io {
@@ -236,6 +236,7 @@ impl Context {
             held,
             trial,
             successor: None,
+            eviction,
         };
         // Meanwhile the executor starts: it does nothing before it is told what for, and that is only
         // when both are durable. If the agent dies before, the executor ends by itself.
@@ -394,10 +395,13 @@ impl Context {
         let record = subject.record.as_ref().ok_or(ActError::Unknown)?;
         self.kill(subject.id).await?;
         let cgroup = self.cgroups.pod(subject.id);
-        let runtime = self.paths.pod(subject.id, &record.name).runtime;
+        let paths = self.paths.pod(subject.id, &record.name);
+        let is_evicted = matches!(record.eviction, Some(Eviction::Evicted(_)));
+        let spec = subject.spec.clone().filter(|_| is_evicted);
         blocking(move || {
+            spec.iter().try_for_each(|spec| remove_written(&paths, spec))?;
             cgroup.destroy().map_err(ActError::Cgroup)?;
-            remove_tree(&runtime)
+            remove_tree(&paths.runtime)
         })
         .await?;
         self.tell(Update::Runtime { id: subject.id, present: false }).await;
@@ -545,6 +549,18 @@ async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, ActError> + Send + 'static,
 ) -> Result<T, ActError> {
     spawn_blocking(job).await.unwrap_or(Err(ActError::Panicked))
+}
+
+/// Gives the disk back what an instance wrote that does not run any more, all but its logs. What
+/// its executor noted of runs stays, so that none of them is ever done again, and so do volumes in
+/// which containers may have mounted something on the host.
+fn remove_written(paths: &PodPaths, spec: &PodSpec) -> Result<(), ActError> {
+    for container in spec.all_containers() {
+        remove_tree(&paths.writable(&container.name))?;
+        remove_tree(&paths.sandbox(&container.name))?;
+    }
+    let mut volumes = spec.volumes.iter().filter(|volume| !spec.is_two_way(&volume.name));
+    volumes.try_for_each(|volume| remove_tree(&paths.volume(&volume.name)))
 }
 
 /// Removes a directory and everything in it. Links in it are removed, not followed

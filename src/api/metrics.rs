@@ -17,7 +17,9 @@ use super::kubernetes::types::ContainerStatus;
 use super::kubernetes::{Context, pod};
 use super::process::Process;
 use super::routes::Shared;
-use crate::agent::service::{ContainerUsage, Detail, ExecutorView, PodView, Readings, Snapshot};
+use crate::agent::service::{
+    ContainerUsage, Detail, EvictionCause, ExecutorView, PodView, Pressure, Readings, Snapshot,
+};
 use crate::metrics::{Metrics, RequestKey};
 
 /// Phases of pods; all are shown, so that a count that goes to zero does not just end.
@@ -80,6 +82,7 @@ fn text(
     containers(&mut out, &outlines);
     used(&mut out, readings, &pods);
     ended_by_memory(&mut out, metrics, &pods);
+    evictions(&mut out, metrics);
     decisions(&mut out, metrics);
     store(&mut out, readings, metrics);
     requests(&mut out, metrics);
@@ -153,6 +156,11 @@ fn counts(out: &mut Exposition, snapshot: &Snapshot, outlines: &[Outline<'_>]) {
     let faults = snapshot.notices.values().map(|notices| notices.iter().filter(|it| it.is_fault));
     let faults: Vec<usize> = faults.map(Iterator::count).collect();
     let faulty = faults.iter().filter(|count| **count > 0).count();
+    out.family("roost_node_pressure", Kind::Gauge, "Whether the node runs out of something.");
+    let Pressure { memory, disk } = &snapshot.pressure;
+    for (resource, is_short) in [("memory", memory.is_some()), ("disk", disk.is_some())] {
+        out.sample(&[("resource", resource)], u8::from(is_short));
+    }
     let help = "Manifest files in which something is wrong.";
     out.single("roost_manifest_files_faulty", Kind::Gauge, help, faulty);
     let faults: usize = faults.iter().sum();
@@ -229,6 +237,18 @@ fn ended_by_memory(out: &mut Exposition, metrics: &Metrics, pods: &[&Arc<PodView
         if let Some(view) = pods.iter().find(|view| view.record.id == id) {
             out.sample(&labels(view, container.as_str()), count.get());
         }
+    }
+}
+
+fn evictions(out: &mut Exposition, metrics: &Metrics) {
+    let help = "Evictions of pods by this agent, by what for.";
+    out.family("roost_evictions_total", Kind::Counter, help);
+    for (cause, word) in [
+        (EvictionCause::Memory, "memory"),
+        (EvictionCause::Disk, "disk"),
+        (EvictionCause::Limit, "limit"),
+    ] {
+        out.sample(&[("cause", word)], metrics.evictions.get(cause).get());
     }
 }
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::kubernetes::{Context, pod};
-use crate::agent::service::{AgentView, ExecutorView, RecordPhase, SOUND, Snapshot};
+use crate::agent::service::{
+    AgentView, ExecutorView, Pressure, PressureKind, RecordPhase, SOUND, Snapshot, Strain,
+};
 
 /// How the agent is. New fields may come; none changes its meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +51,9 @@ pub struct Overview {
     /// Manifests that are for other nodes.
     #[serde(default)]
     pub passed_over: Vec<String>,
+    /// What the node runs out of: `MemoryPressure` and `DiskPressure`, as conditions of a node.
+    #[serde(default)]
+    pub conditions: Vec<NodeCondition>,
     /// How many pods there are, by phase; those that are ending are counted apart.
     pub pods: Counts,
 }
@@ -68,6 +73,22 @@ impl Overview {
     pub fn is_store_sound(&self) -> bool {
         self.store == SOUND
     }
+}
+
+/// A condition of the node, in Kubernetes' words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeCondition {
+    /// Which.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True` or `False`.
+    pub status: String,
+    /// The kubelet's reason.
+    pub reason: String,
+    /// What is short.
+    #[serde(default)]
+    pub message: Option<String>,
 }
 
 /// Where an agent keeps everything.
@@ -116,6 +137,7 @@ pub fn of(snapshot: &Snapshot, context: &Context) -> Overview {
         restart_for,
         log_node_bytes: _,
         image_gc: _,
+        pressure: _,
         cgroups,
         cgroup,
         directories,
@@ -154,8 +176,27 @@ pub fn of(snapshot: &Snapshot, context: &Context) -> Overview {
         faults: notices(true),
         warnings: notices(false),
         passed_over: snapshot.passed_over.clone(),
+        conditions: conditions(snapshot),
         pods: counts(snapshot, context),
     }
+}
+
+fn conditions(snapshot: &Snapshot) -> Vec<NodeCondition> {
+    let Pressure { memory, disk } = &snapshot.pressure;
+    let pairs = [(PressureKind::Memory, memory), (PressureKind::Disk, disk)];
+    let condition = |(kind, strain): (PressureKind, &Option<Strain>)| NodeCondition {
+        kind: kind.to_string(),
+        status: if strain.is_some() { "True" } else { "False" }.to_owned(),
+        reason: if strain.is_some() { kind.begun() } else { kind.over() }.to_owned(),
+        message: strain.as_ref().map(|strain| {
+            if strain.met {
+                strain.shortage.to_string()
+            } else {
+                "there is enough again, and not yet for long enough".to_owned()
+            }
+        }),
+    };
+    pairs.map(condition).into()
 }
 
 fn counts(snapshot: &Snapshot, context: &Context) -> Counts {

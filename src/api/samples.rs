@@ -117,6 +117,7 @@ pub(crate) fn pod(name: &str, number: u32) -> PodView {
             held: None,
             trial: None,
             successor: None,
+            eviction: None,
         },
         spec: Some(parsed.spec.clone()),
         report: Some(PodReport {
@@ -163,6 +164,7 @@ pub(crate) fn snapshot(version: u64, pods: Vec<PodView>, root: &Path) -> Snapsho
         passed_over: Vec::new(),
         node: Node::default(),
         requested: Requests::default(),
+        pressure: Default::default(),
         events: Arc::default(),
         agent: AgentView {
             version: "0.1.0".to_owned(),
@@ -174,6 +176,7 @@ pub(crate) fn snapshot(version: u64, pods: Vec<PodView>, root: &Path) -> Snapsho
             restart_for: Vec::new(),
             log_node_bytes: 1 << 30,
             image_gc: crate::config::ImageGc::default(),
+            pressure: crate::config::PressureLimits::default(),
             cgroups: "cgroup v2".to_owned(),
             cgroup: "roost-test".to_owned(),
             directories: vec!["/etc/roost/pods.d".to_owned()],

@@ -462,6 +462,7 @@ mod tests {
             cpu_limit_milli: Some(500),
             memory_request_bytes: Some(MIB),
             memory_limit_bytes: Some(2 * MIB),
+            ..Resources::default()
         };
         let json = serde_json::to_value(ContainerLimits::from(&resources).to_oci()).unwrap();
         assert_eq!(

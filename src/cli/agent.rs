@@ -9,8 +9,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::failure::Failure;
+use super::output;
+use crate::agent::shutdown::{self, Stopped};
 use crate::clock::Millis;
-use crate::config::{self, Given, Layer, LogFormat, values};
+use crate::config::{self, AgentConfig, Given, Layer, LogFormat, PressureLayer, Threshold, values};
 
 /// Every flag has its key in the file; see `packaging/agent.toml`.
 #[derive(Debug, Args)]
@@ -95,6 +97,49 @@ pub(super) struct AgentArgs {
     /// How long an image stays at least after its last use [default: 2m]
     #[arg(long, env = "ROOST_IMAGES_GC_MIN_AGE", value_name = "SPAN", value_parser = values::span)]
     images_gc_min_age: Option<Millis>,
+    #[command(flatten)]
+    pressure: PressureArgs,
+    /// Does not run: ends all pods as when the machine is shut down, the least important first, within
+    /// this time. There must be no agent; the next one starts them again
+    #[arg(long, value_name = "SPAN", value_parser = values::span)]
+    stop_pods: Option<Millis>,
+}
+
+/// The table `pressure`.
+#[derive(Debug, Args)]
+struct PressureArgs {
+    /// Pods are evicted when less memory is available; 0: never [default: 100Mi]
+    #[arg(long, env = "ROOST_PRESSURE_MEMORY_AVAILABLE", value_name = "BYTES|PERCENT",
+          value_parser = values::threshold)]
+    pressure_memory_available: Option<Threshold>,
+    /// Pods are evicted when less of a disk is available; 0: never [default: 10%]
+    #[arg(long, env = "ROOST_PRESSURE_DISK_AVAILABLE", value_name = "BYTES|PERCENT",
+          value_parser = values::threshold)]
+    pressure_disk_available: Option<Threshold>,
+    /// Pods are evicted when fewer inodes are free; 0: never [default: 5%]
+    #[arg(long, env = "ROOST_PRESSURE_INODES_FREE", value_name = "NUMBER|PERCENT",
+          value_parser = values::threshold)]
+    pressure_inodes_free: Option<Threshold>,
+    /// How long there must be enough for pressure to be over [default: 5m]
+    #[arg(long, env = "ROOST_PRESSURE_TRANSITION", value_name = "SPAN",
+          value_parser = values::span)]
+    pressure_transition: Option<Millis>,
+    /// How often the node is looked at, and what pods with a limit have on disk [default: 20s]
+    #[arg(long, env = "ROOST_PRESSURE_MEASURE_EVERY", value_name = "SPAN",
+          value_parser = values::measure_every)]
+    pressure_measure_every: Option<Millis>,
+}
+
+impl From<PressureArgs> for PressureLayer {
+    fn from(args: PressureArgs) -> Self {
+        Self {
+            memory: args.pressure_memory_available,
+            disk: args.pressure_disk_available,
+            inodes: args.pressure_inodes_free,
+            transition: args.pressure_transition,
+            measure: args.pressure_measure_every,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -145,6 +190,7 @@ impl AgentArgs {
                 image_gc_high_percent: self.images_gc_high_percent,
                 image_gc_low_percent: self.images_gc_low_percent,
                 image_gc_min_age: self.images_gc_min_age,
+                pressure: self.pressure.into(),
             },
         }
     }
@@ -152,10 +198,14 @@ impl AgentArgs {
 
 /// Runs the agent until it is told to end.
 pub(super) fn run(root: Option<PathBuf>, args: AgentArgs) -> Result<(), Failure> {
+    let stop_pods = args.stop_pods;
     let given = args.given(root);
     let load = move || config::load(given.clone()).map_err(|error| chain(&error));
     let config = load().map_err(Failure::wrong)?;
     let filter = log(&config.live.log, config.log_format)?;
+    if let Some(within) = stop_pods {
+        return end_pods(&config, within);
+    }
     let reload = move || {
         let config = load()?;
         let new = parse_filter(&config.live.log)?;
@@ -167,6 +217,15 @@ pub(super) fn run(root: Option<PathBuf>, args: AgentArgs) -> Result<(), Failure>
         tracing::error!(error = chain(&error), "the agent can't run");
         Failure::wrong(chain(&error))
     })
+}
+
+fn end_pods(config: &AgentConfig, within: Millis) -> Result<(), Failure> {
+    let stopped = shutdown::stop_pods(&config.paths, within.into());
+    let Stopped { ended, left } = stopped.map_err(|error| Failure::wrong(chain(&error)))?;
+    if left > 0 {
+        return Err(Failure::wrong(format!("{left} pods have not ended within {within}")));
+    }
+    output::print(&format!("{ended} pods have ended\n"))
 }
 
 /// Begins to log; what is logged can be changed by the handle.

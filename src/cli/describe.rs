@@ -388,7 +388,8 @@ fn volume_text(volume: &Value) -> String {
             format!("empty directory in memory, at most {limit} bytes")
         }
         (Some("Memory"), None) => "empty directory in memory".to_owned(),
-        (_, _) => "empty directory".to_owned(),
+        (_, Some(limit)) => format!("empty directory, at most {limit} bytes"),
+        (_, None) => "empty directory".to_owned(),
     }
 }
 

@@ -72,6 +72,12 @@ fn text(screen: Screen, overview: &Overview) -> String {
         }
     };
     list(Tone::Bad, "Alarms", &mut overview.alarms.iter());
+    let pressed = overview.conditions.iter().filter(|condition| condition.status == "True");
+    let pressed = pressed.map(|condition| {
+        format!("{}: {}", condition.kind, condition.message.as_deref().unwrap_or_default())
+    });
+    let pressed: Vec<String> = pressed.collect();
+    list(Tone::Bad, "Pressure", &mut pressed.iter());
     list(Tone::Bad, "Pods in several manifests", &mut overview.contested.iter());
     list(Tone::Bad, "Faults in manifests", &mut overview.faults.values().flatten());
     list(Tone::Warning, "Warnings in manifests", &mut overview.warnings.values().flatten());
@@ -82,7 +88,16 @@ fn text(screen: Screen, overview: &Overview) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::overview::{Counts, Places};
+    use crate::api::overview::{Counts, NodeCondition, Places};
+
+    fn pressure() -> NodeCondition {
+        NodeCondition {
+            kind: "DiskPressure".to_owned(),
+            status: "True".to_owned(),
+            reason: "NodeHasDiskPressure".to_owned(),
+            message: Some("1Gi of ephemeral-storage are left".to_owned()),
+        }
+    }
 
     #[test]
     fn the_state_of_the_agent_is_told_with_what_is_wrong() {
@@ -109,6 +124,7 @@ mod tests {
             faults: [("pods.d/a.yaml".to_owned(), vec![fault])].into(),
             warnings: [("pods.d/c.yaml".to_owned(), vec!["odd".to_owned()])].into(),
             passed_over: vec!["pods.d/b.yaml: pod default/b".to_owned()],
+            conditions: vec![pressure()],
             pods: Counts { total: 2, running: 1, failed: 1, ..Counts::default() },
         };
         insta::assert_snapshot!(text(Screen::default(), &overview), @r"
@@ -124,6 +140,8 @@ mod tests {
         Logs:         /l
         Alarms:
           gone
+        Pressure:
+          DiskPressure: 1Gi of ephemeral-storage are left
         Pods in several manifests:
           pod default/a is also in pods.d/b.yaml
         Faults in manifests:

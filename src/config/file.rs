@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Layer, LogFormat, values};
+use super::{Layer, LogFormat, PressureLayer, values};
 use crate::manifest::closest;
 
 /// Most faults that are told.
@@ -30,6 +30,7 @@ pub(super) const KEYS: &[&str] = &[
     "reserve",
     "logs",
     "images",
+    "pressure",
 ];
 /// The keys of the table `reserve`.
 pub(super) const RESERVE_KEYS: &[&str] = &["cpu", "memory"];
@@ -39,6 +40,10 @@ pub(super) const LOGS_KEYS: &[&str] = &["file-bytes", "files", "node-bytes"];
 /// The keys of the table `images`.
 pub(super) const IMAGES_KEYS: &[&str] =
     &["directories", "auth-files", "hosts-dirs", "gc-high-percent", "gc-low-percent", "gc-min-age"];
+
+/// The keys of the table `pressure`.
+pub(super) const PRESSURE_KEYS: &[&str] =
+    &["memory-available", "disk-available", "inodes-free", "transition", "measure-every"];
 
 type Value<'t> = Spanned<DeValue<'t>>;
 
@@ -101,6 +106,7 @@ impl Reader {
                 "reserve" => self.reserve(value, layer),
                 "logs" => self.logs(value, layer),
                 "images" => self.images(value, layer),
+                "pressure" => self.pressure(value, &mut layer.pressure),
                 _ => self.unknown(key, "", KEYS),
             }
         }
@@ -151,6 +157,23 @@ impl Reader {
                 }
                 "gc-min-age" => layer.image_gc_min_age = self.text(&full, value, values::span),
                 _ => self.unknown(key, "images.", IMAGES_KEYS),
+            }
+        }
+    }
+
+    fn pressure(&mut self, value: &Value<'_>, layer: &mut PressureLayer) {
+        for (key, value) in self.table("pressure", value).into_iter().flatten() {
+            let name: &str = key.get_ref();
+            let full = format!("pressure.{name}");
+            match name {
+                "memory-available" => {
+                    layer.memory = self.scalar(&full, value, values::threshold);
+                }
+                "disk-available" => layer.disk = self.scalar(&full, value, values::threshold),
+                "inodes-free" => layer.inodes = self.scalar(&full, value, values::threshold),
+                "transition" => layer.transition = self.text(&full, value, values::span),
+                "measure-every" => layer.measure = self.text(&full, value, values::measure_every),
+                _ => self.unknown(key, "pressure.", PRESSURE_KEYS),
             }
         }
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::reconciler::pressure::Threshold;
 
 fn with_file(text: &str, layer: Layer) -> Result<AgentConfig, String> {
     let directory = tempfile::tempdir().unwrap();
@@ -73,6 +74,9 @@ fn every_fault_of_a_file_is_named_with_its_place_and_what_was_meant() {
     check("[images]\nhosts-dirs = '/a'\n", &["`images.hosts-dirs` must be a list such as"]);
     let bad = "allowed-sysctls = ['net.core.*', 'vm.swappiness', 'net/core/*', '*']\n";
     check(bad, &["`vm.swappiness` can't be a pod's own", "written with dots", "no name of a"]);
+    check("[pressure]\ndisk-available = '101%'\n", &["`pressure.disk-available` must be at most"]);
+    check("[pressure]\nmemory-available = 'much'\n", &["a share such as \"10%\", or 0 for none"]);
+    check("[pressure]\nmeasure-every = '1ms'\n", &["must be at least 1s"]);
     check("max-pods = -1\n", &["`max-pods` must be a number"]);
     check("cgroup = 'a/b'\n", &["`cgroup` must be letters"]);
     check("[labels]\n'a b' = ''\nc = '-'\n", &["has the name \"a b\"", "has the value \"-\""]);
@@ -88,6 +92,16 @@ fn images_are_collected_from_a_mark_down_to_a_lower_one() {
     let found = with_file(text, Layer::default()).unwrap().live.image_gc;
     let min_age = Millis::from_secs(3600);
     assert_eq!(found, ImageGc { high_percent: 50, low_percent: 49, min_age });
+}
+
+#[test]
+fn thresholds_are_amounts_or_shares_or_nothing() {
+    let text = "[pressure]\nmemory-available = 0\ndisk-available = '1Gi'\ninodes-free = '7%'\n\
+                transition = '1m'\nmeasure-every = '10s'\n";
+    let live = with_file(text, Layer::default()).unwrap().live;
+    let Thresholds { memory, disk, inodes, transition } = live.pressure.thresholds;
+    assert_eq!((memory, disk), (Threshold::Off, Threshold::Bytes(1 << 30)));
+    assert_eq!((inodes, transition), (Threshold::Percent(7), Millis::from_secs(60)));
 }
 
 #[test]
@@ -161,6 +175,7 @@ fn the_packaged_file_has_every_key_at_its_default() {
     assert_eq!(keys(all["reserve"].as_table().unwrap()), sorted(file::RESERVE_KEYS));
     assert_eq!(keys(all["logs"].as_table().unwrap()), sorted(file::LOGS_KEYS));
     assert_eq!(keys(all["images"].as_table().unwrap()), sorted(file::IMAGES_KEYS));
+    assert_eq!(keys(all["pressure"].as_table().unwrap()), sorted(file::PRESSURE_KEYS));
 
     let found = with_file(&uncommented, Layer::default()).unwrap();
     assert_eq!(found.paths, Paths::under(Path::new("/srv/roost")), "an example: it has no default");

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::clock::Millis;
 use crate::manifest::pod::{InvalidSysctl, SysctlName};
 use crate::manifest::quantity::{InvalidQuantity, Quantity};
+use crate::reconciler::pressure::Threshold;
 
 /// Relisting costs a listing of each directory.
 const RELIST_MIN: Millis = Millis::from_secs(1);
@@ -54,6 +55,32 @@ pub fn percent(text: &str) -> Result<u32, String> {
         return Err("must be at most 100: it is percent of the disk".to_owned());
     }
     Ok(number)
+}
+
+/// `pressure.measure-every`: a span of at least a second.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn measure_every(text: &str) -> Result<Millis, String> {
+    relist(text)
+}
+
+/// `pressure.memory-available` and the like: bytes, or a share in percent; 0 is none.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn threshold(text: &str) -> Result<Threshold, String> {
+    if let Some(share) = text.strip_suffix('%') {
+        return match percent(share.trim_end())? {
+            0 => Ok(Threshold::Off),
+            share => Ok(Threshold::Percent(share)),
+        };
+    }
+    let what = "bytes such as \"100Mi\", a share such as \"10%\", or 0 for none";
+    Ok(match quantity(text, Quantity::units, what)? {
+        0 => Threshold::Off,
+        bytes => Threshold::Bytes(bytes),
+    })
 }
 
 /// `reserve.cpu`: processors, in thousandths.

@@ -129,7 +129,7 @@ impl PodSpec {
     pub fn images(&self) -> impl Iterator<Item = &Image> {
         let volumes = self.volumes.iter().filter_map(|volume| match &volume.source {
             VolumeSource::Image(image) => Some(&**image),
-            VolumeSource::EmptyDir {}
+            VolumeSource::EmptyDir { .. }
             | VolumeSource::Memory { .. }
             | VolumeSource::Claim { .. }
             | VolumeSource::HostPath { .. }
@@ -142,7 +142,7 @@ impl PodSpec {
     pub fn images_mut(&mut self) -> impl Iterator<Item = &mut Image> {
         let volumes = self.volumes.iter_mut().filter_map(|volume| match &mut volume.source {
             VolumeSource::Image(image) => Some(&mut **image),
-            VolumeSource::EmptyDir {}
+            VolumeSource::EmptyDir { .. }
             | VolumeSource::Memory { .. }
             | VolumeSource::Claim { .. }
             | VolumeSource::HostPath { .. }
@@ -275,7 +275,11 @@ pub struct Volume {
 #[serde(deny_unknown_fields)]
 pub enum VolumeSource {
     /// `emptyDir` on disk: a directory of the pod's own, which goes with the pod.
-    EmptyDir {},
+    EmptyDir {
+        /// `sizeLimit` in bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size_limit: Option<u64>,
+    },
     /// `emptyDir` with `medium: Memory`: a tmpfs, of at most that many bytes.
     Memory {
         /// `sizeLimit` in bytes.
@@ -593,6 +597,20 @@ pub struct Resources {
     pub memory_request_bytes: Option<u64>,
     /// `limits.memory` in bytes.
     pub memory_limit_bytes: Option<u64>,
+    /// `requests.ephemeral-storage` in bytes: what it writes outside of volumes, and its logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_request_bytes: Option<u64>,
+    /// `limits.ephemeral-storage` in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_limit_bytes: Option<u64>,
+}
+
+impl Resources {
+    /// What it requests of local storage, in bytes: a request that is left out is the limit.
+    #[must_use]
+    pub fn storage_request(&self) -> u64 {
+        self.storage_request_bytes.or(self.storage_limit_bytes).unwrap_or(0)
+    }
 }
 
 /// A resource in `resizePolicy`.

@@ -367,7 +367,7 @@ impl fmt::Display for Cpu {
 }
 
 /// Bytes as people write them: 64Mi, 1.5Gi; rounded down.
-struct Bytes(u64);
+pub(super) struct Bytes(pub(super) u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

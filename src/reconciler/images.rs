@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::plan::WaitReason;
+use super::pressure::PressureKind;
 use crate::ids::PodName;
 use crate::manifest::pod::PodSpec;
 use crate::provisioner::store::ImageId;
@@ -65,6 +66,8 @@ impl fmt::Display for ImageTrouble {
 pub(super) enum Refusal<'a> {
     /// There is no room.
     Room(&'a str),
+    /// The node is under pressure.
+    Pressure(PressureKind, &'a str),
     /// Another pod has to be so far first.
     Order(&'a str),
     /// A ConfigMap or Secret is missing.
@@ -78,7 +81,7 @@ pub(super) enum Refusal<'a> {
 impl Refusal<'_> {
     pub(super) fn is_of_images(self) -> bool {
         match self {
-            Self::Room(_) | Self::Order(_) | Self::Config(_) => false,
+            Self::Room(_) | Self::Pressure(..) | Self::Order(_) | Self::Config(_) => false,
             Self::Unclear | Self::Images(_) => true,
         }
     }
@@ -86,13 +89,18 @@ impl Refusal<'_> {
     pub(super) fn is_unclear(self) -> bool {
         match self {
             Self::Unclear => true,
-            Self::Room(_) | Self::Order(_) | Self::Config(_) | Self::Images(_) => false,
+            Self::Room(_)
+            | Self::Pressure(..)
+            | Self::Order(_)
+            | Self::Config(_)
+            | Self::Images(_) => false,
         }
     }
 
     pub(super) fn in_words(self) -> (String, WaitReason) {
         match self {
             Self::Room(why) => (why.to_owned(), WaitReason::Room),
+            Self::Pressure(kind, why) => (why.to_owned(), WaitReason::Pressure(kind)),
             Self::Order(why) => (why.to_owned(), WaitReason::Order),
             Self::Config(why) => (why.to_owned(), WaitReason::Config),
             Self::Unclear => {

@@ -5,13 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::admission::Requests;
+use super::pressure::PressureKind;
 use super::{Alarm, ImageTrouble, StoredSpec};
 use crate::clock::{BootTime, Millis};
 use crate::executor::protocol::Goal;
 use crate::ids::{PodId, PodName};
 use crate::manifest::pod::PodSpec;
 use crate::state::record::{
-    Accepted, Held, KeptRevision, ManifestFile, Outcome, PodRecord, TerminationCause, Trial,
+    Accepted, Eviction, Held, KeptRevision, ManifestFile, Outcome, PodRecord, TerminationCause,
+    Trial,
 };
 
 /// What to do now, for every pod that needs something.
@@ -60,6 +62,8 @@ pub struct Wait {
 pub enum WaitReason {
     /// Room on the node.
     Room,
+    /// The end of pressure on the node.
+    Pressure(PressureKind),
     /// Another pod, which has to be so far first.
     Order,
     /// A ConfigMap or Secret.
@@ -199,6 +203,8 @@ pub struct Creation {
     pub held: Option<Held>,
     /// Until when it has to be Ready.
     pub trial: Option<Trial>,
+    /// What it knows of evictions of the pod.
+    pub eviction: Option<Eviction>,
     /// Whether it takes no other instance's place. Nothing that is kept of its name is its own
     /// then, and what it needs can be had from its manifest again.
     pub is_first: bool,
@@ -247,6 +253,10 @@ pub enum Reason {
     OtherBuild,
     /// All its containers are through.
     Finished(Outcome),
+    /// It is evicted; the text says why.
+    Evicted(String),
+    /// What it was evicted for is over.
+    Returned,
     /// It is to go.
     Terminated(TerminationCause),
     /// It did not stop in time.
@@ -286,6 +296,9 @@ impl fmt::Display for Reason {
             Self::Finished(Outcome::Failed) => {
                 f.write_str("its containers are through, not all well")
             }
+            Self::Evicted(why) => f.write_str(why),
+            Self::Returned => f.write_str("what it was evicted for is over"),
+            Self::Terminated(TerminationCause::Evicted) => f.write_str("it is evicted"),
             Self::Terminated(TerminationCause::Removed) => f.write_str("its manifest is gone"),
             Self::Terminated(TerminationCause::Replaced) => {
                 f.write_str("its manifest asks for something that needs a new instance")

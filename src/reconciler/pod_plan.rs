@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::admission::{Share, Turn, Wants};
 use super::directory::Trust;
 use super::images::Refusal;
+use super::pressure::{Pressure, PressureKind};
 use super::{
     Action, ActualPod, ActualState, Asked, Creation, ExecutorState, Images, Node, Now, PassedOver,
     Reason, Step,
@@ -147,7 +148,11 @@ impl<'a> Pod<'a> {
 
     /// What is to be started of it now, as far as the pod itself is concerned: a new instance, or
     /// the executor of the one there is.
-    pub(super) fn to_be_started(&self) -> Option<(&'a Arc<PodSpec>, &'a ManifestFile)> {
+    pub(super) fn to_be_started(
+        &self,
+        actual: &ActualState,
+        now: Now,
+    ) -> Option<(&'a Arc<PodSpec>, &'a ManifestFile)> {
         if self.found.is_some() || !self.going.is_empty() {
             return None;
         }
@@ -156,7 +161,8 @@ impl<'a> Pod<'a> {
             [instance] => {
                 let is_absent = matches!(instance.actual.executor, ExecutorState::Absent);
                 let is_active = instance.record.phase == RecordPhase::Active;
-                let stored = instance.spec().filter(|_| is_absent && is_active)?;
+                let is_due = is_absent && is_active || instance.is_due_back(actual, now);
+                let stored = instance.spec().filter(|_| is_due)?;
                 Some((&stored.spec, &instance.record.source))
             }
             _ => None,
@@ -164,7 +170,7 @@ impl<'a> Pod<'a> {
     }
 
     /// What the pod has of the node, and what it wants to become.
-    pub(super) fn share(&self, actual: &'a ActualState, trust: &Trust<'_>) -> Share<'a> {
+    pub(super) fn share(&self, actual: &'a ActualState, trust: &Trust<'_>, now: Now) -> Share<'a> {
         let mut has: Vec<&PodSpec> = Vec::new();
         for instance in &self.kept {
             if instance.takes_room() {
@@ -183,10 +189,22 @@ impl<'a> Pod<'a> {
         let found = self.found.and_then(|(_, actual)| actual.spec.as_ref());
         has.extend(found.map(|stored| &*stored.spec));
         has.extend(actual.under_way.get(self.name).map(|spec| &**spec));
-        Share { name: self.name, has, wants: self.wants(actual, trust) }
+        Share { name: self.name, has, wants: self.wants(actual, trust, now) }
     }
 
-    fn wants(&self, actual: &'a ActualState, trust: &Trust<'_>) -> Option<Wants<'a>> {
+    /// Why the node lets nothing more of it run for now.
+    pub(super) fn pressed(
+        &self,
+        wants: Wants<'_>,
+        pressure: &Pressure,
+    ) -> Option<(PressureKind, String)> {
+        let evicted = self.kept.iter().find_map(|instance| instance.evicted());
+        let is_new = wants.turn == Turn::New || evicted.is_some();
+        let cause = evicted.map(|evicted| evicted.cause);
+        is_new.then(|| pressure.refusal(wants.spec, cause)).flatten()
+    }
+
+    fn wants(&self, actual: &'a ActualState, trust: &Trust<'_>, now: Now) -> Option<Wants<'a>> {
         let of_claim = |claim: &'a Claim, turn| Some(Wants::of(claim, turn));
         if self.found.is_some() {
             return None;
@@ -223,6 +241,10 @@ impl<'a> Pod<'a> {
         }
         match wish {
             Wish::Run(claim) if instance.asks_for_more(claim) => of_claim(claim, Turn::Changed),
+            Wish::Run(_) | Wish::Keep if instance.is_due_back(actual, now) => {
+                let stored = instance.spec()?;
+                Some(Wants { turn: Turn::New, ..again(&stored.spec) })
+            }
             Wish::Run(_) | Wish::Keep | Wish::Remove => None,
         }
     }
@@ -287,7 +309,19 @@ impl<'a> Pod<'a> {
         {
             return now_only(steps);
         }
+        if let Some(verdict) = actual.verdicts.get(&instance.record.id)
+            && instance.record.phase == RecordPhase::Active
+            && !matches!(wish, Wish::Remove)
+        {
+            return now_only(instance.evict(verdict, actual, now));
+        }
         match wish {
+            Wish::Run(claim) if instance.asks_for_more(claim) => {
+                instance.pursue(claim, refusal, actual, now)
+            }
+            Wish::Run(_) | Wish::Keep if instance.is_due_back(actual, now) && refusal.is_none() => {
+                now_only(instance.come_back(actual, now))
+            }
             Wish::Run(claim) => instance.pursue(claim, refusal, actual, now),
             Wish::Keep => instance.keep(actual, now),
             Wish::Remove => now_only(instance.terminate(TerminationCause::Removed, actual, now)),
@@ -316,7 +350,7 @@ impl<'a> Pod<'a> {
             }
             // It takes a moment to see what is here of it.
             Some(Next::Claim(_)) if refusal.is_some_and(Refusal::is_unclear) => return Vec::new(),
-            Some(Next::Claim(_) | Next::Successor) => instance.again(),
+            Some(Next::Claim(_) | Next::Successor) => instance.again(actual, now),
             // Its record keeps the room; what is read is the next reason to decide.
             Some(Next::Unread) => return Vec::new(),
             None => None,
@@ -343,6 +377,7 @@ fn create(claims: &[&Claim]) -> Vec<Step> {
             history: Vec::new(),
             held: None,
             trial: None,
+            eviction: None,
             is_first: true,
         };
         step(Action::Create(Box::new(creation)), Reason::NewManifest(claim.source.clone()))

@@ -21,6 +21,7 @@ mod v1;
 mod v2;
 mod v3;
 mod v4;
+mod v5;
 
 use upgrade::Version;
 

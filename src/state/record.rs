@@ -48,7 +48,53 @@ pub struct PodRecord {
     /// While it goes for another instance: the revision that one gets unless a manifest asks for
     /// another. Its specification is a [`KeptRevision`].
     pub successor: Option<Accepted>,
+    /// Set while it is evicted, and in the instance that comes back after that.
+    pub eviction: Option<Eviction>,
 }
+
+/// What an instance knows of evictions of its pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Eviction {
+    /// This instance goes, or is gone, and waits to come back as another one.
+    Evicted(Evicted),
+    /// It came back.
+    Returned {
+        /// How often the pod was evicted in a row.
+        count: u32,
+        /// When this instance was made.
+        at: Moment,
+    },
+}
+
+/// An instance was stopped although its manifest asks for it, because it, or all pods together,
+/// use more than there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evicted {
+    /// For want of what.
+    pub cause: EvictionCause,
+    /// The same for people, in the words of the kubelet; at most [`EVICTION_LEN_MAX`] bytes.
+    pub message: String,
+    /// When that was decided.
+    pub at: WallTime,
+    /// Which time in a row it is.
+    pub count: u32,
+    /// Not to come back before.
+    pub retry_at: Moment,
+}
+
+/// What an instance was evicted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum EvictionCause {
+    /// The node ran out of memory.
+    Memory,
+    /// The node ran out of disk.
+    Disk,
+    /// It used more than its own limits of local storage allow.
+    Limit,
+}
+
+/// Longest text of an eviction, in bytes.
+pub const EVICTION_LEN_MAX: usize = 4096;
 
 /// A pod was rolled back: what its manifest asks for is not wanted until that changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,6 +225,8 @@ pub enum TerminationCause {
     Orphaned,
     /// Somebody asked for a new instance of the same.
     Restarted,
+    /// It used more than it may, or the node ran out of something.
+    Evicted,
 }
 
 /// Executors lost in a row, for the back-off.

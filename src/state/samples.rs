@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::record::{
-    Accepted, EndCause, Exit, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome,
-    PodRecord, RecordPhase, TerminationCause, Trial,
+    Accepted, EndCause, Evicted, Eviction, EvictionCause, Exit, Held, KeptRevision, LastRun,
+    Losses, ManifestFile, Moment, Outcome, PodRecord, RecordPhase, TerminationCause, Trial,
 };
 use super::store::{EventKind, EventRecord};
 use crate::clock::{BootTime, Millis, WallTime};
@@ -68,6 +68,7 @@ pub(crate) fn record(n: u32) -> PodRecord {
         held: None,
         trial: None,
         successor: None,
+        eviction: None,
     }
 }
 
@@ -84,6 +85,27 @@ pub(super) fn record_with_messages() -> PodRecord {
     let because = Some(EndCause::DeadlineExceeded);
     let phase = RecordPhase::Finished { outcome: Outcome::Failed, because, containers };
     PodRecord { phase, ..record(7) }
+}
+
+/// What the formats before the fifth could not say.
+pub(super) fn evicted_records() -> [(&'static str, PodRecord); 3] {
+    let base = record(7);
+    let (cause, message) = (EvictionCause::Disk, "The node was low on resource: x.".to_owned());
+    let evicted = Evicted { cause, message, at: AT, count: 2, retry_at: moment() };
+    let eviction = Some(Eviction::Evicted(evicted));
+    let cause = TerminationCause::Evicted;
+    let going = RecordPhase::Terminating { cause, grace: Millis(7), kill_at: moment() };
+    let gone =
+        RecordPhase::Finished { outcome: Outcome::Failed, because: None, containers: [].into() };
+    let back = Some(Eviction::Returned { count: 3, at: moment() });
+    [
+        (
+            "pod-being-evicted",
+            PodRecord { phase: going, eviction: eviction.clone(), ..base.clone() },
+        ),
+        ("pod-evicted", PodRecord { phase: gone, eviction, ..base.clone() }),
+        ("pod-back", PodRecord { eviction: back, ..base }),
+    ]
 }
 
 /// What the first format could not say.
@@ -158,6 +180,11 @@ pub(super) fn event(n: u64) -> EventRecord {
     )
 }
 
+fn scratch() -> Volume {
+    let source = VolumeSource::EmptyDir { size_limit: None };
+    Volume { name: "scratch".parse().unwrap(), source }
+}
+
 pub(crate) fn spec() -> PodSpec {
     PodSpec {
         name: record(1).name,
@@ -183,7 +210,7 @@ pub(crate) fn spec() -> PodSpec {
         priority: 0,
         rollback_after: None,
         volumes: vec![
-            Volume { name: "scratch".parse().unwrap(), source: VolumeSource::EmptyDir {} },
+            scratch(),
             Volume {
                 name: "fast".parse().unwrap(),
                 source: VolumeSource::Memory { size_limit: Some(1 << 20) },

@@ -141,7 +141,7 @@ fn a_read_only_image_has_its_mount_points(scene: &Scene) {
         "touch /x /etc/x 2>/dev/null || echo refused; touch $MESOS_SANDBOX/x /data/x; ls /data";
     let mut pod = of_image(scene.image(&[]), script);
     pod.containers[0].read_only_root = true;
-    add_volume(&mut pod, "data", VolumeSource::EmptyDir {}, "/data", false);
+    add_volume(&mut pod, "data", VolumeSource::EmptyDir { size_limit: None }, "/data", false);
     scene.run(&pod).expect("refused\nx\n");
 }
 

@@ -135,7 +135,7 @@ fn volumes_of_the_pod_belong_to_its_group_and_those_of_the_host_do_not(scene: &S
     let mut pod = pod(shell(script));
     (pod.containers[0].user, pod.containers[0].group) = (Some(1234), Some(4321));
     pod.security.fs_group = Some(70);
-    add_volume(&mut pod, "v", VolumeSource::EmptyDir {}, "/v", false);
+    add_volume(&mut pod, "v", VolumeSource::EmptyDir { size_limit: None }, "/v", false);
     add_volume(&mut pod, "m", VolumeSource::Memory { size_limit: None }, "/m", false);
     add_volume(&mut pod, "h", host_path(&host, HostPathType::Directory), "/h", false);
     scene.run(&pod).expect("70 2777\n70 2777\n70\nls:");

@@ -36,7 +36,7 @@ fn add_part(pod: &mut PodSpec, name: &str, source: VolumeSource, mount: &str, pa
 
 fn a_part_of_a_volume_is_mounted_and_made_if_it_is_missing(scene: &Scene) {
     let mut pod = pod(shell("echo x >/mnt/file; ls -A /mnt; stat -c '%a %u' /mnt"));
-    add_part(&mut pod, "v", VolumeSource::EmptyDir {}, "/mnt", "a/./b");
+    add_part(&mut pod, "v", VolumeSource::EmptyDir { size_limit: None }, "/mnt", "a/./b");
     let mut other = shell("ls /mnt /mnt/a; cat /mnt/a/b/file");
     other.name = "other".parse().unwrap();
     other.mounts = pod.containers[0].mounts.clone();
@@ -73,7 +73,7 @@ fn a_link_that_a_container_left_leads_no_part_out_of_its_volume(scene: &Scene) {
         ln -s ../made /v/nowhere; mkdir /v/in; ln -s in /v/inside; ln -s round /v/round
         ln -s ../in/../../secret /v/in/sly; echo done";
     let mut pod = pod(shell(script));
-    add_volume(&mut pod, "v", VolumeSource::EmptyDir {}, "/v", false);
+    add_volume(&mut pod, "v", VolumeSource::EmptyDir { size_limit: None }, "/v", false);
     let mut native = scene.enter(&pod);
     scene.run_in(&mut native, &pod, 0).expect("done\n");
     pod.containers[0].command[2] = "touch /v/x; ls /v".to_owned();
@@ -147,7 +147,7 @@ fn a_part_is_named_by_variables(scene: &Scene) {
     let variable =
         |name: &str, value: &str| EnvVar { name: name.into(), value: value.into(), from: None };
     pod.containers[0].env = vec![variable("NAME", "web"), variable("UP", "..")];
-    add_volume(&mut pod, "v", VolumeSource::EmptyDir {}, "/v", false);
+    add_volume(&mut pod, "v", VolumeSource::EmptyDir { size_limit: None }, "/v", false);
     let expression = |text: &str| Some(SubPath::Expression(text.to_owned()));
     pod.containers[0].mounts[0].sub_path = expression("logs/$(NAME)-$$");
     let mut native = scene.enter(&pod);

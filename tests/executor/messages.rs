@@ -40,7 +40,7 @@ fn a_message_is_what_any_user_has_written_wherever_the_file_is() {
             ("volume", "echo volume > /v/why; stat -c %a /v/why; exit 1"),
             ("silent", "echo heard > /dev/null; exit 1"),
         ]);
-        add_volume(&mut spec, "v", VolumeSource::EmptyDir {});
+        add_volume(&mut spec, "v", VolumeSource::EmptyDir { size_limit: None });
         spec.containers[1].user = Some(1000);
         spec.containers[2].termination.own_path = path("/var/roost/why");
         spec.containers[3].termination.own_path = path("/v/why");

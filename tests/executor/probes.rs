@@ -50,7 +50,7 @@ fn server() -> PodSpec {
     web.env.push(EnvVar { name: SERVER.to_owned(), value: "1".to_owned(), from: None });
     let mut spec = spec(&[]);
     spec.containers.push(web);
-    add_volume(&mut spec, "v", VolumeSource::EmptyDir {});
+    add_volume(&mut spec, "v", VolumeSource::EmptyDir { size_limit: None });
     spec
 }
 
@@ -190,7 +190,7 @@ fn h7_a_program_is_executed_as_that_of_the_container() {
             let mut pod = TestPod::start();
             let mut spec = spec(&[("a", &format!("{script}own; : > /v/done; exec sleep 1000"))]);
             spec.share_process_namespace = is_shared;
-            add_volume(&mut spec, "v", VolumeSource::EmptyDir {});
+            add_volume(&mut spec, "v", VolumeSource::EmptyDir { size_limit: None });
             let a = &mut spec.containers[0];
             (a.user, a.group) = (Some(1234), Some(2345));
             a.env.push(EnvVar { name: "A".to_owned(), value: "b c".to_owned(), from: None });

@@ -62,7 +62,10 @@ impl Node {
         std::fs::create_dir(dir.path().join("pods.d")).unwrap();
         std::fs::create_dir(dir.path().join("out")).unwrap();
         let (ready, cgroup) = (RefCell::new(None), OnceCell::new());
-        Self { dir, agent: None, environment: Vec::new(), ready, cgroup }
+        // How full the machine is must not matter where it is not what is tested.
+        let limits = ["MEMORY_AVAILABLE", "DISK_AVAILABLE", "INODES_FREE"];
+        let off = limits.map(|name| (format!("ROOST_PRESSURE_{name}"), "0".to_owned()));
+        Self { dir, agent: None, environment: off.into(), ready, cgroup }
     }
 
     /// A node with its agent running.

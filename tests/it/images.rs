@@ -267,10 +267,10 @@ fn a_removed_image_leaves_nothing_and_one_in_use_is_not_removed() {
 }
 
 /// A file system in memory, gone when it is dropped.
-struct SmallDisk(tempfile::TempDir);
+pub struct SmallDisk(pub tempfile::TempDir);
 
 impl SmallDisk {
-    fn new(size: u64) -> Self {
+    pub fn new(size: u64) -> Self {
         let directory = tempfile::Builder::new().prefix("roost-it-disk-").tempdir().unwrap();
         let flags = nix::mount::MsFlags::empty();
         let options = format!("size={size}");

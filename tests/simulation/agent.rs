@@ -11,18 +11,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use roost::clock::Millis;
+use roost::clock::{BootTime, Millis};
 use roost::executor::protocol::{Goal, PodReport, WantedPod};
 use roost::ids::{PodId, PodName};
 use roost::manifest::desired::{DesiredState, DirectoryView};
 use roost::manifest::pod::PodSpec;
 use roost::manifest::revision::{Hash, Revision};
+use roost::reconciler::pressure::{Pressure, Resource, Shortage, Strain, Verdict};
 use roost::reconciler::{
     Action, ActualPod, ActualState, Asked, Creation, ExecutorState, Key, Now, Reason, Step,
     StoredSpec, reconcile,
 };
 use roost::state::record::{
-    Accepted, KeptRevision, Losses, PodRecord, RecordPhase, TerminationCause,
+    Accepted, EvictionCause, KeptRevision, Losses, PodRecord, RecordPhase, TerminationCause,
 };
 
 use crate::disk::{Body, Path, StoredPod};
@@ -51,6 +52,7 @@ pub(crate) struct Agent {
     asked: BTreeMap<PodId, Asked>,
     /// Those that a trial has asked for.
     retreats: BTreeSet<PodId>,
+    verdicts: BTreeMap<PodId, Verdict>,
     desired: DesiredState,
     /// What a faithful watcher would have seen.
     truth: DesiredState,
@@ -120,6 +122,18 @@ enum Outcome {
     Failed(&'static str),
 }
 
+/// The disk is short.
+fn pressure() -> Pressure {
+    let shortage = Shortage {
+        resource: Resource::Disk,
+        place: Some("/".to_owned()),
+        threshold: 2,
+        available: 1,
+    };
+    let disk = Some(Strain { shortage, met: true, last: BootTime(0) });
+    Pressure { memory: None, disk }
+}
+
 impl World {
     pub(crate) fn start_agent(&mut self) {
         if self.agent.is_some() {
@@ -157,6 +171,7 @@ impl World {
             under_way: BTreeMap::new(),
             asked: BTreeMap::new(),
             retreats: BTreeSet::new(),
+            verdicts: BTreeMap::new(),
             desired,
             truth,
             plan_is_due: false,
@@ -349,6 +364,8 @@ impl World {
                 Some(_) | None => BTreeMap::new(),
             },
             asked: agent.map(|agent| agent.asked.clone()).unwrap_or_default(),
+            pressure: if self.pressed { pressure() } else { Pressure::default() },
+            verdicts: agent.map(|agent| agent.verdicts.clone()).unwrap_or_default(),
             pods,
         }
     }
@@ -358,6 +375,38 @@ impl World {
         let number = record.successor.as_ref()?.number;
         let kept = self.store.now.revisions.get(&(record.name.clone(), number))?;
         kept.spec.clone().map(StoredSpec::new)
+    }
+
+    /// The node begins or ceases to run out of disk, or somebody is to go for want of something.
+    pub(crate) fn something_runs_out(&mut self) {
+        // The last of what goes wrong may come when it was to stop; this would last.
+        if !self.faults {
+            return;
+        }
+        if self.rng.chance(30) {
+            self.pressed = !self.pressed;
+        }
+        let is_active = |record: &&PodRecord| record.phase == RecordPhase::Active;
+        let records: Vec<PodRecord> =
+            self.store.now.records.values().filter(is_active).cloned().collect();
+        let picked = self.rng.pick(&records).map(|record| record.id);
+        let cause = if self.rng.chance(50) { EvictionCause::Disk } else { EvictionCause::Limit };
+        let pressed = self.pressed;
+        self.say(|| format!("pressure: {pressed}; {picked:?} is to be evicted: {cause:?}"));
+        if let (Some(agent), Some(id)) = (&mut self.agent, picked) {
+            self.oracle.judged.insert(id);
+            agent.verdicts.insert(id, Verdict { cause, message: "too much".to_owned() });
+        }
+        self.request_plan();
+    }
+
+    /// A verdict that is recorded is done, as is one on an instance that goes for another reason.
+    fn note_eviction(&mut self, record: &PodRecord) {
+        if let Some(agent) = &mut self.agent
+            && record.phase != RecordPhase::Active
+        {
+            agent.verdicts.remove(&record.id);
+        }
     }
 
     /// Somebody wants a pod restarted, rolled back, or to follow its manifest again.

@@ -9,6 +9,7 @@ impl World {
     pub(crate) fn chaos(&mut self) {
         match self.rng.between(0, 99) {
             0..=5 => self.somebody_asks(),
+            6..=9 | 97..=98 if self.options.evictions => self.something_runs_out(),
             6..=49 => {
                 let said = self.user.change(&mut self.rng);
                 self.say(|| said);

@@ -3,12 +3,12 @@
 use roost::executor::protocol::{ContainerStatus, Goal};
 use roost::ids::{PodId, PodName};
 use roost::manifest::desired::Claim;
-use roost::manifest::pod::{PodSpec, Role};
+use roost::manifest::pod::{PodSpec, RestartPolicy, Role};
 use roost::manifest::revision::Revision;
 use roost::reconciler::{Plan, Requests, WaitReason};
-use roost::state::record::{Exit, PodRecord, RecordPhase, Trial};
+use roost::state::record::{Eviction, Exit, PodRecord, RecordPhase, Trial};
 
-use crate::disk::Path;
+use crate::disk::{Path, StoredPod};
 use crate::executor::Stage;
 use crate::oracle::{Past, host_ports};
 use crate::order::goes_again;
@@ -30,6 +30,7 @@ pub(crate) struct Done {
     pub(crate) removals: u64,
     pub(crate) roll_backs: u64,
     pub(crate) retreats: u64,
+    pub(crate) evictions: u64,
     pub(crate) waits: u64,
     pub(crate) fingerprint: u64,
 }
@@ -55,6 +56,7 @@ pub(crate) fn run(seed: u64, options: Options) -> Result<Done, String> {
             removals: world.oracle.removals,
             roll_backs: world.oracle.roll_backs,
             retreats: world.oracle.retreats,
+            evictions: world.oracle.evictions,
             waits: world.oracle.waits,
             fingerprint: world.fingerprint,
         }),
@@ -76,6 +78,7 @@ impl World {
         }
         self.say(|| "the faults stop".to_owned());
         self.faults = false;
+        self.pressed = false;
         for executor in self.executors.values_mut() {
             executor.hung_until = self.now;
         }
@@ -157,6 +160,9 @@ impl World {
                     let lacks = lacks.filter(|claim| claim.lacks.is_some()).count() > 0;
                     return (!lacks).then(|| format!("{name} lacks nothing: {}", wait.why));
                 }
+                WaitReason::Pressure(_) => {
+                    return Some(format!("{name} waits, and there is no pressure: {}", wait.why));
+                }
                 WaitReason::Room | WaitReason::Images { .. } | WaitReason::Trouble(_) => {}
             }
             let others = self
@@ -215,7 +221,16 @@ impl World {
         match &record.phase {
             RecordPhase::Finished { .. } => {
                 let rests = executor.is_none() && !self.runtime.contains(&record.id);
-                (!rests).then(|| "it is finished and does not rest".to_owned())
+                if !rests {
+                    return Some("it is finished and does not rest".to_owned());
+                }
+                let stored = self.disk.pod(record.id);
+                let runs_once = |it: &StoredPod| it.spec.restart_policy == RestartPolicy::Never;
+                let is_away = matches!(record.eviction, Some(Eviction::Evicted(_)))
+                    && stored.is_some_and(|stored| !runs_once(stored));
+                let waits =
+                    || self.plan_now().is_some_and(|it| it.waits.contains_key(&record.name));
+                (is_away && !waits()).then(|| "it was evicted and is not back".to_owned())
             }
             // Its manifest broke before the specification was written; it has never run.
             RecordPhase::Active

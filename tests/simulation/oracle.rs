@@ -44,6 +44,9 @@ pub(crate) struct Oracle {
     pub(crate) promised: BTreeMap<PodName, Hash>,
     /// Until when pods are, or were last, Ready, and since when; for ever while they are.
     ready: BTreeMap<PodId, (u64, u64)>,
+    /// Instances that were to be evicted.
+    pub(crate) judged: BTreeSet<PodId>,
+    pub(crate) evictions: u64,
     pub(crate) roll_backs: u64,
     pub(crate) retreats: u64,
     pub(crate) waits: u64,
@@ -93,9 +96,11 @@ pub(crate) fn host_ports(spec: &PodSpec) -> Vec<u16> {
 fn rank(phase: &RecordPhase) -> u8 {
     match phase {
         RecordPhase::Active => 0,
-        RecordPhase::Finished { .. } => 1,
-        RecordPhase::Terminating { .. } => 2,
-        RecordPhase::Destroying { .. } => 3,
+        // It rests as one that is through.
+        RecordPhase::Terminating { cause: TerminationCause::Evicted, .. } => 1,
+        RecordPhase::Finished { .. } => 2,
+        RecordPhase::Terminating { .. } => 3,
+        RecordPhase::Destroying { .. } => 4,
     }
 }
 
@@ -249,7 +254,7 @@ impl World {
             self.check(gone, || format!("{id} was taken from {} by {}", old.source, new.source));
         }
         let RecordPhase::Terminating { cause, .. } = &new.phase else { return };
-        if rank(&old.phase) >= 2 {
+        if rank(&old.phase) >= 3 {
             return;
         }
         let claims = basis.desired.claims.get(&old.name).map_or(&[][..], Vec::as_slice);
@@ -265,7 +270,7 @@ impl World {
                 let claim = own.or(if gone { claims.first() } else { None });
                 let needed = claim.is_some_and(|claim| {
                     claim.revision.digest() != old.accepted.digest
-                        && (claim.revision.shared != old.accepted.shared || rank(&old.phase) == 1)
+                        && (claim.revision.shared != old.accepted.shared || rank(&old.phase) == 2)
                 });
                 let rolled_back = new.held.is_some() && new.held != old.held;
                 self.check(needed || rolled_back, || {
@@ -285,6 +290,11 @@ impl World {
                 let others = self.store.now.records.values();
                 let twin = others.filter(|other| other.name == old.name).count() > 1;
                 self.check(twin, || format!("{} is an orphan without a sibling", old.name));
+            }
+            TerminationCause::Evicted => {
+                self.oracle.evictions += 1;
+                let judged = self.oracle.judged.contains(&old.id);
+                self.check(judged, || format!("{} is evicted without a verdict", old.name));
             }
         }
     }

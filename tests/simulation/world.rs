@@ -138,6 +138,8 @@ pub(crate) struct Options {
     pub(crate) bug: Option<Bug>,
     /// Whether the wall clock steps.
     pub(crate) wall_steps: bool,
+    /// Whether pods are evicted.
+    pub(crate) evictions: bool,
     /// Whether to keep and print the log.
     pub(crate) log: bool,
 }
@@ -181,6 +183,8 @@ pub(crate) struct World {
     pub(crate) build: u64,
     pub(crate) user: User,
     pub(crate) oracle: Oracle,
+    /// Whether the node runs out of disk.
+    pub(crate) pressed: bool,
     /// Whether faults may still happen.
     pub(crate) faults: bool,
     pub(crate) store_fails_until: u64,
@@ -217,6 +221,7 @@ impl World {
             build: 1,
             user: User::new(),
             oracle: Oracle::default(),
+            pressed: false,
             faults: true,
             store_fails_until: 0,
             disk_fails_until: 0,

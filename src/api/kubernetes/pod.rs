@@ -7,8 +7,8 @@ use super::types::{
 };
 use super::{Context, spec, status};
 use crate::agent::service::{
-    CONFIG_ERROR, ContainerStatus, EndCause, ExecutorView, Outcome, PodView, RecordPhase,
-    TerminationCause, WaitReason, Waiting, Waits,
+    CONFIG_ERROR, ContainerStatus, EndCause, Evicted, Eviction, ExecutorView, Outcome, PodView,
+    RecordPhase, TerminationCause, WaitReason, Waiting, Waits,
 };
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::manifest::pod::{PodSpec, Resources};
@@ -85,13 +85,16 @@ fn pod_status(view: &PodView, context: &Context) -> PodStatus {
     let number = view.report.as_ref().map_or(0, |report| report.number);
     let problem = problem(view);
     let waits = view.waits.as_ref().map(|waits| waits.why.clone());
-    let messages: Vec<String> = waits.into_iter().chain(view.problems.iter().cloned()).collect();
+    let evicted = evicted(view);
+    let why = evicted.map(|evicted| evicted.message.clone());
+    let messages: Vec<String> =
+        why.into_iter().chain(waits).chain(view.problems.iter().cloned()).collect();
     PodStatus {
         phase: phase.to_owned(),
         observed_generation: number,
         conditions: conditions(view, phase, &statuses, problem, context),
         message: (!messages.is_empty()).then(|| messages.join("\n")),
-        reason: problem.or_else(|| end_cause(view)).map(str::to_owned),
+        reason: evicted.map(|_| EVICTED).or(problem).or_else(|| end_cause(view)).map(str::to_owned),
         start_time: Some(view.record.created_at.rfc3339()),
         qos_class: view.spec.as_deref().map(|spec| qos_class(spec).to_owned()),
         init_container_statuses: statuses.init,
@@ -115,6 +118,7 @@ fn extra(view: &PodView) -> PodExtra {
         TerminationCause::Replaced => "Replaced",
         TerminationCause::Orphaned => "Orphaned",
         TerminationCause::Restarted => "Restarted",
+        TerminationCause::Evicted => EVICTED,
     });
     PodExtra {
         executor: executor.to_owned(),
@@ -143,6 +147,7 @@ fn end_cause(view: &PodView) -> Option<&'static str> {
 fn problem(view: &PodView) -> Option<&'static str> {
     match &view.waits {
         Some(Waits { reason: WaitReason::Room, .. }) => return Some(UNSCHEDULABLE),
+        Some(Waits { reason: WaitReason::Pressure(kind), .. }) => return Some(kind.reason()),
         // Its containers say it.
         Some(Waits { who: Waiting::Pod | Waiting::Instance, .. }) => return None,
         Some(Waits { who: Waiting::Revision, .. }) | None => {}
@@ -159,6 +164,8 @@ fn problem(view: &PodView) -> Option<&'static str> {
     }
 }
 
+/// It was stopped because it, or all pods together, used more than there is.
+const EVICTED: &str = "Evicted";
 /// There is no room for it on the node, or for what it is to become.
 const UNSCHEDULABLE: &str = "Unschedulable";
 /// The reason of a pod that is not started before another one is so far.
@@ -230,9 +237,18 @@ fn conditions(
         condition
     };
     let mut scheduled = condition("PodScheduled", true, &created_at);
-    if let Some(Waits { who: Waiting::Pod, reason: WaitReason::Room, why }) = &view.waits {
+    let unfit = match &view.waits {
+        Some(Waits { who: Waiting::Pod, reason: WaitReason::Room, why }) => {
+            Some((UNSCHEDULABLE, why))
+        }
+        Some(Waits { who: Waiting::Pod, reason: WaitReason::Pressure(kind), why }) => {
+            Some((kind.reason(), why))
+        }
+        Some(_) | None => None,
+    };
+    if let Some((reason, why)) = unfit {
         scheduled.status = "False".to_owned();
-        scheduled.reason = Some(UNSCHEDULABLE.to_owned());
+        scheduled.reason = Some(reason.to_owned());
         scheduled.message = Some(why.clone());
     }
     let mut initialized = condition("Initialized", true, &created_at);
@@ -246,6 +262,7 @@ fn conditions(
     let mut all =
         vec![scheduled, initialized, of_containers("ContainersReady"), of_containers("Ready")];
     all.extend(checks(view, statuses));
+    all.extend(evicted(view).map(disrupted));
     all.extend(behind(view));
     if problem == Some(MANIFEST_INVALID) {
         all.push(Condition {
@@ -257,6 +274,25 @@ fn conditions(
         });
     }
     all
+}
+
+/// Why it is stopped although its manifest asks for it.
+fn evicted(view: &PodView) -> Option<&Evicted> {
+    match view.record.eviction.as_ref()? {
+        Eviction::Evicted(evicted) => Some(evicted),
+        Eviction::Returned { .. } => None,
+    }
+}
+
+/// The condition that the kubelet sets then.
+fn disrupted(evicted: &Evicted) -> Condition {
+    Condition {
+        kind: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("TerminationByKubelet".to_owned()),
+        message: Some(evicted.message.clone()),
+        last_transition_time: Some(evicted.at.rfc3339()),
+    }
 }
 
 /// Whether every check has a result, if there are checks, and which.
@@ -313,6 +349,7 @@ fn behind(view: &PodView) -> Option<Condition> {
             };
             let reason = match reason {
                 WaitReason::Room => UNSCHEDULABLE.to_owned(),
+                WaitReason::Pressure(kind) => kind.reason().to_owned(),
                 WaitReason::Order => WAITING_FOR_POD.to_owned(),
                 WaitReason::Config => CONFIG_ERROR.to_owned(),
                 WaitReason::Images { .. } => "Pulling".to_owned(),
@@ -345,6 +382,12 @@ fn changed_at(state: &ContainerState) -> Option<&String> {
     running.or_else(|| state.terminated.as_ref()?.finished_at.as_ref())
 }
 
+/// Of processors and memory.
+fn asks_for_nothing(resources: Resources) -> bool {
+    let (storage_request_bytes, storage_limit_bytes) = (None, None);
+    Resources { storage_request_bytes, storage_limit_bytes, ..resources } == Resources::default()
+}
+
 /// <https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>.
 fn qos_class(spec: &PodSpec) -> &'static str {
     // What the pod asks for as a whole counts alone.
@@ -357,13 +400,16 @@ fn qos_class(spec: &PodSpec) -> &'static str {
             cpu_limit_milli,
             memory_request_bytes,
             memory_limit_bytes,
+            // Storage is no matter of quality.
+            storage_request_bytes: _,
+            storage_limit_bytes: _,
         } = resources;
         let whole = |request: Option<u64>, limit: Option<u64>| {
             limit.is_some_and(|limit| limit > 0 && request.unwrap_or(limit) == limit)
         };
         whole(cpu_request_milli, cpu_limit_milli) && whole(memory_request_bytes, memory_limit_bytes)
     };
-    if resources().all(|resources| resources == Resources::default()) {
+    if resources().all(asks_for_nothing) {
         "BestEffort"
     } else if resources().all(guaranteed) {
         "Guaranteed"

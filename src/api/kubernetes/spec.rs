@@ -116,7 +116,10 @@ fn rule(rule: &RestartRule) -> Value {
 fn volume(volume: &Volume) -> Value {
     let Volume { name, source } = volume;
     match source {
-        VolumeSource::EmptyDir {} => json!({ "name": name, "emptyDir": {} }),
+        VolumeSource::EmptyDir { size_limit: None } => json!({ "name": name, "emptyDir": {} }),
+        VolumeSource::EmptyDir { size_limit: Some(bytes) } => {
+            json!({ "name": name, "emptyDir": { "sizeLimit": bytes.to_string() } })
+        }
         VolumeSource::Memory { size_limit: None } => {
             json!({ "name": name, "emptyDir": { "medium": "Memory" } })
         }
@@ -394,20 +397,28 @@ pub(super) fn handler_of(
 }
 
 fn resources_of(resources: Resources) -> Map<String, Value> {
-    let Resources { cpu_request_milli, cpu_limit_milli, memory_request_bytes, memory_limit_bytes } =
-        resources;
+    let Resources {
+        cpu_request_milli,
+        cpu_limit_milli,
+        memory_request_bytes,
+        memory_limit_bytes,
+        storage_request_bytes,
+        storage_limit_bytes,
+    } = resources;
     let cpu = |milli: u64| {
         if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{milli}m") }
     };
-    let group = |milli: Option<u64>, bytes: Option<u64>| {
+    let group = |milli: Option<u64>, bytes: Option<u64>, storage: Option<u64>| {
         let mut out = Map::new();
         out.extend(milli.map(|milli| ("cpu".to_owned(), cpu(milli).into())));
         out.extend(bytes.map(|bytes| ("memory".to_owned(), memory(bytes).into())));
+        let storage = storage.map(|bytes| ("ephemeral-storage".to_owned(), memory(bytes).into()));
+        out.extend(storage);
         out
     };
     let groups = [
-        ("requests", group(cpu_request_milli, memory_request_bytes)),
-        ("limits", group(cpu_limit_milli, memory_limit_bytes)),
+        ("requests", group(cpu_request_milli, memory_request_bytes, storage_request_bytes)),
+        ("limits", group(cpu_limit_milli, memory_limit_bytes, storage_limit_bytes)),
     ];
     let groups = groups.into_iter().filter(|(_, group)| !group.is_empty());
     groups.map(|(name, group)| (name.to_owned(), group.into())).collect()

@@ -105,7 +105,7 @@ fn container(view: &PodView, name: &ContainerName, context: &Context) -> Shown {
                 Some(Waits { who: Waiting::Pod | Waiting::Instance, reason, why }) => {
                     match reason {
                         // Nothing is made as long as there is no room for it.
-                        WaitReason::Room => waiting("Pending", Some(why)),
+                        WaitReason::Room | WaitReason::Pressure(_) => waiting("Pending", Some(why)),
                         WaitReason::Order => waiting(WAITING_FOR_POD, Some(why)),
                         WaitReason::Config => waiting(CONFIG_ERROR, Some(why)),
                         WaitReason::Images { .. } => waiting("ContainerCreating", Some(why)),

@@ -392,6 +392,10 @@ pub(in crate::cli) fn status<S>(pod: &Pod<S>) -> String {
     if pod.metadata.deletion_timestamp.is_some() {
         return "Terminating".to_owned();
     }
+    // How its containers ended is of little interest then.
+    if pod.status.reason.as_deref() == Some("Evicted") {
+        return "Evicted".to_owned();
+    }
     if let Some(status) = initialization(pod) {
         return status;
     }

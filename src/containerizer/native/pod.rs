@@ -212,7 +212,7 @@ fn make_volume(
     let failed =
         |source| ContainerizerError::Volume { volume: name.clone(), path: path.clone(), source };
     match source {
-        VolumeSource::EmptyDir {} => {
+        VolumeSource::EmptyDir { .. } => {
             directory(&path, VOLUME_MODE).and_then(|()| own(&path)).map_err(failed)
         }
         VolumeSource::Claim { claim, read_only: _ } => {

@@ -46,7 +46,7 @@ impl<'a> TwoWay<'a> {
     ) -> Result<Option<Self>, ContainerizerError> {
         let target = paths.volume(&volume.name);
         let source = match &volume.source {
-            VolumeSource::EmptyDir {} => target.clone(),
+            VolumeSource::EmptyDir { .. } => target.clone(),
             VolumeSource::Claim { claim, read_only: _ } => {
                 paths.claim(&spec.name.namespace, claim).unwrap_or_default()
             }

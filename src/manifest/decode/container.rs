@@ -17,6 +17,10 @@ const CPU_USUAL_MAX_MILLI: u64 = 10_000_000;
 /// Smallest memory limit: a process can't be started in less, and less is most often a slip,
 /// such as `128m` (milli) for `128M`.
 const MEMORY_LIMIT_MIN: u64 = 1 << 20;
+/// The name of local storage among resources.
+const STORAGE: &str = "ephemeral-storage";
+/// Smallest limit of local storage: a block. Less is a slip.
+const STORAGE_LIMIT_MIN: u64 = 4096;
 
 /// Reads a container.
 pub(super) fn decode(
@@ -90,6 +94,7 @@ fn own_resources(at: At<'_>, faults: &mut Faults) -> Option<Resources> {
     let pairs = [
         ("cpu", requests.cpu_milli, limits.cpu_milli),
         ("memory", requests.memory_bytes, limits.memory_bytes),
+        (STORAGE, requests.storage_bytes, limits.storage_bytes),
     ];
     for (name, request, limit) in pairs {
         let over = request.zip(limit).is_some_and(|(request, limit)| request > limit);
@@ -103,6 +108,8 @@ fn own_resources(at: At<'_>, faults: &mut Faults) -> Option<Resources> {
         cpu_limit_milli: limits.cpu_milli,
         memory_request_bytes: requests.memory_bytes.or(limits.memory_bytes),
         memory_limit_bytes: limits.memory_bytes,
+        storage_request_bytes: requests.storage_bytes.or(limits.storage_bytes),
+        storage_limit_bytes: limits.storage_bytes,
     })
 }
 
@@ -117,6 +124,7 @@ pub(super) enum Side {
 pub(super) struct Amounts {
     pub(super) cpu_milli: Option<u64>,
     pub(super) memory_bytes: Option<u64>,
+    pub(super) storage_bytes: Option<u64>,
 }
 
 /// Reads amounts whose names are in that table.
@@ -127,13 +135,18 @@ pub(super) fn amounts(
     faults: &mut Faults,
 ) -> Option<Amounts> {
     let fields = at.fields(names, faults)?;
-    let (cpu_min, memory_min) = match side {
-        Side::Limits => (1, MEMORY_LIMIT_MIN),
-        Side::Requests => (0, 0),
+    let (cpu_min, memory_min, storage_min) = match side {
+        Side::Limits => (1, MEMORY_LIMIT_MIN, STORAGE_LIMIT_MIN),
+        Side::Requests => (0, 0, 0),
     };
     Some(Amounts {
         cpu_milli: fields.get("cpu").and_then(|at| milli(&at, cpu_min, faults)),
         memory_bytes: fields.get("memory").and_then(|at| bytes(&at, memory_min, faults)),
+        // Kubernetes has none of a whole pod.
+        storage_bytes: names
+            .field(STORAGE)
+            .and_then(|_| fields.get(STORAGE))
+            .and_then(|at| bytes(&at, storage_min, faults)),
     })
 }
 

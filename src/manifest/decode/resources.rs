@@ -71,6 +71,7 @@ pub(super) fn of_pod(
             memory,
         ),
         memory_limit_bytes: limits.memory_bytes,
+        ..Resources::default()
     })
 }
 

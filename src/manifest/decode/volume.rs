@@ -112,11 +112,7 @@ fn empty_dir(at: At<'_>, faults: &mut Faults) -> Option<VolumeSource> {
     let limit_at = fields.get("sizeLimit");
     let size_limit = limit_at.and_then(|at| container::bytes(&at, SIZE_LIMIT_MIN, faults));
     if !in_memory? {
-        if let Some(at) = limit_at {
-            let help = "leave it out, or set `medium: Memory`";
-            faults.push(at.error("not supported yet for a volume on disk").with_help(help));
-        }
-        return Some(VolumeSource::EmptyDir {});
+        return Some(VolumeSource::EmptyDir { size_limit });
     }
     Some(VolumeSource::Memory { size_limit })
 }

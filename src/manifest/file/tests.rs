@@ -246,6 +246,7 @@ fn the_samples_have_every_field_that_works_and_it_arrives() {
         cpu_limit_milli: Some(500),
         memory_request_bytes: Some(16 << 20),
         memory_limit_bytes: Some(64 << 20),
+        ..Resources::default()
     };
     assert_eq!(pod.containers[0].resources, wanted);
     assert_eq!(pod.containers[1].resources.memory_request_bytes, Some(32 << 20));

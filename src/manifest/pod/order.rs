@@ -129,6 +129,15 @@ impl PodSpec {
         container.restart.as_ref().map_or(of_pod, |restart| restart.policy)
     }
 
+    /// What all of the pod may have of local storage at most, in bytes, its volumes on disk counted:
+    /// where every main container has a limit, the limits of all.
+    #[must_use]
+    pub fn storage_limit(&self) -> Option<u64> {
+        let is_limited = |it: &ContainerSpec| it.resources.storage_limit_bytes.is_some();
+        let has_limit = self.containers.iter().all(is_limited);
+        has_limit.then(|| self.demand(|resources| resources.storage_limit_bytes.unwrap_or(0)))
+    }
+
     /// What the pod asks for at once: what it says as a whole, or else the most that its containers
     /// do ([`Self::demand`]). `of` is what is asked for in resources, if anything.
     #[must_use]

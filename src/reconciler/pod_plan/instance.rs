@@ -1,6 +1,7 @@
 //! The decision for one recorded instance of a pod. PURE. Which of several instances is meant, and
 //! what asks for the pod, is decided above.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Claims, Decision, Instance, Next, Wish, choose, now_only, step};
@@ -8,17 +9,18 @@ use crate::clock::Millis;
 use crate::executor::protocol::{Goal, PodReport};
 use crate::ids::PodId;
 use crate::manifest::desired::Claim;
-use crate::manifest::pod::{PodSpec, TERMINATION_GRACE_DEFAULT};
+use crate::manifest::pod::{PodSpec, RestartPolicy, TERMINATION_GRACE_DEFAULT};
 use crate::manifest::revision::Revision;
 use crate::reconciler::directory::Trust;
 use crate::reconciler::images::Refusal;
 use crate::reconciler::pod_plan::{LOSS_DELAY, LOSS_DELAY_MAX, LOSS_RESET, OVERDUE_MARGIN};
+use crate::reconciler::pressure::{self, Verdict};
 use crate::reconciler::{
     Action, ActualState, Asked, Creation, ExecutorState, Images, Now, Reason, Step, StoredSpec,
 };
 use crate::state::record::{
-    Accepted, HISTORY_LEN_MAX, Held, KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome,
-    PodRecord, RecordPhase, TerminationCause, Trial,
+    Accepted, EVICTION_LEN_MAX, Evicted, Eviction, HISTORY_LEN_MAX, Held, KeptRevision, LastRun,
+    Losses, ManifestFile, Moment, Outcome, PodRecord, RecordPhase, TerminationCause, Trial,
 };
 
 impl<'a> Instance<'a> {
@@ -90,7 +92,9 @@ impl<'a> Instance<'a> {
             RecordPhase::Terminating { cause, .. } | RecordPhase::Destroying { cause } => {
                 match cause {
                     TerminationCause::Replaced | TerminationCause::Restarted => {}
-                    TerminationCause::Removed | TerminationCause::Orphaned => return None,
+                    TerminationCause::Removed
+                    | TerminationCause::Orphaned
+                    | TerminationCause::Evicted => return None,
                 }
             }
             RecordPhase::Active | RecordPhase::Finished { .. } => return None,
@@ -116,7 +120,8 @@ impl<'a> Instance<'a> {
         let reason = Reason::NewManifest(source.clone());
         let trial = self.trial_of(&claim.revision, &claim.spec, actual, now);
         let creation = self.creation(source, claim.spec.clone(), &claim.revision, None);
-        (Creation { trial, ..creation }, reason)
+        let eviction = self.eviction_of_next(actual, now);
+        (Creation { trial, eviction, ..creation }, reason)
     }
 
     /// What becomes of a new revision if it does not get Ready. What comes after one that did not
@@ -138,7 +143,7 @@ impl<'a> Instance<'a> {
     }
 
     /// The new instance that the record asks for in place of this one.
-    pub(super) fn again(&self) -> Option<(Creation, Reason)> {
+    pub(super) fn again(&self, actual: &ActualState, now: Now) -> Option<(Creation, Reason)> {
         let accepted = self.record.successor.as_ref()?;
         let stored = self.actual.successor.as_ref()?;
         if stored.revision.digest() != accepted.digest {
@@ -146,7 +151,8 @@ impl<'a> Instance<'a> {
         }
         let (source, held) = (self.record.source.clone(), self.record.held);
         let creation = self.creation(source, stored.spec.clone(), &stored.revision, held);
-        Some((creation, Reason::Successor))
+        let eviction = self.eviction_of_next(actual, now);
+        Some((Creation { eviction, ..creation }, Reason::Successor))
     }
 
     fn creation(
@@ -161,7 +167,8 @@ impl<'a> Instance<'a> {
         let history =
             if is_same { self.record.history.clone() } else { history_with_accepted(self.record) };
         let number = number + u64::from(!is_same);
-        Creation { source, spec, number, history, held, trial: None, is_first: false }
+        let (trial, eviction) = (None, None);
+        Creation { source, spec, number, history, held, trial, eviction, is_first: false }
     }
 
     fn grace(&self) -> Millis {
@@ -381,7 +388,10 @@ impl<'a> Instance<'a> {
                 }
                 Some(_) | None => self.run_on_trial(actual, now),
             },
-            RecordPhase::Finished { .. } => now_only(self.rest()),
+            RecordPhase::Finished { .. } => {
+                let is_ahead = |back: &&Moment| back.boot == actual.boot && back.at > now.boot;
+                (self.rest(), self.back_at().filter(is_ahead).map(|back| back.at))
+            }
             RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => now_only(vec![]),
         }
     }
@@ -495,6 +505,97 @@ impl<'a> Instance<'a> {
         }
     }
 
+    /// What it was evicted for, if nothing of it runs any more because of that.
+    pub(super) fn evicted(&self) -> Option<&'a Evicted> {
+        match (&self.record.phase, &self.record.eviction) {
+            (RecordPhase::Finished { .. }, Some(Eviction::Evicted(evicted))) => Some(evicted),
+            (
+                RecordPhase::Active
+                | RecordPhase::Finished { .. }
+                | RecordPhase::Terminating { .. }
+                | RecordPhase::Destroying { .. },
+                Some(Eviction::Evicted(_) | Eviction::Returned { .. }) | None,
+            ) => None,
+        }
+    }
+
+    /// When it comes back, if it is evicted. What shall run once at most stays away, as in
+    /// Kubernetes: it has run.
+    fn back_at(&self) -> Option<&'a Moment> {
+        let runs_once = |stored: &StoredSpec| stored.spec.restart_policy == RestartPolicy::Never;
+        let evicted = self.evicted()?;
+        (!self.spec().is_some_and(runs_once)).then_some(&evicted.retry_at)
+    }
+
+    /// Whether it is evicted and has been away for long enough. What is left of it is removed
+    /// first.
+    pub(super) fn is_due_back(&self, actual: &ActualState, now: Now) -> bool {
+        let is_due = |at: &Moment| at.boot != actual.boot || at.at <= now.boot;
+        self.back_at().is_some_and(is_due) && !self.takes_room()
+    }
+
+    /// It goes although its manifest asks for it.
+    pub(super) fn evict(&self, verdict: &Verdict, actual: &ActualState, now: Now) -> Vec<Step> {
+        let Verdict { cause, message } = verdict;
+        let most = EVICTION_LEN_MAX.min(message.len());
+        let end = (0..=most).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        let message = message[..end].to_owned();
+        let moment = |at| Moment { boot: actual.boot.clone(), at };
+        let count = match &self.record.eviction {
+            Some(Eviction::Returned { at, .. })
+                if at.boot == actual.boot && now.boot.since(at.at) >= pressure::RETURN_RESET =>
+            {
+                1
+            }
+            Some(Eviction::Returned { count, .. }) => count.saturating_add(1),
+            Some(Eviction::Evicted(evicted)) => evicted.count,
+            None => 1,
+        };
+        let retry_at = moment(now.boot.plus(pressure::return_delay(count)));
+        let evicted =
+            Evicted { cause: *cause, message: message.clone(), at: now.wall, count, retry_at };
+        let grace = self.grace().min(pressure::GRACE_MAX);
+        let kill_at = moment(now.boot.plus(grace).plus(OVERDUE_MARGIN));
+        let record = PodRecord {
+            phase: RecordPhase::Terminating { cause: TerminationCause::Evicted, grace, kill_at },
+            trial: None,
+            eviction: Some(Eviction::Evicted(evicted)),
+            ..self.record.clone()
+        };
+        step(Action::Record(Box::new(record)), Reason::Evicted(message))
+    }
+
+    /// Another instance takes the place of one that was evicted.
+    pub(super) fn come_back(&self, actual: &ActualState, now: Now) -> Vec<Step> {
+        let steps = self.retire(TerminationCause::Restarted, actual, now);
+        steps.into_iter().map(|step| Step { reason: Reason::Returned, ..step }).collect()
+    }
+
+    /// What the next instance knows of evictions.
+    fn eviction_of_next(&self, actual: &ActualState, now: Now) -> Option<Eviction> {
+        match self.record.eviction.as_ref()? {
+            Eviction::Evicted(Evicted { count, .. }) => {
+                let at = Moment { boot: actual.boot.clone(), at: now.boot };
+                Some(Eviction::Returned { count: *count, at })
+            }
+            returned @ Eviction::Returned { .. } => Some(returned.clone()),
+        }
+    }
+
+    /// An evicted instance is gone but for its record.
+    fn leave(&self) -> Vec<Step> {
+        let phase = RecordPhase::Finished {
+            outcome: Outcome::Failed,
+            because: None,
+            containers: BTreeMap::new(),
+        };
+        let record = PodRecord { phase, ..self.record.clone() };
+        let reason = Reason::Terminated(TerminationCause::Evicted);
+        let release = Action::Release(self.record.id);
+        let record = Action::Record(Box::new(record));
+        [release, record].map(|action| Step { action, reason: reason.clone() }).into()
+    }
+
     /// Towards its end.
     pub(super) fn go(&self, actual: &ActualState, now: Now) -> Decision {
         let id = self.record.id;
@@ -508,6 +609,12 @@ impl<'a> Instance<'a> {
         let overdue = deadline.is_none_or(|at| at <= now.boot);
         let goal = Goal::Stop { grace };
         let steps = match &self.actual.executor {
+            // It waits to come back, as one that is through.
+            ExecutorState::Absent | ExecutorState::Lost { .. }
+                if cause == TerminationCause::Evicted =>
+            {
+                self.leave()
+            }
             ExecutorState::Absent | ExecutorState::Lost { .. } => {
                 let phase = RecordPhase::Destroying { cause };
                 let record = PodRecord { phase, ..self.record.clone() };

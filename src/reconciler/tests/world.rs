@@ -96,6 +96,8 @@ impl World {
                 under_way: BTreeMap::new(),
                 images: Images::default(),
                 asked: BTreeMap::new(),
+                pressure: Default::default(),
+                verdicts: Default::default(),
                 pods: BTreeMap::new(),
             },
             now: 1000,
@@ -204,11 +206,13 @@ impl World {
         match action {
             Action::Create(creation) => {
                 self.ids += 1;
-                let Creation { source, spec, number, history, held, trial, is_first } = *creation;
+                let Creation { source, spec, number, history, held, trial, eviction, is_first } =
+                    *creation;
                 self.kept.retain(|kept| !is_first || kept.name != spec.name);
                 let mut record = new_record(PodId::from_random(self.ids), source, &spec);
                 record.accepted.number = number;
                 (record.history, record.held, record.trial) = (history, held, trial);
+                record.eviction = eviction;
                 pods.insert(record.id, actual_pod(record, &spec));
             }
             Action::Retire { record, keeps, successor } => {
@@ -287,6 +291,7 @@ pub(in crate::reconciler) fn new_record(
         held: None,
         trial: None,
         successor: None,
+        eviction: None,
     }
 }
 

@@ -77,6 +77,8 @@ impl SpecFile {
             // A revision that is found without its record is not judged.
             trial: _,
             successor: _,
+            // It is as one that was never evicted then.
+            eviction: _,
         } = record;
         Self {
             format: Format,
@@ -107,6 +109,7 @@ impl SpecFile {
             held: *held,
             trial: None,
             successor: None,
+            eviction: None,
         }
     }
 }

@@ -40,27 +40,34 @@ fn value_of<V: Value>(place: Place<'_>, bytes: &[u8]) -> V {
 fn golden_values_of_every_format_are_read_and_the_newest_is_written_as_ever() {
     for (name, record) in samples::records() {
         let key = record.id.as_u128().to_be_bytes();
-        for version in ["v1", "v2", "v3", "v4"] {
+        for version in ["v1", "v2", "v3", "v4", "v5"] {
             let name = format!("{version}/{name}.hex");
             check_golden(&name, Place { tree: "pods", key: &key }, &record);
         }
     }
     for (name, record) in samples::later_records() {
         let key = record.id.as_u128().to_be_bytes();
-        for version in ["v2", "v3", "v4"] {
+        for version in ["v2", "v3", "v4", "v5"] {
             let name = format!("{version}/{name}.hex");
             check_golden(&name, Place { tree: "pods", key: &key }, &record);
         }
     }
     let record = samples::record_on_trial();
     let key = record.id.as_u128().to_be_bytes();
-    for version in ["v3", "v4"] {
+    for version in ["v3", "v4", "v5"] {
         let name = format!("{version}/pod-on-trial.hex");
         check_golden(&name, Place { tree: "pods", key: &key }, &record);
     }
     let record = samples::record_with_messages();
     let key = record.id.as_u128().to_be_bytes();
-    check_golden("v4/pod-with-messages.hex", Place { tree: "pods", key: &key }, &record);
+    for version in ["v4", "v5"] {
+        let name = format!("{version}/pod-with-messages.hex");
+        check_golden(&name, Place { tree: "pods", key: &key }, &record);
+    }
+    for (name, record) in samples::evicted_records() {
+        let key = record.id.as_u128().to_be_bytes();
+        check_golden(&format!("v5/{name}.hex"), Place { tree: "pods", key: &key }, &record);
+    }
     check_golden("v2/side.hex", Place { tree: "side", key: b"" }, &SideNote);
     check_golden(
         "v2/revision.hex",
@@ -99,11 +106,11 @@ fn a_revision_of_another_build_is_read_without_its_specification() {
 #[test]
 fn a_newer_format_is_told_apart_from_damage() {
     assert_eq!(
-        decode::<PodRecord>(PLACE, &sealed(5, b"who knows")),
-        Err(CodecError::Newer { found: 5, known: 4 })
+        decode::<PodRecord>(PLACE, &sealed(6, b"who knows")),
+        Err(CodecError::Newer { found: 6, known: 5 })
     );
     let mut damaged = encode(PLACE, 1, &samples::record(1)).unwrap();
-    damaged[0] = 5;
+    damaged[0] = 6;
     assert_eq!(decode::<PodRecord>(PLACE, &damaged), Err(CodecError::Checksum));
 }
 
@@ -139,7 +146,7 @@ fn a_sound_envelope_around_nonsense_is_an_error() {
     let at = bad_name.windows(4).position(|w| w == b"shop").unwrap();
     bad_name[at] = b'/';
     for body in [b"", longer.as_slice(), cut, &bad_name] {
-        let read = decode::<PodRecord>(PLACE, &sealed(4, body));
+        let read = decode::<PodRecord>(PLACE, &sealed(5, body));
         assert!(matches!(read, Err(CodecError::Meaningless { .. })), "{read:?}");
     }
     let version_zero = decode::<PodRecord>(PLACE, &sealed(0, &good[HEAD_LEN..]));

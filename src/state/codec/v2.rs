@@ -154,6 +154,8 @@ impl From<&PodRecord> for PodRecordV2 {
             // Version 3 has it.
             trial: _,
             successor,
+            // Version 5 has it.
+            eviction: _,
         } = record;
         let ManifestFile { directory, file } = source;
         let Losses { count, retry_at } = losses;
@@ -189,6 +191,7 @@ impl TryFrom<PodRecordV2> for PodRecord {
             losses: Losses { count: stored.losses, retry_at: stored.retry_at.map(Moment::from) },
             held,
             trial: None,
+            eviction: None,
             successor: stored.successor.map(Accepted::from),
         })
     }
@@ -251,7 +254,8 @@ impl From<TerminationCause> for CauseV2 {
             TerminationCause::Removed => Self::Removed,
             TerminationCause::Replaced => Self::Replaced,
             TerminationCause::Orphaned => Self::Orphaned,
-            TerminationCause::Restarted => Self::Restarted,
+            // Version 5 has it apart.
+            TerminationCause::Restarted | TerminationCause::Evicted => Self::Restarted,
         }
     }
 }

@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Value;
 use super::upgrade::Version;
 use super::v1::text;
 use super::v3::PodRecordV3;
@@ -32,11 +31,9 @@ impl Version for PodRecordV4 {
     }
 }
 
-impl Value for PodRecord {
-    type Stored = PodRecordV4;
-
-    fn to_stored(&self) -> PodRecordV4 {
-        let (because, messages) = match &self.phase {
+impl From<&PodRecord> for PodRecordV4 {
+    fn from(record: &PodRecord) -> Self {
+        let (because, messages) = match &record.phase {
             RecordPhase::Finished { outcome: _, because, containers } => {
                 let said = containers
                     .iter()
@@ -47,10 +44,13 @@ impl Value for PodRecord {
             | RecordPhase::Terminating { .. }
             | RecordPhase::Destroying { .. } => (None, Vec::new()),
         };
-        PodRecordV4 { before: self.into(), because, messages }
+        Self { before: record.into(), because, messages }
     }
+}
 
-    fn from_stored(stored: PodRecordV4) -> Result<Self, String> {
+impl TryFrom<PodRecordV4> for PodRecord {
+    type Error = String;
+    fn try_from(stored: PodRecordV4) -> Result<Self, String> {
         let PodRecordV4 { before, because: cause, messages } = stored;
         let mut record = Self::try_from(before)?;
         if let RecordPhase::Finished { outcome: _, because, containers } = &mut record.phase {

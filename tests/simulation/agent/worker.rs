@@ -118,6 +118,7 @@ impl World {
             content.records.insert(record.id, record.clone());
             keeps.iter().for_each(|kept| content.keep(kept));
         });
+        self.note_eviction(record);
         if let Some(old) = &old {
             self.check_kept(old, record);
         }
@@ -212,7 +213,7 @@ impl World {
     }
 
     fn create(&mut self, worker: &mut Worker, creation: &Creation) -> Outcome {
-        let Creation { source, spec, number, history, held, trial, is_first } = creation;
+        let Creation { source, spec, number, history, held, trial, eviction, is_first } = creation;
         if worker.stage == 0 {
             if self.disk_fails() {
                 return Outcome::Failed("disk");
@@ -251,6 +252,7 @@ impl World {
             held: held.filter(|_| !self.has(Bug::RollBackIsForgotten)),
             trial: trial.clone(),
             successor: None,
+            eviction: eviction.clone(),
         };
         // Of the first instance of a pod either may become durable first.
         let records_first = match worker.records_first {

@@ -95,7 +95,7 @@ fn volume_mount(context: &Context<'_>, wanted: &VolumeMount) -> Result<Mount, Pl
         VolumeSource::Claim { read_only, .. } => wanted.read_only || *read_only,
         // What is made of values is read-only, as in Kubernetes since 1.10.
         VolumeSource::Projected(_) => true,
-        VolumeSource::EmptyDir {}
+        VolumeSource::EmptyDir { .. }
         | VolumeSource::Memory { .. }
         | VolumeSource::Image(_)
         | VolumeSource::HostPath { .. } => wanted.read_only,
@@ -109,7 +109,7 @@ fn volume_mount(context: &Context<'_>, wanted: &VolumeMount) -> Result<Mount, Pl
         VolumeSource::Image(_) | VolumeSource::Projected(_) => {
             format!("{SUB_PATH_FIXED}={path}")
         }
-        VolumeSource::EmptyDir {}
+        VolumeSource::EmptyDir { .. }
         | VolumeSource::Memory { .. }
         | VolumeSource::Claim { .. }
         | VolumeSource::HostPath { .. } => format!("{SUB_PATH}={path}"),
@@ -145,7 +145,7 @@ fn source(context: &Context<'_>, volume: &Volume) -> PathBuf {
     }
     match &volume.source {
         // A tmpfs or an image of the executor's mount namespace lies on the same directory.
-        VolumeSource::EmptyDir {}
+        VolumeSource::EmptyDir { .. }
         | VolumeSource::Memory { .. }
         | VolumeSource::Image(_)
         | VolumeSource::Projected(_) => context.facts.paths.volume(&volume.name),
@@ -159,7 +159,7 @@ fn source(context: &Context<'_>, volume: &Volume) -> PathBuf {
 
 fn is_device(volume: &Volume) -> bool {
     match &volume.source {
-        VolumeSource::EmptyDir {}
+        VolumeSource::EmptyDir { .. }
         | VolumeSource::Memory { .. }
         | VolumeSource::Claim { .. }
         | VolumeSource::Image(_)

@@ -150,7 +150,7 @@ fn a_user_with_volumes_and_limits_gets_them() {
     let volume = |name: &str, source| Volume { name: name.parse().unwrap(), source };
     let host = |path: &str, kind| VolumeSource::HostPath { path: path.parse().unwrap(), kind };
     pod.volumes = vec![
-        volume("disk", VolumeSource::EmptyDir {}),
+        volume("disk", VolumeSource::EmptyDir { size_limit: None }),
         volume("memory", VolumeSource::Memory { size_limit: Some(1 << 20) }),
         volume("host", host("/var/data", HostPathType::Directory)),
         volume("device", host("/dev/kvm", HostPathType::CharDevice)),
@@ -196,7 +196,10 @@ fn proc_can_not_be_replaced_and_volumes_must_exist() {
     let mut pod = pod(vec![main]);
     let error = plan(&pod, &pod.containers[0], &facts()).unwrap_err();
     assert!(matches!(error, PlanError::UnknownVolume { .. }));
-    pod.volumes = vec![Volume { name: "v".parse().unwrap(), source: VolumeSource::EmptyDir {} }];
+    pod.volumes = vec![Volume {
+        name: "v".parse().unwrap(),
+        source: VolumeSource::EmptyDir { size_limit: None },
+    }];
     let error = plan(&pod, &pod.containers[0], &facts()).unwrap_err();
     assert!(matches!(error, PlanError::MountPathReserved { below: "/proc", .. }));
 }
@@ -210,6 +213,7 @@ fn scores_for_the_out_of_memory_killer_follow_quality_of_service() {
             cpu_limit_milli: cpu,
             memory_request_bytes: request,
             memory_limit_bytes: limit,
+            ..Resources::default()
         };
         let pod = pod(vec![main]);
         let plan = plan(&pod, &pod.containers[0], &facts()).unwrap();

@@ -109,11 +109,13 @@ pub(in super::super) static RESOURCES: Object = object(
 /// The keys of `limits` and `requests`.
 pub(in super::super) static RESOURCE_NAMES: Object = Object {
     place: "spec.containers[].resources.limits, .requests",
-    unknown: Unknown::Refused { why: "not supported: only `cpu` and `memory` can be limited" },
+    unknown: Unknown::Refused {
+        why: "not supported: only `cpu`, `memory` and `ephemeral-storage` can be limited",
+    },
     fields: &[
         works("cpu", QUANTITY),
         works("memory", QUANTITY),
-        later("ephemeral-storage", QUANTITY),
+        works("ephemeral-storage", QUANTITY),
     ],
     like: None,
 };
