@@ -33,6 +33,7 @@ use crate::state::store::{
     Change, Contents, EventKind, EventRecord, Opening, StoreError, open_or_rebuild,
 };
 use crate::state::writer::{self, StoreHandle};
+use crate::sys;
 
 mod configs;
 mod core;
@@ -284,6 +285,10 @@ async fn run_loop(
             ready = true;
             notify(&[sd_notify::NotifyState::Ready]);
             tracing::info!("ready");
+            // Most of an idle agent's memory would be what only its start has used.
+            if let Err(error) = sys::let_go_of_text() {
+                tracing::debug!(%error, "can't let go of the program's pages");
+            }
         }
         if watchdog.is_some() {
             notify(&[sd_notify::NotifyState::Watchdog]);

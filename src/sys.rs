@@ -27,6 +27,9 @@ use seccompiler::sock_filter;
 use crate::cgroup::Entry;
 
 mod shared;
+mod text;
+
+pub use text::let_go_of_text;
 
 /// `CLONE_INTO_CGROUP`. The constant of libc is 0: it does not fit into its `c_int`.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
