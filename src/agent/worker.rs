@@ -552,15 +552,13 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Gives the disk back what an instance wrote that does not run any more, all but its logs. What
-/// its executor noted of runs stays, so that none of them is ever done again, and so do volumes in
-/// which containers may have mounted something on the host.
+/// its executor noted of runs stays, so that none of them is ever done again.
 fn remove_written(paths: &PodPaths, spec: &PodSpec) -> Result<(), ActError> {
     for container in spec.all_containers() {
         remove_tree(&paths.writable(&container.name))?;
         remove_tree(&paths.sandbox(&container.name))?;
     }
-    let mut volumes = spec.volumes.iter().filter(|volume| !spec.is_two_way(&volume.name));
-    volumes.try_for_each(|volume| remove_tree(&paths.volume(&volume.name)))
+    spec.volumes.iter().try_for_each(|volume| remove_tree(&paths.volume(&volume.name)))
 }
 
 /// Removes a directory and everything in it. Links in it are removed, not followed

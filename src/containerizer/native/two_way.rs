@@ -37,7 +37,7 @@ pub(super) struct TwoWay<'a> {
 }
 
 impl<'a> TwoWay<'a> {
-    /// Copies a volume that was made; none of those that are not on the host's disk. To be called
+    /// Copies a volume that was made; none of those that are the pod's own. To be called
     /// in the executor's mount namespace while that has the host's peers.
     pub(super) fn of(
         volume: &'a Volume,
@@ -46,14 +46,15 @@ impl<'a> TwoWay<'a> {
     ) -> Result<Option<Self>, ContainerizerError> {
         let target = paths.volume(&volume.name);
         let source = match &volume.source {
-            VolumeSource::EmptyDir { .. } => target.clone(),
             VolumeSource::Claim { claim, read_only: _ } => {
                 paths.claim(&spec.name.namespace, claim).unwrap_or_default()
             }
             VolumeSource::HostPath { path, kind: _ } => PathBuf::from(path.as_str()),
-            VolumeSource::Memory { .. } | VolumeSource::Image(_) | VolumeSource::Projected(_) => {
-                return Ok(None);
-            }
+            // They go with the pod, and with all that is in them: nothing of the host may be there.
+            VolumeSource::EmptyDir { .. }
+            | VolumeSource::Memory { .. }
+            | VolumeSource::Image(_)
+            | VolumeSource::Projected(_) => return Ok(None),
         };
         match copy(&source) {
             Ok(tree) => Ok(Some(Self { volume, source, target, tree })),

@@ -15,7 +15,8 @@ use crate::manifest::pod::{AbsolutePath, Propagation, RelativePath, SubPath, Vol
 /// Longest `subPathExpr`, in bytes: what it becomes is a path, and those have this limit.
 const EXPRESSION_LEN_MAX: usize = 4096;
 
-/// The pod's volumes, and whether each is on the host's disk: what others are is the pod's alone.
+/// The pod's volumes, and whether each outlives the pod on the host's disk: what others are is the
+/// pod's alone, and goes with all that is in it.
 pub(super) type Volumes = BTreeMap<VolumeName, bool>;
 
 /// Reads the mounts of a container.
@@ -57,8 +58,8 @@ pub(super) fn decode(
         if let (Some(at), Propagation::Bidirectional) =
             (fields.get("mountPropagation"), propagation)
         {
-            let is_on_disk = volume.as_ref().and_then(|name| volumes.get(name));
-            two_ways(at, is_privileged, is_on_disk != Some(&false), faults);
+            let outlives = volume.as_ref().and_then(|name| volumes.get(name));
+            two_ways(at, is_privileged, outlives != Some(&false), faults);
         }
         if let (Some(volume), Some(path)) = (volume, path) {
             found.push(VolumeMount { volume, path, read_only, sub_path, propagation });
@@ -108,14 +109,14 @@ fn propagation(fields: &Fields<'_>, read_only: bool, faults: &mut Faults) -> Pro
 }
 
 /// As in Kubernetes, only who may mount on the host anyway may do so by a volume.
-fn two_ways(at: At<'_>, is_privileged: bool, is_on_disk: bool, faults: &mut Faults) {
+fn two_ways(at: At<'_>, is_privileged: bool, outlives: bool, faults: &mut Faults) {
     if !is_privileged {
         let fault = at.error("`Bidirectional` needs `securityContext.privileged: true`");
         faults.push(fault.with_help("`HostToContainer` shows what is mounted on the host later"));
     }
-    if !is_on_disk {
-        let message = "`Bidirectional` needs a volume that the host sees: a hostPath, a \
-                       persistentVolumeClaim, or an emptyDir on disk";
+    if !outlives {
+        let message = "`Bidirectional` needs a volume that stays on the host: a hostPath, or a \
+                       persistentVolumeClaim";
         faults.push(at.error(message));
     }
 }

@@ -285,10 +285,8 @@ fn volume_names(fields: &Fields<'_>) -> mount::Volumes {
     let items = list.items(VOLUMES_MAX, &mut Faults::default());
     let volume = |item: &At<'_>| {
         let has = |name: &str| item.node.get(name).is_some();
-        let of_memory = || item.node.get("emptyDir")?.get("medium")?.as_text();
-        let is_on_disk = has("hostPath") || has("persistentVolumeClaim") || has("emptyDir");
-        let name = item.node.get("name")?.as_text()?.parse().ok()?;
-        Some((name, is_on_disk && of_memory() != Some("Memory")))
+        let outlives = has("hostPath") || has("persistentVolumeClaim");
+        Some((item.node.get("name")?.as_text()?.parse().ok()?, outlives))
     };
     items.iter().filter_map(volume).collect()
 }
