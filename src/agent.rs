@@ -8,24 +8,22 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::process::{
-    Resource, WaitId, WaitIdOptions, getpriority_process, getrlimit, setpriority_process,
-    setrlimit, waitid,
-};
+use rustix::process::{Resource, getpriority_process, getrlimit, setpriority_process, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cgroup::{CgroupBase, CgroupError, Holder};
 use crate::clock::{BootId, BootTime, WallTime};
-use crate::config::{AgentConfig, ImageSources, Live, Reserve};
+use crate::config::{AgentConfig, ImageSources, Live, NetworkSources, Reserve};
 use crate::executor::client::{ExecutorProgram, ProgramError};
 use crate::manifest::resolve::Resolver;
 use crate::manifest::watcher::{DirectoryObservation, WatchOptions, Watcher};
 use crate::metrics::Metrics;
+use crate::network::{BridgeSettings, NetworkError, NetworkSettings, Networks, PLUGIN_TIME_MAX};
 use crate::provisioner::pull::{Provisioner, PullOptions};
 use crate::provisioner::registry::RegistryOptions;
 use crate::provisioner::store::{Contention, Store as ImageStore, StoreError as ImageStoreError};
-use crate::reconciler::{ActualPod, ActualState, Node, Requests};
+use crate::reconciler::{ActualPod, ActualState, ExecutorState, Node, Requests};
 use crate::state::checkpoint::CheckpointError;
 use crate::state::paths::Paths;
 use crate::state::record::PodRecord;
@@ -57,6 +55,7 @@ mod requests;
 pub mod service;
 pub mod shutdown;
 mod starts;
+mod traffic;
 mod usage;
 mod worker;
 
@@ -126,6 +125,9 @@ pub enum AgentError {
     /// The key for hashes over ConfigMaps and Secrets can't be read or made.
     #[error("can't keep the key for hashes over ConfigMaps and Secrets")]
     Key(#[source] CheckpointError),
+    /// What pods are attached to is not known.
+    #[error("can't find out what networks pods are in")]
+    Networks(#[source] NetworkError),
     /// The API can't be served.
     #[error("can't serve the API")]
     Api(#[source] crate::api::ServeError),
@@ -179,7 +181,7 @@ fn this_boot() -> Result<BootId, AgentError> {
 async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     raise_descriptor_limit();
     let mut signals = Signals::new()?;
-    let AgentConfig { pods, paths, logs, cgroup, executor, log_format: _, images: sources, live } =
+    let AgentConfig { pods, paths, logs, cgroup, executor, images: sources, live, .. } =
         config.clone();
     make_directories(&paths)?;
     let (mut store, opening) = open_or_rebuild(&paths.store()).map_err(AgentError::Store)?;
@@ -206,7 +208,6 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let (link_events, links) = mpsc::channel(LINK_EVENTS_MAX);
     let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
     let (observed, observations) = mpsc::channel(OBSERVATIONS_MAX);
-    let masked = masked(&paths, &pods);
     let metrics = Arc::new(Metrics::default());
     let (store, _writer) = writer::start(store, metrics.clone())
         .map_err(|source| AgentError::System { attempted: "start the store's writer", source })?;
@@ -217,9 +218,10 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
         cgroups,
         program,
         logs,
-        masked,
+        masked: masked(&paths, &pods),
         updates,
         metrics: metrics.clone(),
+        networks: open_networks(&config, &found.actual, &mut publisher)?,
     });
     record_mended(&store, found.mended).await?;
     let watcher = watch_manifests(&config, &directories, &metrics, observed)?;
@@ -262,6 +264,26 @@ fn keep_limits(
     tokio::spawn(pressure::Keeper { service, images, requests, paths, pressure, told }.keep());
 }
 
+/// What pods are attached to, as far as executors are there; of the others it is undone.
+fn open_networks(
+    config: &AgentConfig,
+    actual: &ActualState,
+    publisher: &mut Publisher,
+) -> Result<Arc<Networks>, AgentError> {
+    let NetworkSources { configs, plugins, built_in, bridge, subnets } = config.network.clone();
+    let bridge = BridgeSettings { name: bridge, subnets };
+    let time_max = PLUGIN_TIME_MAX;
+    let settings = NetworkSettings { configs, plugins, time_max, built_in, bridge };
+    let has_executor = |pod: &ActualPod| pod.executor == ExecutorState::Silent;
+    let live = actual.pods.iter().filter(|(_, pod)| has_executor(pod)).map(|(id, _)| *id);
+    let directory = config.paths.networks();
+    let networks = Networks::open(settings, directory, actual.boot.clone(), &live.collect());
+    let networks = networks.map(Arc::new).map_err(AgentError::Networks)?;
+    publisher.set_networks(networks.clone(), configs::node_facts(&actual.node).addresses);
+    tokio::spawn(networks.clone().keep());
+    Ok(networks)
+}
+
 /// What claims are resolved with. What pods that are gone have left of it is removed.
 fn resolver(paths: &Paths, actual: &ActualState) -> Result<Resolver, AgentError> {
     configs::sweep_all(paths, actual.pods.values().filter_map(ActualPod::name));
@@ -301,7 +323,8 @@ async fn run_loop(
             () = core.listen(&mut inputs, idle) => {}
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = child.recv() => reap(),
+            // Executors: that they ended is learned elsewhere.
+            _ = child.recv() => crate::network::reap(),
             Some(reloaded) = reloads.recv() => {
                 core.reconfigure(reloaded);
                 watcher.relist_every(core.config.live.relist);
@@ -351,11 +374,6 @@ impl Ends {
             _ = self.interrupt.recv() => {}
         }
     }
-}
-
-/// Reaps executors that this agent started. That they ended is learned elsewhere.
-fn reap() {
-    while let Ok(Some(_)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
 }
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {

@@ -19,6 +19,7 @@ use crate::executor::boot::LogLimits;
 use crate::reconciler::pressure::Thresholds;
 use crate::state::paths::Paths;
 
+pub use crate::network::subnet::Subnet;
 pub use crate::reconciler::pressure::Threshold;
 pub use pressure::PressureLayer;
 
@@ -45,10 +46,18 @@ pub const AUTH_FILES_DEFAULT: [&str; 2] = ["/etc/roost/auth.json", "/root/.docke
 /// Where `<host>/hosts.toml` is looked for: our own, and what containerd and Docker have.
 pub const HOSTS_DIRS_DEFAULT: [&str; 3] =
     ["/etc/roost/certs.d", "/etc/containerd/certs.d", "/etc/docker/certs.d"];
+/// Where networks are configured, as for every other user of CNI.
+pub const NETWORK_CONFIGS_DEFAULT: &str = "/etc/cni/net.d";
+/// The same under a root (`--root`).
+const NETWORK_CONFIGS: &str = "net.d";
+/// Where plugins are put by hand, and by Debian's packages.
+pub const NETWORK_PLUGINS_DEFAULT: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
 /// Program of the executors, beside the agent's own.
 const EXECUTOR: &str = "roost-executor";
 /// Name of the cgroup of an installed agent.
 const CGROUP: &str = "roost";
+/// The bridge of the built-in network of an installed agent.
+const BRIDGE: &str = "roost0";
 /// Largest configuration file in bytes.
 const FILE_LEN_MAX: u64 = 1 << 20;
 
@@ -69,6 +78,8 @@ pub struct AgentConfig {
     pub log_format: LogFormat,
     /// Where images come from.
     pub images: ImageSources,
+    /// How pods get their networks.
+    pub network: NetworkSources,
     /// What can be changed while the agent runs.
     pub live: Live,
 }
@@ -128,6 +139,21 @@ impl Default for MeasureEvery {
     fn default() -> Self {
         Self(RELIST_DEFAULT)
     }
+}
+
+/// How pods get their networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkSources {
+    /// The directory with configurations of CNI; it need not exist.
+    pub configs: PathBuf,
+    /// Directories with plugins of CNI, the first that has one wins.
+    pub plugins: Vec<PathBuf>,
+    /// Whether pods are in the built-in network where none is configured.
+    pub built_in: bool,
+    /// The name of its interface on the host.
+    pub bridge: String,
+    /// Its subnets, at most one of each version of IP; without any they are chosen.
+    pub subnets: Vec<Subnet>,
 }
 
 /// When images go that nobody uses. The defaults are the kubelet's.
@@ -222,6 +248,16 @@ pub struct Layer {
     pub image_auth_files: Option<Vec<PathBuf>>,
     /// `images.hosts-dirs`.
     pub image_hosts_dirs: Option<Vec<PathBuf>>,
+    /// `network.configs`.
+    pub network_configs: Option<PathBuf>,
+    /// `network.plugins`.
+    pub network_plugins: Option<Vec<PathBuf>>,
+    /// `network.built-in`.
+    pub network_built_in: Option<bool>,
+    /// `network.bridge`.
+    pub network_bridge: Option<String>,
+    /// `network.subnets`.
+    pub network_subnets: Option<Vec<Subnet>>,
     /// `images.gc-high-percent`.
     pub image_gc_high_percent: Option<u32>,
     /// `images.gc-low-percent`.
@@ -256,6 +292,11 @@ impl Layer {
             image_directories: self.image_directories.or(below.image_directories),
             image_auth_files: self.image_auth_files.or(below.image_auth_files),
             image_hosts_dirs: self.image_hosts_dirs.or(below.image_hosts_dirs),
+            network_configs: self.network_configs.or(below.network_configs),
+            network_plugins: self.network_plugins.or(below.network_plugins),
+            network_built_in: self.network_built_in.or(below.network_built_in),
+            network_bridge: self.network_bridge.or(below.network_bridge),
+            network_subnets: self.network_subnets.or(below.network_subnets),
             image_gc_high_percent: self.image_gc_high_percent.or(below.image_gc_high_percent),
             image_gc_low_percent: self.image_gc_low_percent.or(below.image_gc_low_percent),
             image_gc_min_age: self.image_gc_min_age.or(below.image_gc_min_age),
@@ -308,6 +349,7 @@ fn resolve(layer: Layer) -> Result<AgentConfig, ConfigError> {
     let root = layer.root.as_deref().map(absolute).transpose()?;
     let images = image_sources(&layer, root.as_deref())?;
     let image_gc = image_gc(&layer)?;
+    let network = network(&layer, root.as_deref())?;
     let executor = match layer.executor {
         Some(path) => absolute(&path)?,
         None => std::env::current_exe().map_err(ConfigError::OwnProgram)?.with_file_name(EXECUTOR),
@@ -328,6 +370,7 @@ fn resolve(layer: Layer) -> Result<AgentConfig, ConfigError> {
         executor,
         log_format: layer.log_format.unwrap_or_default(),
         images,
+        network,
         live: Live {
             relist: layer.relist.unwrap_or(RELIST_DEFAULT),
             log: layer.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
@@ -365,6 +408,28 @@ fn image_sources(layer: &Layer, root: Option<&Path>) -> Result<ImageSources, Con
     })
 }
 
+fn network(layer: &Layer, root: Option<&Path>) -> Result<NetworkSources, ConfigError> {
+    let configs = match (&layer.network_configs, root) {
+        (Some(given), _) => absolute(given)?,
+        (None, Some(root)) => root.join(NETWORK_CONFIGS),
+        (None, None) => NETWORK_CONFIGS_DEFAULT.into(),
+    };
+    let plugins = match &layer.network_plugins {
+        Some(paths) => paths.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
+        None => NETWORK_PLUGINS_DEFAULT.iter().map(PathBuf::from).collect(),
+    };
+    let built_in = layer.network_built_in.unwrap_or(true);
+    let bridge = layer.network_bridge.clone().unwrap_or_else(|| bridge_name(root));
+    let subnets = layer.network_subnets.clone().unwrap_or_default();
+    let is_v4 = |subnet: &&Subnet| subnet.first().is_ipv4();
+    let v4 = subnets.iter().filter(is_v4).count();
+    if v4 > 1 || subnets.len() - v4 > 1 {
+        let fault = "`network.subnets` must have at most one of each version of IP".to_owned();
+        return Err(ConfigError::Faults { faults: vec![fault] });
+    }
+    Ok(NetworkSources { configs, plugins, built_in, bridge, subnets })
+}
+
 fn image_gc(layer: &Layer) -> Result<ImageGc, ConfigError> {
     let default = ImageGc::default();
     let gc = ImageGc {
@@ -400,7 +465,8 @@ impl AgentConfig {
     /// The keys that differ in the other configuration and need a restart to take effect.
     #[must_use]
     pub fn fixed_keys_changed(&self, new: &Self) -> Vec<&'static str> {
-        let Self { pods, paths, logs, cgroup, executor, log_format, images, live: _ } = self;
+        let Self { pods, paths, logs, cgroup, executor, log_format, images, network, live: _ } =
+            self;
         [
             ("pods", *pods != new.pods),
             ("root", *paths != new.paths),
@@ -412,6 +478,8 @@ impl AgentConfig {
             ("images.directories", images.directories != new.images.directories),
             ("images.auth-files", images.auth_files != new.images.auth_files),
             ("images.hosts-dirs", images.hosts_dirs != new.images.hosts_dirs),
+            ("network.configs", network.configs != new.network.configs),
+            ("network.plugins", network.plugins != new.network.plugins),
         ]
         .into_iter()
         .filter_map(|(key, changed)| changed.then_some(key))
@@ -497,11 +565,19 @@ fn read(given: &Given) -> Result<Layer, ConfigError> {
 
 /// The cgroup of all pods. Agents with roots of their own must not get in each other's way.
 fn cgroup_name(root: Option<&Path>) -> String {
+    root.map_or_else(|| CGROUP.to_owned(), |root| format!("{CGROUP}-{}", mark(root)))
+}
+
+/// The bridge of the built-in network, for the same reason.
+fn bridge_name(root: Option<&Path>) -> String {
+    root.map_or_else(|| BRIDGE.to_owned(), |root| format!("{CGROUP}-{}", mark(root)))
+}
+
+/// What tells a root from others, in 8 letters.
+fn mark(root: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
-    let Some(root) = root else { return CGROUP.to_owned() };
     let digest = Sha256::digest(canonical(root).as_os_str().as_bytes());
-    let hex: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("{CGROUP}-{hex}")
+    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The path without symbolic links, also if its end is not there yet.

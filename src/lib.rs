@@ -23,6 +23,8 @@ pub mod cgroup;
 pub mod containerizer;
 // 7. What a container is made from: images, from a registry or a file.
 pub mod provisioner;
-// 8. What is to be seen and asked from outside: the wire, and the terminal.
+// 8. What connects a pod with others.
+pub mod network;
+// 9. What is to be seen and asked from outside: the wire, and the terminal.
 pub mod api;
 pub mod cli;

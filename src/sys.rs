@@ -168,10 +168,10 @@ pub struct SpawnRequest<'a> {
     pub env: &'a [CString],
     /// What it finds as descriptors 3, 4, 5 and so on. All others are closed.
     pub fds: &'a [BorrowedFd<'a>],
-    /// What it finds as descriptor 2; 0 and 1 are `/dev/null`.
+    /// What it finds as descriptor 2; 0 and 1 are `/dev/null` (see [`spawn_filter`]).
     pub stderr: BorrowedFd<'a>,
-    /// The cgroup it runs in.
-    pub entry: &'a Entry,
+    /// The cgroup it runs in; that of the caller without one.
+    pub entry: Option<&'a Entry>,
 }
 
 /// The score of a process that [`spawn_detached`] makes, if the caller may set it: killed for want
@@ -191,16 +191,30 @@ const FIRST_FD: RawFd = 3;
 /// # Errors
 /// What failed on the way to the program, the child's steps included; no child is left then.
 pub fn spawn_detached(request: &SpawnRequest<'_>) -> io::Result<(Pid, OwnedFd)> {
-    let entry = request.entry;
-    let (mut outcome, mut pid, mut pidfd) = spawn_into(request, Some(entry.into.as_fd()), &[])?;
-    if matches!(outcome, Outcome::Stillborn) {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    spawn_filter(request, null.as_fd(), null.as_fd())
+}
+
+/// Like [`spawn_detached`], with `stdin` and `stdout` as its descriptors 0 and 1.
+///
+/// # Errors
+/// As there.
+pub fn spawn_filter(
+    request: &SpawnRequest<'_>,
+    stdin: BorrowedFd<'_>,
+    stdout: BorrowedFd<'_>,
+) -> io::Result<(Pid, OwnedFd)> {
+    let stdio = [stdin, stdout];
+    let into = request.entry.map(|entry| entry.into.as_fd());
+    let (mut outcome, mut pid, mut pidfd) = spawn_into(request, stdio, into, &[])?;
+    if let (Outcome::Stillborn, Some(entry)) = (&outcome, request.entry) {
         // Linux 6.14 and later compare how often the cgroups of the parent and of the target were
         // killed as a whole (`kill_seq`, cgroup_css_set_fork() in kernel/cgroup/cgroup.c), and
         // kill what is cloned from one into the other if that differs. It does for good once the
         // agent's own cgroup was killed and used again. Entering it afterwards is slow, and works.
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let procs = rustix::fs::openat(&entry.into, c"cgroup.procs", flags, Mode::empty())?;
-        (outcome, pid, pidfd) = spawn_into(request, None, &[procs.as_raw_fd()])?;
+        (outcome, pid, pidfd) = spawn_into(request, stdio, None, &[procs.as_raw_fd()])?;
     }
     match outcome {
         Outcome::Executed => Ok((pid, pidfd)),
@@ -220,18 +234,18 @@ enum Outcome {
 /// `more` are files like [`Entry::tasks`].
 fn spawn_into(
     request: &SpawnRequest<'_>,
+    [stdin, stdout]: [BorrowedFd<'_>; 2],
     into: Option<BorrowedFd<'_>>,
     more: &[RawFd],
 ) -> io::Result<(Outcome, Pid, OwnedFd)> {
     let argv = pointers(request.argv);
     let env = pointers(request.env);
-    let null = File::options().read(true).write(true).open("/dev/null")?;
     let (failure, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    let stdio = [null.as_fd(), null.as_fd(), request.stderr];
+    let stdio = [stdin, stdout, request.stderr];
     let wanted = stdio.iter().chain(request.fds);
     let mut placed: Vec<RawFd> = wanted.map(AsRawFd::as_raw_fd).collect();
-    let tasks = request.entry.tasks.iter().map(AsRawFd::as_raw_fd).chain(more.iter().copied());
-    let tasks: Vec<RawFd> = tasks.collect();
+    let tasks = request.entry.iter().flat_map(|entry| &entry.tasks).map(AsRawFd::as_raw_fd);
+    let tasks: Vec<RawFd> = tasks.chain(more.iter().copied()).collect();
     let mut plan = ChildPlan {
         exe: request.exe.as_raw_fd(),
         argv: &argv,

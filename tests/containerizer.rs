@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use roost::cgroup::Entry;
 use roost::clock::Millis;
-use roost::containerizer::native::{HostFacts, Launched, Native, enter_pod, plan};
+use roost::containerizer::native::{HostFacts, Launched, Native, Network, enter_pod, plan};
 use roost::ids::{PodId, PodName};
 use roost::manifest::pod::{
     BackoffPolicy, ContainerSpec, EnvVar, HostNamespaces, HostPathType, PodSpec, Resources,
@@ -203,7 +203,7 @@ impl Scene {
 
     fn enter(&self, pod: &PodSpec) -> Native {
         fs::create_dir_all(self.pod_paths(pod).data).unwrap();
-        enter_pod(pod, &self.pod_paths(pod)).unwrap()
+        enter_pod(pod, &self.pod_paths(pod), Network::New).unwrap()
     }
 
     fn launch(&self, native: &mut Native, pod: &PodSpec, index: usize) -> Launched {
@@ -291,6 +291,7 @@ fn pod(container: ContainerSpec) -> PodSpec {
         node_selector: Default::default(),
         security: Default::default(),
         names: Default::default(),
+        network: Default::default(),
         image_pull_secrets: Vec::new(),
         restart_on_config_change: false,
         config: None,
@@ -543,7 +544,7 @@ fn host_paths_of_the_wrong_type_are_refused(scene: &Scene) {
     add_volume(&mut pod, "made", host_path(&made, HostPathType::DirectoryOrCreate), "/a", false);
     let null = Path::new("/dev/null");
     add_volume(&mut pod, "null", host_path(null, HostPathType::Socket), "/b", false);
-    let error = enter_pod(&pod, &scene.pod_paths(&pod)).unwrap_err();
+    let error = enter_pod(&pod, &scene.pod_paths(&pod), Network::New).unwrap_err();
     assert_eq!(
         error.to_string(),
         "volume `null`: hostPath /dev/null is a character device, but its type is `Socket`"

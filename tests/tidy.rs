@@ -31,6 +31,7 @@ mod tests {
                 "manifest::quantity",
                 "manifest::closest",
                 "reconciler::pressure",
+                "network::subnet",
             ],
             &[],
         ),
@@ -85,6 +86,20 @@ mod tests {
         ),
         // Images can be loaded without an agent: of `state` only how one fact is kept in a file.
         arrow("provisioner", &["clock", "ids", "state::checkpoint", "sys"], &[]),
+        arrow(
+            "network",
+            &[
+                "cgroup",
+                "clock",
+                "ids",
+                "manifest::pod",
+                "state::checkpoint",
+                "state::paths",
+                "state::record",
+                "sys",
+            ],
+            &[],
+        ),
         // How a container is made, and what a pod does next, is the executor's to know.
         arrow(
             "agent",
@@ -96,6 +111,7 @@ mod tests {
                 "ids",
                 "manifest",
                 "metrics",
+                "network",
                 "provisioner",
                 "reconciler",
                 "state",
@@ -136,6 +152,11 @@ mod tests {
         "src/state/paths",
         "src/executor/machine",
         "src/executor/question",
+        "src/network/config",
+        "src/network/record",
+        "src/network/request",
+        "src/network/rules",
+        "src/network/subnet",
         "src/provisioner/reference",
         "src/provisioner/image",
     ];

@@ -289,6 +289,7 @@ fn spawn(dir: &Path, pods: &Path) -> (Child, UnixDatagram) {
         .arg("--root")
         .arg(dir.join("root"))
         .args(["--max-pods", PODS_MAX])
+        .args(["--network-built-in", "false"])
         .env("NOTIFY_SOCKET", &notify)
         .stdin(Stdio::null())
         .stderr(log)

@@ -52,6 +52,7 @@ impl Agent {
         let log = std::fs::File::create(dir.join("log")).map_err(|error| error.to_string())?;
         let process = Command::new(program())
             .args(["agent", "--pods", &text(&dir.join("pods.d")), "--root", &text(&dir)])
+            .args(["--network-built-in", "false"])
             .env("NOTIFY_SOCKET", dir.join("notify"))
             .stdin(Stdio::null())
             .stderr(log)

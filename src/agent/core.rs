@@ -284,10 +284,9 @@ impl Core {
         let notices = self.manifests.notices();
         self.publisher.set_notices(notices, &self.actual, WallTime::now());
         self.publisher.set_documents(self.manifests.library());
-        // A pod that could not be dealt with may be dealt with now, if what is wanted of it changed.
-        // What a worker is out for may be out of date, so that its failure is no reason to wait
-        // for long. Others wait on: a directory may be touched all the time.
-        let (desired, actual) = (&self.desired, &self.actual);
+        // What could not be dealt with may be dealt with now, if what is wanted of it changed. What a
+        // worker is out for may be out of date. Others wait on: a directory is touched all the time.
+        let (desired, actual, networks) = (&self.desired, &self.actual, &self.context.networks);
         self.busy.retain(|key, busy| {
             if !is_wanted_otherwise(key, &old, desired, actual) {
                 return true;
@@ -295,6 +294,9 @@ impl Core {
             match busy {
                 Busy::Working { failures } => {
                     *failures = 0;
+                    if let Key::Pod(name) = key {
+                        networks.interrupt(name);
+                    }
                     true
                 }
                 Busy::Held { .. } => false,
@@ -485,12 +487,14 @@ impl Core {
         };
         self.silent.remove(&id);
         self.links_made += 1;
-        let number = self.links_made;
-        let link_id = LinkId { pod: id, number };
-        let events = self.link_events.clone();
-        let heard = Heard::first(build.clone(), report.clone());
-        let handle = link::open(link_id, connection, heard, process, events);
-        self.links.insert(id, Link { number, handle, pid, since: BootTime::now() });
+        let link_id = LinkId { pod: id, number: self.links_made };
+        let heard = Heard::first(build.clone(), report.clone(), wanted.is_some());
+        if wanted.is_some() && matches!(process, Process::Held(_)) {
+            self.context.networks.hold(id, pid);
+        }
+        let handle = link::open(link_id, connection, heard, process, self.link_events.clone());
+        self.links
+            .insert(id, Link { number: self.links_made, handle, pid, since: BootTime::now() });
         if report.is_some() {
             self.unheard.remove(&id);
         }
@@ -647,7 +651,7 @@ impl Core {
         tracing::warn!(pod = %key, error = text, retry_in = %delay, "a step failed");
         self.tell_askers(&key, &text);
         self.busy.insert(key.clone(), Busy::Held { failures, until: BootTime::now().plus(delay) });
-        self.publisher.set_failure(key, text, &self.actual, WallTime::now());
+        self.publisher.set_failure(key, error.reason(), text, &self.actual, WallTime::now());
     }
 
     /// Tries to reach executors that are there and did not answer.

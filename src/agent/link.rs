@@ -64,13 +64,15 @@ pub(super) struct LinkHandle {
 pub(super) struct Heard {
     build: String,
     report: Option<PodReport>,
+    /// Whether it was told what it is for before this link.
+    was_told: bool,
     refused_upgrade: Option<String>,
 }
 
 impl Heard {
     /// What it said when it introduced itself.
-    pub(super) fn first(build: String, report: Option<PodReport>) -> Self {
-        Self { build, report, refused_upgrade: None }
+    pub(super) fn first(build: String, report: Option<PodReport>, was_told: bool) -> Self {
+        Self { build, report, was_told, refused_upgrade: None }
     }
 }
 
@@ -93,6 +95,12 @@ impl LinkHandle {
         fds: Vec<OwnedFd>,
     ) -> Result<(), TellError> {
         self.outgoing.send((message, fds)).await.map_err(|_| TellError::Closed)
+    }
+
+    /// Whether the executor was told what it is for, by this agent or by one before.
+    pub(super) fn is_told(&self) -> bool {
+        let heard = self.heard.borrow();
+        heard.was_told || heard.report.is_some()
     }
 
     /// Waits until the executor reports on that revision and goal.

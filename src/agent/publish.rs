@@ -8,14 +8,16 @@ use tokio::sync::watch;
 
 use super::events;
 use super::service::{
-    AgentView, DocumentView, ExecutorView, Notice, PodView, Snapshot, Waiting, Waits,
+    Addresses, AgentView, DocumentView, ExecutorView, Notice, PodView, Snapshot, Waiting, Waits,
 };
 use crate::clock::WallTime;
 use crate::config::Live;
 use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DesiredState;
 use crate::manifest::library::{Entry, Library};
+use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
+use crate::network::Networks;
 use crate::reconciler::pressure::{Pressure, PressureKind};
 use crate::reconciler::{
     ActualPod, ActualState, Alarm, ExecutorState, Key, Node, PassedOver, Plan, Requests, Wait,
@@ -54,6 +56,8 @@ pub(super) struct Publisher {
     recovered: bool,
     unready: Option<String>,
     agent: AgentView,
+    /// What pods are attached to, and the addresses of the host.
+    networks: Option<(Arc<Networks>, Vec<String>)>,
     /// Pods whose view may be out of date.
     touched: BTreeSet<PodId>,
     /// Whether anything else is.
@@ -108,10 +112,26 @@ impl Publisher {
             waiting: BTreeMap::new(),
             recovered: false,
             agent,
+            networks: None,
             touched: actual.pods.keys().copied().collect(),
             stale: true,
         };
         (publisher, receiver)
+    }
+
+    /// Says where addresses come from.
+    pub(super) fn set_networks(&mut self, networks: Arc<Networks>, host: Vec<String>) {
+        self.networks = Some((networks, host));
+    }
+
+    fn addresses(&self, id: PodId, spec: Option<&PodSpec>) -> Addresses {
+        let Some((networks, host)) = &self.networks else { return Addresses::default() };
+        let pod = if spec.is_some_and(|spec| spec.host.network) {
+            host.clone()
+        } else {
+            networks.addresses(id).iter().map(ToString::to_string).collect()
+        };
+        Addresses { pod, host: host.clone() }
     }
 
     /// Something about that instance may have changed.
@@ -270,6 +290,7 @@ impl Publisher {
     pub(super) fn set_failure(
         &mut self,
         key: Key,
+        reason: &str,
         text: String,
         actual: &ActualState,
         at: WallTime,
@@ -279,7 +300,7 @@ impl Publisher {
             Key::Instance(_) => None,
         };
         let about = name.map(|name| (name, None));
-        let event = EventRecord::once(at, about, EventKind::Warning, "StepFailed", &text);
+        let event = EventRecord::once(at, about, EventKind::Warning, reason, &text);
         self.add_event(event, Saved::No);
         self.touch_key(&key, actual);
         self.failures.insert(key, text);
@@ -518,7 +539,8 @@ impl Publisher {
             reason: wait.reason,
             why: format!("{} {}", wait.source, wait.why),
         });
-        Some(PodView { version: 0, record, spec, report, executor, problems, waits })
+        let addresses = self.addresses(record.id, spec.as_deref());
+        Some(PodView { version: 0, record, spec, report, executor, addresses, problems, waits })
     }
 }
 
@@ -580,6 +602,7 @@ fn waiting(
         spec: Some(wait.spec.clone()),
         report: None,
         executor: ExecutorView::Absent,
+        addresses: Addresses::default(),
         problems: Vec::new(),
         waits: Some(Waits { who: Waiting::Pod, reason: wait.reason, why: wait.why.clone() }),
     }

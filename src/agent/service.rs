@@ -24,6 +24,7 @@ pub use super::image_keeper::{
 };
 pub use super::inspect::{Draft, TooLarge};
 pub use super::put::NewManifest;
+pub use super::traffic::{Counts, Traffic};
 pub use super::usage::{ContainerUsage, Detail, Readings};
 pub use crate::executor::protocol::{
     CheckReport, ContainerReport, ContainerStatus, Goal, PodReport, ProbeFault,
@@ -107,10 +108,21 @@ pub struct PodView {
     pub report: Option<PodReport>,
     /// Whether its executor answers.
     pub executor: ExecutorView,
+    /// Its addresses.
+    pub addresses: Addresses,
     /// Faults of the manifest that has the pod, and why a step for it failed last.
     pub problems: Vec<String>,
     /// Whether it waits for room on the node, or for its images.
     pub waits: Option<Waits>,
+}
+
+/// Where a pod can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Addresses {
+    /// The pod's, the first one first; none if it is in no network (yet).
+    pub pod: Vec<String>,
+    /// The host's.
+    pub host: Vec<String>,
 }
 
 /// Something in a manifest file that is worth a word.

@@ -17,7 +17,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::service::{ContainerStatus, PodView, Snapshot};
+use super::service::{ContainerStatus, ExecutorView, PodView, Snapshot};
+use super::traffic::{self, Traffic};
 use crate::cgroup::{CgroupBase, CgroupError, ContainerCgroup, Usage};
 use crate::ids::{Attempt, ContainerName, PodId};
 
@@ -44,6 +45,8 @@ pub struct ContainerUsage {
 pub struct Readings {
     /// Pods with a container that runs, and those.
     pub pods: Vec<(Arc<PodView>, Vec<ContainerUsage>)>,
+    /// Pods with a network of their own, and what has gone through their interfaces.
+    pub traffic: Vec<(Arc<PodView>, Vec<Traffic>)>,
     /// Bytes of the agent's store on disk.
     pub store_bytes: u64,
 }
@@ -51,7 +54,7 @@ pub struct Readings {
 /// What to read beside processor time and memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// The size of the store.
+    /// The size of the store, and the traffic of pods.
     Store,
     /// How many processes each container has.
     Processes,
@@ -82,6 +85,7 @@ struct Reading {
 #[derive(Debug, Default)]
 struct Known {
     runs: BTreeMap<(PodId, ContainerName), (Attempt, ContainerUsage)>,
+    traffic: BTreeMap<PodId, Vec<Traffic>>,
     store_bytes: u64,
 }
 
@@ -137,7 +141,15 @@ impl Meter {
         }
         if detail == Detail::Store {
             let bytes = size_of(&self.store, STORE_DEPTH_MAX);
-            self.known().store_bytes = bytes;
+            let of_pod = |pod: &Arc<PodView>| {
+                let ExecutorView::Connected { pid, .. } = pod.executor else { return None };
+                let has_own = pod.spec.as_ref().is_some_and(|spec| spec.wants_network());
+                has_own.then(|| (pod.record.id, traffic::of_process(pid)))
+            };
+            let traffic = snapshot.pods.iter().filter_map(of_pod).collect();
+            let mut known = self.known();
+            known.store_bytes = bytes;
+            known.traffic = traffic;
         }
     }
 
@@ -154,7 +166,11 @@ impl Meter {
                 pods.push((pod.clone(), used));
             }
         }
-        Readings { pods, store_bytes: known.store_bytes }
+        let traffic = snapshot.pods.iter().filter_map(|pod| {
+            let of_pod = known.traffic.get(&pod.record.id).filter(|all| !all.is_empty())?;
+            Some((pod.clone(), of_pod.clone()))
+        });
+        Readings { traffic: traffic.collect(), pods, store_bytes: known.store_bytes }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

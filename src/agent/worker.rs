@@ -21,11 +21,12 @@ use crate::executor::boot::{Boot, LogLimits};
 use crate::executor::client::{
     self, ConnectError, Connection, ExecutorProgram, HelloError, SpawnError, Welcome,
 };
-use crate::executor::protocol::{Goal, ToExecutor, WantedPod};
+use crate::executor::protocol::{Goal, PodNetwork, ToExecutor, WantedPod};
 use crate::ids::{PodId, PodName};
 use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
 use crate::metrics::Metrics;
+use crate::network::{Attached, NetworkError, Networks, PodRequest};
 use crate::reconciler::{Action, Creation, Key, Step, StoredSpec};
 use crate::state::checkpoint::{self, CheckpointError, SpecFile};
 use crate::state::paths::{Paths, PodPaths};
@@ -52,6 +53,7 @@ pub(super) struct Context {
     pub(super) masked: Vec<std::path::PathBuf>,
     pub(super) updates: mpsc::Sender<Update>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) networks: Arc<Networks>,
 }
 
 /// What a worker found or made true.
@@ -113,6 +115,8 @@ pub(super) enum ActError {
     Connect(#[source] ConnectError),
     #[error("its executor does not introduce itself")]
     Hello(#[source] HelloError),
+    #[error("can't give it its network")]
+    Network(#[source] NetworkError),
     #[error("can't tell its executor what is wanted")]
     Tell(#[source] TellError),
     #[error("its processes were killed and are not gone within {} s", .0.as_secs())]
@@ -121,6 +125,14 @@ pub(super) enum ActError {
     Unknown,
     #[error("a step for it failed unexpectedly")]
     Panicked,
+}
+
+impl ActError {
+    /// The reason of the event that tells of it.
+    pub(super) fn reason(&self) -> &'static str {
+        // The kubelet's word for a pod whose network can't be made.
+        if matches!(self, Self::Network(_)) { "FailedCreatePodSandBox" } else { "StepFailed" }
+    }
 }
 
 /// Performs the steps for one key. Tells the loop about everything, last that it is done.
@@ -187,7 +199,7 @@ impl Context {
                 Ok(())
             }
             Action::Start(id) => self.start(subject(id)?).await,
-            Action::SetSpec { id, goal } => set_spec(subject(id)?, goal).await,
+            Action::SetSpec { id, goal } => self.set_spec(subject(id)?, goal).await,
             Action::Upgrade(id) => self.upgrade(subject(id)?).await,
             Action::Kill(id) => {
                 self.kill(id).await?;
@@ -368,6 +380,45 @@ impl Context {
         }
     }
 
+    /// Tells an executor what is wanted. One that is told for the first time gets its network
+    /// before that, so that nothing runs without it.
+    async fn set_spec(&self, subject: &Subject, goal: Goal) -> Result<(), ActError> {
+        let link = subject.link.as_ref().ok_or(ActError::Unknown)?;
+        let is_attached = goal == Goal::Run && !link.is_told() && self.attach(subject).await?;
+        let told = set_spec(subject, goal).await;
+        if told.is_err() && is_attached && !link.is_told() {
+            // It may be in the network by now, and the next attempt makes another.
+            self.kill(subject.id).await?;
+        }
+        told
+    }
+
+    /// Gives a pod its network, and its executor the namespace; whether there is one.
+    async fn attach(&self, subject: &Subject) -> Result<bool, ActError> {
+        let Subject { id, spec, link, .. } = subject;
+        let spec = spec.clone().ok_or(ActError::Unknown)?;
+        let link = link.as_ref().ok_or(ActError::Unknown)?;
+        if !spec.wants_network() {
+            return Ok(false);
+        }
+        let cgroup = self.cgroups.pod(*id);
+        let entry = cgroup.executor_entry().map_err(ActError::Cgroup)?;
+        let request = PodRequest { id: *id, spec, entry: Some(Arc::new(entry)) };
+        let attached = self.networks.attach(request).await.map_err(ActError::Network)?;
+        let Some(Attached { namespace, addresses }) = attached else { return Ok(false) };
+        let network = ToExecutor::Network(PodNetwork { addresses });
+        link.send(network, vec![namespace]).await.map_err(ActError::Tell)?;
+        Ok(true)
+    }
+
+    /// Undoes a pod's network. What fails of it is tried again in the background: the pod is not
+    /// kept for it.
+    async fn detach(&self, id: PodId) {
+        if let Err(error) = self.networks.detach(id).await {
+            tracing::warn!(%id, error = super::chain(&error), "can't undo the pod's network yet");
+        }
+    }
+
     async fn upgrade(&self, subject: &Subject) -> Result<(), ActError> {
         let link = subject.link.as_ref().ok_or(ActError::Unknown)?;
         let (upgrade, program) = self.program.upgrade().map_err(|source| ActError::Io {
@@ -394,6 +445,7 @@ impl Context {
     async fn release(&self, subject: &Subject) -> Result<(), ActError> {
         let record = subject.record.as_ref().ok_or(ActError::Unknown)?;
         self.kill(subject.id).await?;
+        self.detach(subject.id).await;
         let cgroup = self.cgroups.pod(subject.id);
         let paths = self.paths.pod(subject.id, &record.name);
         let is_evicted = matches!(record.eviction, Some(Eviction::Evicted(_)));
@@ -410,6 +462,7 @@ impl Context {
 
     async fn destroy(&self, id: PodId, subjects: &[Subject]) -> Result<(), ActError> {
         self.kill(id).await?;
+        self.detach(id).await;
         let name = subjects
             .iter()
             .find(|subject| subject.id == id)

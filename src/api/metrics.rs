@@ -19,6 +19,7 @@ use super::process::Process;
 use super::routes::Shared;
 use crate::agent::service::{
     ContainerUsage, Detail, EvictionCause, ExecutorView, PodView, Pressure, Readings, Snapshot,
+    Traffic,
 };
 use crate::metrics::{Metrics, RequestKey};
 
@@ -28,6 +29,43 @@ const PHASES: [&str; 5] = ["Pending", "Running", "Succeeded", "Failed", "Unknown
 const STATES: [&str; 3] = ["waiting", "running", "terminated"];
 /// What a request is counted as that no path is for.
 const NO_PATH: &str = "other";
+
+/// What is told of the interfaces of pods: a family, its help, and the number.
+type Passed = (&'static str, &'static str, fn(&Traffic) -> u64);
+const PASSED: [Passed; 8] = [
+    ("roost_pod_network_receive_bytes_total", "Bytes received by the pod's interface.", |it| {
+        it.received.bytes
+    }),
+    ("roost_pod_network_receive_packets_total", "Packets received by the pod's interface.", |it| {
+        it.received.packets
+    }),
+    (
+        "roost_pod_network_receive_errors_total",
+        "Faulty packets received by the pod's interface.",
+        |it| it.received.errors,
+    ),
+    (
+        "roost_pod_network_receive_dropped_total",
+        "Packets received that there was no room for, by the pod's interface.",
+        |it| it.received.dropped,
+    ),
+    ("roost_pod_network_transmit_bytes_total", "Bytes sent by the pod's interface.", |it| {
+        it.sent.bytes
+    }),
+    ("roost_pod_network_transmit_packets_total", "Packets sent by the pod's interface.", |it| {
+        it.sent.packets
+    }),
+    (
+        "roost_pod_network_transmit_errors_total",
+        "Faulty packets sent by the pod's interface.",
+        |it| it.sent.errors,
+    ),
+    (
+        "roost_pod_network_transmit_dropped_total",
+        "Packets sent that there was no room for, by the pod's interface.",
+        |it| it.sent.dropped,
+    ),
+];
 
 /// Answers a scrape.
 pub(super) async fn answer(State(shared): State<Arc<Shared>>) -> Response {
@@ -81,6 +119,7 @@ fn text(
     counts(&mut out, snapshot, &outlines);
     containers(&mut out, &outlines);
     used(&mut out, readings, &pods);
+    passed(&mut out, readings, &pods);
     ended_by_memory(&mut out, metrics, &pods);
     evictions(&mut out, metrics);
     decisions(&mut out, metrics);
@@ -224,6 +263,22 @@ fn used(out: &mut Exposition, readings: &Readings, pods: &[&Arc<PodView>]) {
     for (view, used) in &read {
         if let Some(bytes) = used.working_set_bytes {
             out.sample(&labels(view, used.name.as_str()), bytes);
+        }
+    }
+}
+
+/// What has gone through the interfaces of the pods that are shown.
+fn passed(out: &mut Exposition, readings: &Readings, pods: &[&Arc<PodView>]) {
+    let shown: BTreeSet<_> = pods.iter().map(|view| view.record.id).collect();
+    let of_pods = readings.traffic.iter().filter(|(view, _)| shown.contains(&view.record.id));
+    let read: Vec<(&PodView, &Traffic)> =
+        of_pods.flat_map(|(view, all)| all.iter().map(|it| (view.as_ref(), it))).collect();
+    for (family, help, count) in PASSED {
+        out.family(family, Kind::Counter, help);
+        for (view, traffic) in &read {
+            let [namespace, pod, _] = labels(view, "");
+            let labels = [namespace, pod, ("interface", traffic.interface.as_str())];
+            out.sample(&labels, count(traffic));
         }
     }
 }

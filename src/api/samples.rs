@@ -8,9 +8,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::kubernetes::Context;
 use crate::agent::service::{
-    Accepted, AgentView, ContainerReport, ContainerStatus, EventKind, EventRecord, ExecutorView,
-    Exit, Goal, LastRun, Losses, ManifestFile, Node, PodRecord, PodReport, PodView, RecordPhase,
-    Request, Requests, Service, Snapshot,
+    Accepted, Addresses, AgentView, ContainerReport, ContainerStatus, EventKind, EventRecord,
+    ExecutorView, Exit, Goal, LastRun, Losses, ManifestFile, Node, PodRecord, PodReport, PodView,
+    RecordPhase, Request, Requests, Service, Snapshot,
 };
 use crate::clock::{BootTime, WallTime};
 use crate::ids::{Attempt, PodId};
@@ -131,6 +131,7 @@ pub(crate) fn pod(name: &str, number: u32) -> PodView {
             containers: vec![running("sidecar", 0, None), running("web", 0, None)],
         }),
         executor: ExecutorView::Connected { pid: 3999, build: "b".to_owned() },
+        addresses: Addresses::default(),
         problems: Vec::new(),
         waits: None,
     }

@@ -130,7 +130,7 @@ mod tests {
             processes: Some(3),
         };
         let readings =
-            Readings { pods: vec![(snapshot.pods[0].clone(), vec![web])], store_bytes: 0 };
+            Readings { pods: vec![(snapshot.pods[0].clone(), vec![web])], ..Readings::default() };
         let found = of(&snapshot, &readings, AT);
         insta::assert_snapshot!(serde_json::to_string_pretty(&found).unwrap(), @r##"
         {

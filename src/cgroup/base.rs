@@ -198,7 +198,7 @@ impl<'a> Scope<'a> {
             env: &[],
             fds: &[],
             stderr: null.as_fd(),
-            entry: &Entry { into, tasks: Vec::new() },
+            entry: Some(&Entry { into, tasks: Vec::new() }),
         })
         .map_err(failed)
     }
@@ -338,7 +338,7 @@ mod tests {
             env: &[],
             fds: &[],
             stderr: sys::testing::stderr(),
-            entry: &entry,
+            entry: Some(&entry),
         })
         .unwrap();
         files::write(&directory.join("holder/cgroup.kill"), "1").unwrap();

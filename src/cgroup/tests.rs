@@ -32,7 +32,7 @@ fn start(entry: &Entry) -> (String, OwnedFd) {
         env: &[],
         fds: &[],
         stderr: stderr(),
-        entry,
+        entry: Some(entry),
     };
     let (pid, pidfd) = sys::spawn_detached(&request).unwrap();
     (pid.as_raw_nonzero().to_string(), pidfd)

@@ -12,7 +12,9 @@ use super::failure::Failure;
 use super::output;
 use crate::agent::shutdown::{self, Stopped};
 use crate::clock::Millis;
-use crate::config::{self, AgentConfig, Given, Layer, LogFormat, PressureLayer, Threshold, values};
+use crate::config::{
+    self, AgentConfig, Given, Layer, LogFormat, PressureLayer, Subnet, Threshold, values,
+};
 
 /// Every flag has its key in the file; see `packaging/agent.toml`.
 #[derive(Debug, Args)]
@@ -86,6 +88,25 @@ pub(super) struct AgentArgs {
     /// /etc/roost/certs.d, and those of containerd and Docker]
     #[arg(long, env = "ROOST_IMAGES_HOSTS_DIRS", value_name = "DIR", value_delimiter = ',')]
     images_hosts_dir: Vec<PathBuf>,
+    /// The directory with configurations of networks (CNI) [default: /etc/cni/net.d]
+    #[arg(long, env = "ROOST_NETWORK_CONFIGS", value_name = "DIR")]
+    network_configs: Option<PathBuf>,
+    /// A directory with plugins of CNI; may be given several times [default: /opt/cni/bin and
+    /// /usr/lib/cni]
+    #[arg(long, env = "ROOST_NETWORK_PLUGINS", value_name = "DIR", value_delimiter = ',')]
+    network_plugin_dir: Vec<PathBuf>,
+    /// Whether pods are in the built-in network where none is configured [default: true]
+    #[arg(long, env = "ROOST_NETWORK_BUILT_IN", value_name = "BOOL")]
+    network_built_in: Option<bool>,
+    /// The name of its interface on the host [default: roost0]
+    #[arg(long, env = "ROOST_NETWORK_BRIDGE", value_name = "NAME",
+          value_parser = values::interface)]
+    network_bridge: Option<String>,
+    /// Its subnet; may be given twice, once for each version of IP [default: one that the host has
+    /// no route to]
+    #[arg(long, env = "ROOST_NETWORK_SUBNETS", value_name = "SUBNET", value_delimiter = ',',
+          value_parser = values::subnet)]
+    network_subnet: Vec<Subnet>,
     /// Unused images go when the disk is fuller than this [default: 85]
     #[arg(long, env = "ROOST_IMAGES_GC_HIGH_PERCENT", value_name = "PERCENT",
           value_parser = values::percent)]
@@ -187,6 +208,11 @@ impl AgentArgs {
                 image_directories: list(self.images_directory),
                 image_auth_files: list(self.images_auth_file),
                 image_hosts_dirs: list(self.images_hosts_dir),
+                network_configs: self.network_configs,
+                network_plugins: list(self.network_plugin_dir),
+                network_built_in: self.network_built_in,
+                network_bridge: self.network_bridge,
+                network_subnets: Some(self.network_subnet).filter(|all| !all.is_empty()),
                 image_gc_high_percent: self.images_gc_high_percent,
                 image_gc_low_percent: self.images_gc_low_percent,
                 image_gc_min_age: self.images_gc_min_age,

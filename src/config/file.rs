@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Layer, LogFormat, PressureLayer, values};
 use crate::manifest::closest;
+use crate::network::subnet::Subnet;
 
 /// Most faults that are told.
 const FAULTS_MAX: usize = 100;
@@ -31,11 +32,15 @@ pub(super) const KEYS: &[&str] = &[
     "logs",
     "images",
     "pressure",
+    "network",
 ];
 /// The keys of the table `reserve`.
 pub(super) const RESERVE_KEYS: &[&str] = &["cpu", "memory"];
 /// The keys of the table `logs`.
 pub(super) const LOGS_KEYS: &[&str] = &["file-bytes", "files", "node-bytes"];
+
+/// The keys of the table `network`.
+pub(super) const NETWORK_KEYS: &[&str] = &["configs", "plugins", "built-in", "bridge", "subnets"];
 
 /// The keys of the table `images`.
 pub(super) const IMAGES_KEYS: &[&str] =
@@ -107,6 +112,7 @@ impl Reader {
                 "logs" => self.logs(value, layer),
                 "images" => self.images(value, layer),
                 "pressure" => self.pressure(value, &mut layer.pressure),
+                "network" => self.network(value, layer),
                 _ => self.unknown(key, "", KEYS),
             }
         }
@@ -176,6 +182,32 @@ impl Reader {
                 _ => self.unknown(key, "pressure.", PRESSURE_KEYS),
             }
         }
+    }
+
+    fn network(&mut self, value: &Value<'_>, layer: &mut Layer) {
+        for (key, value) in self.table("network", value).into_iter().flatten() {
+            match &**key.get_ref() {
+                "configs" => layer.network_configs = self.path("network.configs", value),
+                "plugins" => layer.network_plugins = self.list("network.plugins", value),
+                "built-in" => layer.network_built_in = self.boolean("network.built-in", value),
+                "bridge" => {
+                    layer.network_bridge = self.text("network.bridge", value, values::interface);
+                }
+                "subnets" => layer.network_subnets = self.subnets("network.subnets", value),
+                _ => self.unknown(key, "network.", NETWORK_KEYS),
+            }
+        }
+    }
+
+    /// Any number of subnets.
+    fn subnets(&mut self, name: &str, value: &Value<'_>) -> Option<Vec<Subnet>> {
+        let Some(items) = value.get_ref().as_array() else {
+            let found = shown(value.get_ref());
+            let text = format!("`{name}` must be a list such as [\"10.213.0.0/16\"], not {found}");
+            self.fault(value.span(), text);
+            return None;
+        };
+        Some(items.iter().filter_map(|item| self.text(name, item, values::subnet)).collect())
     }
 
     fn labels(&mut self, value: &Value<'_>) -> Option<BTreeMap<String, String>> {

@@ -176,6 +176,7 @@ fn the_packaged_file_has_every_key_at_its_default() {
     assert_eq!(keys(all["logs"].as_table().unwrap()), sorted(file::LOGS_KEYS));
     assert_eq!(keys(all["images"].as_table().unwrap()), sorted(file::IMAGES_KEYS));
     assert_eq!(keys(all["pressure"].as_table().unwrap()), sorted(file::PRESSURE_KEYS));
+    assert_eq!(keys(all["network"].as_table().unwrap()), sorted(file::NETWORK_KEYS));
 
     let found = with_file(&uncommented, Layer::default()).unwrap();
     assert_eq!(found.paths, Paths::under(Path::new("/srv/roost")), "an example: it has no default");

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::clock::Millis;
 use crate::manifest::pod::{InvalidSysctl, SysctlName};
 use crate::manifest::quantity::{InvalidQuantity, Quantity};
+use crate::network::subnet::{Subnet, SubnetFault};
 use crate::reconciler::pressure::Threshold;
 
 /// Relisting costs a listing of each directory.
@@ -165,6 +166,28 @@ pub fn cgroup(text: &str) -> Result<String, String> {
         return Err("must be letters, digits, `-` and `_`".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// The name of an interface of the host.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn interface(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    // The kernel has room for 15 letters (IFNAMSIZ), and `all` and `default` are no interfaces.
+    let is_taken = matches!(text, "all" | "default" | "lo");
+    if text.is_empty() || text.len() > 15 || !text.chars().all(fits) || is_taken {
+        return Err("must be at most 15 letters, digits, `-` and `_`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A subnet that pods can be in.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn subnet(text: &str) -> Result<Subnet, String> {
+    text.parse().map_err(|fault: SubnetFault| format!("is wrong: {fault}"))
 }
 
 /// `listen` is for later; it must not seem to work before.

@@ -19,7 +19,7 @@ pub use facts::{Arch, CgroupMode, HostFacts};
 pub use files::HostFiles;
 pub use launcher::{Gate, LaunchError, Launched, STATUS_LEN_MAX};
 pub use plan::{HostEffect, ImageUser, Isolator, LaunchPlan, PlanError, RootPlan, plan};
-pub use pod::{ContainerizerError, enter_pod};
+pub use pod::{ContainerizerError, Network, enter_pod};
 use seccomp::FilterCache;
 
 mod child;

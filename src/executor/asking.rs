@@ -11,6 +11,7 @@
 //! again. Not here: when something is asked, and what follows from the answer (`machine`).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use self::program::Program;
@@ -81,6 +82,8 @@ enum Way {
 #[derive(Debug)]
 pub(super) struct Asking {
     poller: Rc<Poller>,
+    /// The pod's own address, if it has one.
+    pub(super) address: Option<IpAddr>,
     asked: BTreeMap<u32, Asked>,
     next: u32,
     /// Programs that were killed and not reaped yet.
@@ -98,14 +101,15 @@ impl Asking {
     #[must_use]
     pub(super) fn new(poller: &Rc<Poller>) -> Self {
         let (asked, dying, empty, held, events) = Default::default();
-        Self { poller: Rc::clone(poller), asked, next: 0, dying, empty, held, events }
+        let poller = Rc::clone(poller);
+        Self { poller, address: None, asked, next: 0, dying, empty, held, events }
     }
 
     /// Asks over the network, or waits.
     pub(super) fn begin(&mut self, question: Question, now: BootTime) {
         let id = self.take_id();
-        let way =
-            Request::new(&question.handler, &self.poller, id).map_or(Way::Sleep, Way::Network);
+        let request = Request::new(&question.handler, &self.poller, id, self.address);
+        let way = request.map_or(Way::Sleep, Way::Network);
         self.add(id, question, way, now);
     }
 

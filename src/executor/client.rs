@@ -132,7 +132,7 @@ impl ExecutorProgram {
             env: &environment,
             fds: &[listener.as_fd(), file.as_fd()],
             stderr: log.as_fd(),
-            entry: &entry,
+            entry: Some(&entry),
         };
         let (pid, pidfd) = sys::spawn_detached(&request).map_err(failed("starting the program"))?;
         Ok(Spawned { pid, pidfd })

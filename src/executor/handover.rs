@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::boot::Boot;
 use super::logs::LogState;
 use super::machine::PodMachine;
+use super::protocol::PodNetwork;
 use crate::containerizer::native::NativeState;
 use crate::ids::{Attempt, ContainerName};
 use crate::state::record::Exit;
@@ -34,6 +35,10 @@ pub(super) struct Handover {
     pub(super) machine: PodMachine,
     /// The pod's namespaces, if it has entered them.
     pub(super) native: Option<NativeState>,
+    /// The network that the process is in, if it is in one that the agent has made. Builds before
+    /// this field knew none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) network: Option<PodNetwork>,
     /// The listening socket.
     pub(super) listener: i32,
     /// The connection to the agent, if there is one.

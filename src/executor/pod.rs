@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -13,10 +14,12 @@ use std::rc::Rc;
 use super::boot::Boot;
 use super::journal::chain;
 use super::poller::{EventFlags, Poller, Watched};
+use super::protocol::PodNetwork;
 use super::token::Token;
 use crate::cgroup::{ContainerCgroup, Entry};
 use crate::containerizer::native::{
     self, ContainerizerError, ExecRequest, Executed, HostFacts, Launched, Native, NativeState,
+    Network,
 };
 use crate::ids::{Attempt, PodId};
 use crate::manifest::pod::{ContainerSpec, PodSpec, Volume, VolumeSource};
@@ -36,6 +39,8 @@ pub(super) struct Pod {
     paths: PodPaths,
     masked: Vec<PathBuf>,
     poller: Rc<Poller>,
+    /// The network that the process is in, if the agent has made it.
+    network: Option<PodNetwork>,
     entered: Option<Entered>,
 }
 
@@ -53,7 +58,22 @@ impl Pod {
     pub(super) fn new(boot: &Boot, poller: &Rc<Poller>) -> Self {
         let Boot { id, paths, masked, .. } = boot;
         let (paths, masked) = (paths.clone(), masked.clone());
-        Self { id: *id, paths, masked, poller: Rc::clone(poller), entered: None }
+        Self { id: *id, paths, masked, poller: Rc::clone(poller), network: None, entered: None }
+    }
+
+    /// The network that the process is in, if the agent has made it.
+    #[must_use]
+    pub(super) fn network(&self) -> Option<&PodNetwork> {
+        self.network.as_ref()
+    }
+
+    /// The process has entered a network namespace.
+    pub(super) fn set_network(&mut self, network: PodNetwork) {
+        self.network = Some(network);
+    }
+
+    fn addresses(&self) -> &[IpAddr] {
+        self.network.as_ref().map_or(&[], |network| &network.addresses)
     }
 
     /// Goes on in the namespaces that another program has entered.
@@ -100,11 +120,12 @@ impl Pod {
             Some(entered) => entered,
             None => self.enter(spec)?,
         };
+        let addresses = self.network.as_ref().map_or(&[][..], |network| &network.addresses);
         let entered = self.entered.insert(entered);
         // What a container needs of values is read when it is needed: they are nowhere in here.
         let resolved = if spec.takes_config() {
             let content = read_content(&self.paths, spec)?;
-            let of = Instance { pod: spec, content: &content, id: self.id };
+            let of = Instance { pod: spec, content: &content, id: self.id, addresses };
             write_files(&self.paths, of)?;
             Some(resolved(of, container)?)
         } else {
@@ -136,7 +157,8 @@ impl Pod {
     ) -> Result<Executed, String> {
         let missing = || "the pod's namespaces are not there".to_owned();
         let entered = self.entered.as_mut().ok_or_else(missing)?;
-        let resolved = ready(&self.paths, self.id, spec, container)?;
+        let addresses = self.network.as_ref().map_or(&[][..], |network| &network.addresses);
+        let resolved = ready(&self.paths, (self.id, addresses), spec, container)?;
         let container = resolved.as_ref().unwrap_or(container);
         entered.facts.read_files(spec, container);
         let plan = native::plan(spec, container, &entered.facts).map_err(|e| chain(&e))?;
@@ -157,7 +179,8 @@ impl Pod {
             return Ok(());
         }
         let content = read_content(&self.paths, spec)?;
-        write_files(&self.paths, Instance { pod: spec, content: &content, id: self.id })
+        let addresses = self.addresses();
+        write_files(&self.paths, Instance { pod: spec, content: &content, id: self.id, addresses })
     }
 
     /// A text that is shown, without the values of Secrets that the pod uses: the path of a
@@ -186,13 +209,17 @@ impl Pod {
     fn enter(&self, spec: &PodSpec) -> Result<Entered, String> {
         // Before: a pod has a host name of its own.
         let facts = self.facts().map_err(|error| format!("looking at the host failed: {error}"))?;
-        let native = native::enter_pod(spec, &self.paths).map_err(|error| chain(&error))?;
+        let network = if self.network.is_some() { Network::Given } else { Network::New };
+        let native =
+            native::enter_pod(spec, &self.paths, network).map_err(|error| chain(&error))?;
         self.watched(native, facts).map_err(|error| error.to_string())
     }
 
     fn facts(&self) -> io::Result<HostFacts> {
         let masked: Vec<&Path> = self.masked.iter().map(PathBuf::as_path).collect();
-        HostFacts::read(self.paths.clone(), &masked)
+        let mut facts = HostFacts::read(self.paths.clone(), &masked)?;
+        facts.addresses = self.addresses().to_vec();
+        Ok(facts)
     }
 
     fn watched(&self, native: Native, facts: HostFacts) -> io::Result<Entered> {
@@ -218,7 +245,7 @@ fn read_content(paths: &PodPaths, spec: &PodSpec) -> Result<Content, String> {
 /// The container as it is run, if that is not known without the values that the pod uses.
 fn ready(
     paths: &PodPaths,
-    id: PodId,
+    (id, addresses): (PodId, &[IpAddr]),
     pod: &PodSpec,
     container: &ContainerSpec,
 ) -> Result<Option<ContainerSpec>, String> {
@@ -226,7 +253,7 @@ fn ready(
         return Ok(None);
     }
     let content = read_content(paths, pod)?;
-    resolved(Instance { pod, content: &content, id }, container).map(Some)
+    resolved(Instance { pod, content: &content, id, addresses }, container).map(Some)
 }
 
 /// A container with its variables.

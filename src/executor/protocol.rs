@@ -11,6 +11,8 @@
 //!     │      Welcome { protocol, build, .. }   │
 //!     │      Report(..), if it was told before │
 //!     │ ◄───────────────────────────────────── │
+//!     │  Network { .. } + descriptor           │   before the first SetSpec, if it has one
+//!     │ ─────────────────────────────────────► │
 //!     │  SetSpec { number, goal, spec }        │
 //!     │ ─────────────────────────────────────► │
 //!     │      Report(..) now and at each change │
@@ -24,6 +26,7 @@
 //! is not understood is an error, never ignored. Requests about sessions and nested containers
 //! will be messages beside `SetSpec`, with descriptors, answered by id.
 
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -36,9 +39,11 @@ use crate::manifest::revision::Hash;
 use crate::state::record::{EndCause, LastRun, Outcome};
 
 /// The newest version of the protocol that this build speaks.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// From this version on, a `Welcome` with `wanted` is followed by a `Report`.
 pub const PROTOCOL_OF_FIRST_REPORT: u32 = 2;
+/// From this version on, an executor can be told of a network.
+pub const PROTOCOL_OF_NETWORKS: u32 = 3;
 /// The longest message in bytes; a specification is at most 1 MiB of manifest.
 pub const MESSAGE_LEN_MAX: usize = 16 << 20;
 /// Most descriptors with one message.
@@ -53,6 +58,11 @@ pub enum ToExecutor {
         /// The newest version the agent speaks.
         protocol: u32,
     },
+    /// The network of the pod, whose namespace is in the descriptor that comes with it. It is said
+    /// before the first [`ToExecutor::SetSpec`]; a pod of which nothing was said makes a namespace
+    /// of its own, with nothing but the loopback interface. Only to executors that speak
+    /// [`PROTOCOL_OF_NETWORKS`].
+    Network(PodNetwork),
     /// What the pod shall be.
     SetSpec(WantedPod),
     /// Continue as the program in the descriptor that comes with it, if it is another build.
@@ -87,6 +97,14 @@ pub enum ToAgent {
         /// Why.
         why: String,
     },
+}
+
+/// The network that a pod is in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodNetwork {
+    /// Its addresses, the first one first.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What is wanted of a pod.

@@ -17,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
@@ -31,7 +32,7 @@ use super::logs::{ContainerLog, Stream};
 use super::machine::{Effect, Event, PodMachine};
 use super::pod::Pod;
 use super::poller::{EventFlags, Poller, Timer, Watched};
-use super::protocol::{Goal, PROTOCOL, PodReport, ToAgent, ToExecutor, WantedPod};
+use super::protocol::{Goal, PROTOCOL, PodNetwork, PodReport, ToAgent, ToExecutor, WantedPod};
 use super::recovery::{self, RecoveryError};
 use super::run::{Finished, READ_LEN, Run, Setup};
 use super::termination::{self, LOG_LEN_MAX, LOG_LINES_MAX};
@@ -572,6 +573,7 @@ impl Shell {
                     // There is none if it was never told what is wanted.
                     connection.due.report = true;
                 }
+                ToExecutor::Network(network) => self.enter_network(network, fds)?,
                 ToExecutor::SetSpec(mut wanted) => {
                     connection.due.report = true;
                     if self.is_shut_down {
@@ -586,6 +588,33 @@ impl Shell {
             }
         }
         Ok(())
+    }
+
+    /// Enters the network namespace that comes with a message. It is given once: whoever is in one
+    /// stays there.
+    fn enter_network(
+        &mut self,
+        network: PodNetwork,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<(), WireError> {
+        if self.pod.network().is_some() || self.machine.spec().is_some() {
+            return Ok(());
+        }
+        let missing =
+            || WireError::Socket(io::Error::other("a network came without its namespace"));
+        let namespace = fds.pop().ok_or_else(missing)?;
+        nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|error| {
+            journal::note(format_args!("can't enter the pod's network: {error}"));
+            WireError::Socket(error.into())
+        })?;
+        self.set_network(network);
+        Ok(())
+    }
+
+    /// Goes on in the network that the process is in.
+    fn set_network(&mut self, network: PodNetwork) {
+        self.asking.address = network.addresses.first().copied();
+        self.pod.set_network(network);
     }
 
     /// Brings the files up to date that are made of values: what runs sees the new ones.

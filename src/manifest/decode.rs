@@ -14,6 +14,7 @@ mod lifecycle;
 mod metadata;
 mod mount;
 mod names;
+mod network;
 mod pod;
 mod port;
 mod probe;

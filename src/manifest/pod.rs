@@ -37,6 +37,7 @@ use crate::provisioner::store::{ImageId, LayerId};
 mod config;
 mod handler;
 mod lifecycle;
+mod network;
 mod order;
 
 pub use config::{
@@ -44,6 +45,7 @@ pub use config::{
     Projection, ResourceField, ResourceName, UsedConfig,
 };
 pub use lifecycle::{Lifecycle, MessagePolicy, TerminationMessage, TerminationPolicy};
+pub use network::{NetworkWish, WantedNetworks};
 pub use order::{ContainerRestart, ExitCodes, RestartAction, RestartRule, Role, demand};
 /// Whether a value is what was meant before there was its field.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -105,6 +107,9 @@ pub struct PodSpec {
     /// Domain, aliases and DNS.
     #[serde(default, skip_serializing_if = "is_default")]
     pub names: Names,
+    /// What it asks of its network, if it has one of its own.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub network: NetworkWish,
     /// `spec.imagePullSecrets`: Secrets of its namespace with credentials for registries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<ObjectName>,
@@ -151,6 +156,12 @@ impl PodSpec {
         let init = self.init_containers.iter_mut();
         let containers = init.chain(&mut self.containers);
         containers.filter_map(|container| container.image.as_mut()).chain(volumes)
+    }
+
+    /// Whether it is to be attached to a network.
+    #[must_use]
+    pub fn wants_network(&self) -> bool {
+        !self.host.network && self.network.networks != WantedNetworks::None
     }
 
     /// What the kernel calls its host, if it has one of its own: `setHostnameAsFQDN` makes that the

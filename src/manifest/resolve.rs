@@ -10,6 +10,7 @@
 //! root can read; everything else knows hashes with a key. Not here: which document of a name
 //! counts (`manifest::library`), and how files are put into volumes (`containerizer`).
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -180,7 +181,7 @@ impl Uses {
                 key.required |= !optional;
                 key.as_text = true;
             }
-            EnvSource::Field(field) => self.node |= field.is_of_node(),
+            EnvSource::Field(field) => self.node |= field.is_of_node(pod.host.network),
             EnvSource::Resource(resource) => {
                 self.node |= limit_of(resource, pod).is_none();
             }
@@ -340,6 +341,8 @@ pub struct Instance<'a> {
     pub content: &'a Content,
     /// Its id.
     pub id: PodId,
+    /// Its own addresses, if it is in a network.
+    pub addresses: &'a [IpAddr],
 }
 
 /// The content is not what the specification needs.
@@ -456,6 +459,13 @@ fn field_value(of: Instance<'_>, field: &Field) -> Result<String, Incomplete> {
         Field::Annotation(key) => pod.annotations.get(key).cloned().unwrap_or_default(),
         Field::NodeName => node()?.name.clone(),
         Field::ServiceAccountName(name) => name.clone(),
+        Field::PodIp if !pod.host.network => {
+            of.addresses.first().map(ToString::to_string).unwrap_or_default()
+        }
+        Field::PodIps if !pod.host.network => {
+            let all: Vec<String> = of.addresses.iter().map(ToString::to_string).collect();
+            all.join(",")
+        }
         Field::HostIp | Field::PodIp => node()?.addresses.first().cloned().unwrap_or_default(),
         Field::HostIps | Field::PodIps => node()?.addresses.join(","),
     })

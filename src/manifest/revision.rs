@@ -101,6 +101,7 @@ impl Revision {
             node_selector,
             security,
             names,
+            network,
             image_pull_secrets,
             restart_on_config_change,
             config,
@@ -118,6 +119,7 @@ impl Revision {
         let init: Vec<Hash> = init_containers.iter().filter(is_over).map(own_hash).collect();
         let shared = and(and(shared, "initContainers", &init), "Bidirectional", &two_way(spec));
         let shared = and(and(shared, "securityContext", security), "names", names);
+        let shared = and(and(shared, "network", network), "hostPorts", &host_ports(spec));
         let containers: BTreeMap<ContainerName, Hash> =
             spec.all_containers().map(|c| (c.name.clone(), container_hash(c, spec))).collect();
         let ports: BTreeMap<&ContainerName, &Vec<ContainerPort>> = containers_with_ports(spec);
@@ -134,9 +136,7 @@ impl Revision {
         };
         let init_order: Vec<&ContainerName> = init_containers.iter().map(|c| &c.name).collect();
         let in_place = and(in_place, "initContainers", &init_order);
-        let restarts: BTreeMap<&ContainerName, &ContainerRestart> =
-            spec.all_containers().filter_map(|c| Some((&c.name, c.restart.as_ref()?))).collect();
-        let in_place = and(in_place, "restartPolicy", &restarts);
+        let in_place = and(in_place, "restartPolicy", &restarts(spec));
         let in_place = and(in_place, "probes", &probes(spec));
         let in_place = and(in_place, "lifecycle", &lifecycles(spec));
         let in_place = and(in_place, "resources", of_pod);
@@ -167,6 +167,10 @@ fn and<T: Serialize + Default + PartialEq>(hash: Hash, field: &str, value: &T) -
     if *value == T::default() { hash } else { Hash::of(&(hash, field, value)) }
 }
 
+fn restarts(spec: &PodSpec) -> BTreeMap<&ContainerName, &ContainerRestart> {
+    spec.all_containers().filter_map(|c| Some((&c.name, c.restart.as_ref()?))).collect()
+}
+
 fn containers_with_ports(spec: &PodSpec) -> BTreeMap<&ContainerName, &Vec<ContainerPort>> {
     let with_ports = spec.all_containers().filter(|container| !container.ports.is_empty());
     with_ports.map(|container| (&container.name, &container.ports)).collect()
@@ -176,6 +180,12 @@ fn containers_with_ports(spec: &PodSpec) -> BTreeMap<&ContainerName, &Vec<Contai
 fn two_way(spec: &PodSpec) -> Vec<&VolumeName> {
     let names = spec.volumes.iter().map(|volume| &volume.name);
     names.filter(|name| spec.is_two_way(name)).collect()
+}
+
+/// Ports of the host that lead into the pod: they are made with its network.
+fn host_ports(spec: &PodSpec) -> Vec<&ContainerPort> {
+    let ports = spec.all_containers().flat_map(|container| &container.ports);
+    ports.filter(|port| !spec.host.network && port.host_port.is_some()).collect()
 }
 
 fn lifecycles(spec: &PodSpec) -> BTreeMap<&ContainerName, &Lifecycle> {
@@ -431,6 +441,7 @@ mod tests {
             node_selector: BTreeMap::new(),
             security: Default::default(),
             names: Default::default(),
+            network: Default::default(),
             image_pull_secrets: vec![],
             restart_on_config_change: false,
             config: None,

@@ -9,6 +9,7 @@
 //! ├── configs/<ns>_<name>/<digest>.json  what a revision uses of them; for root alone (agent)
 //! ├── images/                        images and their layers (`provisioner::store`)
 //! ├── image-files.json               files that images were loaded from (agent)
+//! ├── networks/<attempt>.json         a pod in its networks, to be undone (agent)
 //! ├── claims/<namespace>/<name>/     volumes that outlive pods (made by executors, removed by people)
 //! ├── seccomp/                       profiles of system calls (people's)
 //! └── pods/<id>/                     one pod instance, until it is collected
@@ -104,6 +105,12 @@ impl Paths {
     #[must_use]
     pub fn all_configs(&self) -> PathBuf {
         self.data.join(CONFIGS)
+    }
+
+    /// What pods are attached to.
+    #[must_use]
+    pub fn networks(&self) -> PathBuf {
+        self.data.join("networks")
     }
 
     /// The key of the hashes over that.

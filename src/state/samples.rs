@@ -192,6 +192,7 @@ pub(crate) fn spec() -> PodSpec {
         node_selector: BTreeMap::new(),
         security: Default::default(),
         names: Default::default(),
+        network: Default::default(),
         image_pull_secrets: Vec::new(),
         restart_on_config_change: false,
         config: None,

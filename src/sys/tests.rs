@@ -45,7 +45,7 @@ fn run_script(script: &str, more: &[BorrowedFd<'_>]) -> (String, i32) {
         env: &arguments(&["PATH=/usr/bin:/bin", "COLOUR=red"]),
         fds: &fds,
         stderr: testing::stderr(),
-        entry: &entry,
+        entry: Some(&entry),
     };
     let (_, pidfd) = spawn_detached(&request).unwrap();
     drop(writer);
@@ -138,7 +138,7 @@ fn descriptors_that_stand_in_each_others_place_are_swapped() {
             env: &[],
             fds: &[at_4.as_fd(), at_3.as_fd()],
             stderr: at_3.as_fd(),
-            entry: &entry,
+            entry: Some(&entry),
         };
         let (_, pidfd) = spawn_detached(&request).unwrap();
         assert_eq!(wait_pidfd(pidfd), 0);
@@ -167,16 +167,16 @@ fn a_program_that_cannot_be_executed_is_an_error_and_no_process() {
         env: &[],
         fds: &[],
         stderr: testing::stderr(),
-        entry: &entry,
+        entry: Some(&entry),
     };
     let error = spawn_detached(&request).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     assert!(error.to_string().starts_with("executing the program: "), "{error}");
     let error = spawn_detached(&SpawnRequest {
-        entry: &Entry {
+        entry: Some(&Entry {
             into: root_entry().into,
             tasks: vec![File::open("/dev/null").unwrap().into()],
-        },
+        }),
         ..request
     });
     let text = error.unwrap_err().to_string();
@@ -231,7 +231,7 @@ fn a_detached_read_only_file_can_be_executed_and_read_but_not_written() {
         env: &[],
         fds: &[],
         stderr: testing::stderr(),
-        entry: &entry,
+        entry: Some(&entry),
     };
     let (pid, pidfd) = spawn_detached(&request).unwrap();
     // The descriptor goes, the protection stays, also when the program runs no more.

@@ -171,7 +171,7 @@ fn a_setting_that_the_kernel_refuses_is_named(scene: &Scene) {
         let mut pod = pod(shell("true"));
         pod.security.sysctls = [(name.parse().unwrap(), value.to_owned())].into();
         fs::create_dir_all(scene.pod_paths(&pod).data).unwrap();
-        let error = enter_pod(&pod, &scene.pod_paths(&pod)).unwrap_err();
+        let error = enter_pod(&pod, &scene.pod_paths(&pod), Network::New).unwrap_err();
         let wanted = format!("setting `{name}` of the kernel to `{value}` failed");
         assert_eq!(error.to_string(), wanted);
     }

@@ -258,7 +258,7 @@ fn a_volume_that_the_host_has_for_itself_can_t_be_mounted_on(scene: &Scene) {
     add_volume(&mut pod, "two", host_path(&host, HostPathType::Directory), "/two", false);
     pod.containers[0].mounts[0].propagation = Propagation::Bidirectional;
     fs::create_dir_all(scene.pod_paths(&pod).data).unwrap();
-    let error = enter_pod(&pod, &scene.pod_paths(&pod)).unwrap_err();
+    let error = enter_pod(&pod, &scene.pod_paths(&pod), Network::New).unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("is shared on the host"), "{error}: {source}");
 }

@@ -40,6 +40,8 @@ pub struct Node {
     pub dir: tempfile::TempDir,
     agent: Option<Child>,
     environment: Vec<(String, String)>,
+    /// The process whose network namespace the agent is started in, instead of the test's.
+    pub inside: Option<u32>,
     /// Where the newest agent says that it is ready, until it was listened to.
     ready: RefCell<Option<UnixDatagram>>,
     /// The name of the cgroup of all its pods, once it was asked.
@@ -65,7 +67,7 @@ impl Node {
         // How full the machine is must not matter where it is not what is tested.
         let limits = ["MEMORY_AVAILABLE", "DISK_AVAILABLE", "INODES_FREE"];
         let off = limits.map(|name| (format!("ROOST_PRESSURE_{name}"), "0".to_owned()));
-        Self { dir, agent: None, environment: off.into(), ready, cgroup }
+        Self { dir, agent: None, environment: off.into(), inside: None, ready, cgroup }
     }
 
     /// A node with its agent running.
@@ -115,7 +117,20 @@ impl Node {
             .append(true)
             .open(self.dir.path().join("agent.log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_roost"))
+        let mut command = match self.inside {
+            None => Command::new(env!("CARGO_BIN_EXE_roost")),
+            Some(process) => {
+                let mut command = Command::new("nsenter");
+                command.args(["-n", "-t", &process.to_string(), "--"]);
+                command.arg(env!("CARGO_BIN_EXE_roost"));
+                command
+            }
+        };
+        if self.inside.is_none() {
+            // Tests leave the network of the machine alone.
+            command.env("ROOST_NETWORK_BUILT_IN", "false");
+        }
+        let child = command
             .arg("agent")
             .arg("--pods")
             .arg(self.manifests())

@@ -33,6 +33,7 @@ mod harness;
 mod images;
 mod lifecycle;
 mod manifests;
+mod network;
 mod ops;
 mod order;
 mod pressure;

@@ -2,8 +2,8 @@
 
 use super::status::Statuses;
 use super::types::{
-    Condition, ContainerState, ContainerStatus as ContainerShown, ObjectMeta, Pod, PodExtra,
-    PodStatus,
+    AddressEntry, Condition, ContainerState, ContainerStatus as ContainerShown, ObjectMeta, Pod,
+    PodExtra, PodStatus,
 };
 use super::{Context, spec, status};
 use crate::agent::service::{
@@ -95,12 +95,20 @@ fn pod_status(view: &PodView, context: &Context) -> PodStatus {
         conditions: conditions(view, phase, &statuses, problem, context),
         message: (!messages.is_empty()).then(|| messages.join("\n")),
         reason: evicted.map(|_| EVICTED).or(problem).or_else(|| end_cause(view)).map(str::to_owned),
+        pod_ip: view.addresses.pod.first().cloned(),
+        pod_ips: view.addresses.pod.iter().map(address).collect(),
+        host_ip: view.addresses.host.first().cloned(),
+        host_ips: view.addresses.host.iter().map(address).collect(),
         start_time: Some(view.record.created_at.rfc3339()),
         qos_class: view.spec.as_deref().map(|spec| qos_class(spec).to_owned()),
         init_container_statuses: statuses.init,
         container_statuses: statuses.main,
         roost: Some(extra(view)),
     }
+}
+
+fn address(ip: impl Into<String>) -> AddressEntry {
+    AddressEntry { ip: ip.into() }
 }
 
 fn extra(view: &PodView) -> PodExtra {

@@ -41,6 +41,8 @@ pub fn of(spec: &PodSpec) -> Value {
         node_selector,
         security,
         names,
+        // It comes from annotations.
+        network: _,
         image_pull_secrets,
         // Only hashes, and no manifest says them.
         config: _,

@@ -294,7 +294,9 @@ fn creating(view: &PodView) -> ContainerState {
     let has_init = view.spec.as_ref().is_some_and(|spec| !spec.init_containers.is_empty());
     let initializes = view.report.as_ref().is_none_or(|report| report.initializing);
     let reason = if has_init && initializes { "PodInitializing" } else { "ContainerCreating" };
-    waiting(reason, None)
+    // Nobody has told an executor yet: what was tried failed, as it says.
+    let has_failed = view.report.is_none() && !view.problems.is_empty();
+    waiting(reason, has_failed.then(|| view.problems.join("; ")).as_deref())
 }
 
 fn container_id(view: &PodView, name: &ContainerName, attempt: Attempt) -> String {

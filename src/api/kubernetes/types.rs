@@ -73,6 +73,14 @@ object! {
 }
 
 object! {
+    /// One address.
+    AddressEntry {
+        /// The address.
+        ip: String,
+    }
+}
+
+object! {
     /// What a pod is.
     PodStatus {
         /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
@@ -88,6 +96,18 @@ object! {
         /// What is wrong, in one word.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// Its first address.
+        #[serde(rename = "podIP", skip_serializing_if = "Option::is_none")]
+        pod_ip: Option<String>,
+        /// All.
+        #[serde(rename = "podIPs", skip_serializing_if = "Vec::is_empty")]
+        pod_ips: Vec<AddressEntry>,
+        /// The first address of the node.
+        #[serde(rename = "hostIP", skip_serializing_if = "Option::is_none")]
+        host_ip: Option<String>,
+        /// All.
+        #[serde(rename = "hostIPs", skip_serializing_if = "Vec::is_empty")]
+        host_ips: Vec<AddressEntry>,
         /// When it was accepted.
         #[serde(skip_serializing_if = "Option::is_none")]
         start_time: Option<String>,

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::agent::service::ContainerStatus;
+use crate::agent::service::{ContainerStatus, Counts};
 use crate::api::samples::{context, pod, report, running, snapshot, with_report};
 
 /// Two instances of one pod and another pod, of which something was read.
@@ -18,7 +18,13 @@ fn scrape() -> String {
         processes: None,
     };
     let pods = shown.pods.iter().zip(1..).map(|(pod, n)| (pod.clone(), vec![used(n)])).collect();
-    let readings = Readings { pods, store_bytes: 4096 };
+    let traffic = |bytes| {
+        let counts = |bytes| Counts { bytes, packets: 3, errors: 1, dropped: 2 };
+        let interface = "eth0".to_owned();
+        vec![Traffic { interface, received: counts(bytes), sent: counts(bytes / 2) }]
+    };
+    let traffic = shown.pods.iter().map(|pod| (pod.clone(), traffic(1000))).collect();
+    let readings = Readings { pods, traffic, store_bytes: 4096 };
     let metrics = Metrics::default();
     metrics.starts.observe(Duration::from_millis(8));
     metrics.steps.get("create").all.add_one();

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ pub struct HostFacts {
     pub files: HostFiles,
     /// Which run of the container it is.
     pub attempt: Attempt,
+    /// The pod's own addresses, if it is in a network.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// An architecture that there are system call tables for.
@@ -73,6 +76,7 @@ impl HostFacts {
             cgroups: CgroupMode::read()?,
             files: HostFiles::default(),
             attempt: Attempt::default(),
+            addresses: Vec::new(),
         })
     }
 

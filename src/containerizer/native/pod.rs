@@ -114,6 +114,15 @@ pub enum ContainerizerError {
 /// Characters of a setting's value that are shown.
 const VALUE_SHOWN_MAX: usize = 64;
 
+/// Where a pod with a network of its own gets it from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// A new namespace is made, with nothing but the loopback interface.
+    New,
+    /// The calling process is in it already.
+    Given,
+}
+
 /// Where the shared memory of a pod is mounted, in the executor's mount namespace.
 pub(super) fn shm_dir(paths: &PodPaths) -> PathBuf {
     paths.data.join("shm")
@@ -124,8 +133,12 @@ pub(super) fn shm_dir(paths: &PodPaths) -> PathBuf {
 ///
 /// # Errors
 /// What could not be made. The process is to be given up then: it may be in half of them.
-pub fn enter_pod(spec: &PodSpec, paths: &PodPaths) -> Result<Native, ContainerizerError> {
-    let flags = namespaces(spec);
+pub fn enter_pod(
+    spec: &PodSpec,
+    paths: &PodPaths,
+    network: Network,
+) -> Result<Native, ContainerizerError> {
+    let flags = namespaces(spec, network);
     unshare(flags).map_err(|error| ContainerizerError::Unshare {
         namespaces: format!("{flags:?}"),
         source: error.into(),
@@ -179,11 +192,15 @@ fn set_sysctl(name: &SysctlName, value: &str) -> Result<(), ContainerizerError> 
     })
 }
 
-fn namespaces(spec: &PodSpec) -> CloneFlags {
+fn namespaces(spec: &PodSpec, network: Network) -> CloneFlags {
     let mut flags = CloneFlags::CLONE_NEWNS;
     if !spec.host.network {
         // A pod in the host's network has the host's name too: names are looked up there.
-        flags |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
+        flags |= CloneFlags::CLONE_NEWUTS;
+        match network {
+            Network::New => flags |= CloneFlags::CLONE_NEWNET,
+            Network::Given => {}
+        }
     }
     if !spec.host.ipc {
         flags |= CloneFlags::CLONE_NEWIPC;

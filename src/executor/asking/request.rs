@@ -19,13 +19,13 @@ use super::socket::connect;
 use super::{grpc, http};
 use crate::executor::poller::Poller;
 use crate::executor::question::{Answer, Observed, Seen};
-use crate::manifest::pod::{Handler, Host};
+use crate::manifest::pod::{Handler, Host, HttpGet};
 
 /// The address of the pod: where its servers are asked that are not said to be elsewhere.
 ///
-/// Until pods have addresses of their own it is the loopback address of their network namespace,
-/// or of the host for those in the host's network. The kubelet asks the pod's address, so a server
-/// that listens on the loopback interface only is reached here and not there.
+/// That of a pod without an address of its own is the loopback address of its network namespace, or
+/// of the host for those in the host's network. The kubelet asks the node's address then, so there a
+/// server that listens on the loopback interface only is reached here and not there.
 pub(super) const POD_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The address of a host.
@@ -55,15 +55,24 @@ impl Wake for Woken {
 
 impl Request {
     /// A question by one of the handlers that need no process; none for the others. Events of its
-    /// sockets come with the token of `id`.
-    pub(super) fn new(handler: &Handler, poller: &Rc<Poller>, id: u32) -> Option<Self> {
+    /// sockets come with the token of `id`. `pod` is the pod's own address, if it has one.
+    pub(super) fn new(
+        handler: &Handler,
+        poller: &Rc<Poller>,
+        id: u32,
+        pod: Option<IpAddr>,
+    ) -> Option<Self> {
         let poller = Rc::clone(poller);
+        let own = |host: Option<Host>| host.or(pod.map(Host::Address));
         let future: Pin<Box<dyn Future<Output = Answer>>> = match handler {
             Handler::Exec { .. } | Handler::Sleep(_) => return None,
-            Handler::Http(get) => Box::pin(http::ask(poller, id, get.clone())),
-            Handler::Tcp { host, port } => Box::pin(tcp(poller, id, address_of(*host), *port)),
+            Handler::Http(get) => {
+                let get = HttpGet { host: own(get.host), ..get.clone() };
+                Box::pin(http::ask(poller, id, get))
+            }
+            Handler::Tcp { host, port } => Box::pin(tcp(poller, id, address_of(own(*host)), *port)),
             Handler::Grpc { port, service } => {
-                Box::pin(grpc::ask(poller, id, POD_ADDRESS, *port, service.clone()))
+                Box::pin(grpc::ask(poller, id, address_of(own(None)), *port, service.clone()))
             }
         };
         let woken = Arc::new(Woken(AtomicBool::new(false)));

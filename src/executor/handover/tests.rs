@@ -20,6 +20,7 @@ fn pod(container: &ContainerName) -> PodSpec {
         node_selector: Default::default(),
         security: Default::default(),
         names: Default::default(),
+        network: Default::default(),
         image_pull_secrets: Vec::new(),
         restart_on_config_change: false,
         config: None,
@@ -88,6 +89,7 @@ fn example() -> Handover {
             logs: LogLimits::default(),
         },
         machine,
+        network: None,
         native: Some(
             serde_json::from_str::<NativeState>(r#"{"reaper":{"pid":41,"pidfd":9}}"#).unwrap(),
         ),

@@ -58,6 +58,7 @@ fn pod(policy: RestartPolicy, names: &[&str]) -> PodSpec {
         node_selector: Default::default(),
         security: Default::default(),
         names: Default::default(),
+        network: Default::default(),
         image_pull_secrets: Vec::new(),
         restart_on_config_change: false,
         config: None,

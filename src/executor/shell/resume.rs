@@ -27,11 +27,15 @@ impl Shell {
         handover: Handover,
         build: String,
     ) -> Result<Self, ShellError> {
-        let Handover { format: _, boot, machine, native, listener, connection, runs } = handover;
+        let Handover { format: _, boot, machine, native, network, listener, connection, runs } =
+            handover;
         let failed = |why: String| ShellError::Resume { why };
         let boot_id = BootId::current().map_err(system("reading the id of this boot"))?;
         let listener = take(listener)?;
         let mut shell = Self::new(boot, build, boot_id, machine, listener)?;
+        if let Some(network) = network {
+            shell.set_network(network);
+        }
         if let Some(native) = native {
             shell.pod.resume(&native).map_err(failed)?;
         }
@@ -181,6 +185,7 @@ impl Shell {
             boot: self.boot.clone(),
             machine: self.machine.clone(),
             native: None,
+            network: self.pod.network().cloned(),
             listener: number(&self.listener),
             connection,
             runs,

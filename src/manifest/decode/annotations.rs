@@ -4,11 +4,14 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::fields::At;
+use super::network;
 use super::suggest::closest;
 use crate::clock::Millis;
 use crate::ids::{Namespace, PodName};
 use crate::manifest::diagnostic::{Diagnostic, Faults, quote};
-use crate::manifest::pod::{After, BackoffPolicy, PIDS_LIMIT_DEFAULT, TerminationPolicy, Until};
+use crate::manifest::pod::{
+    After, BackoffPolicy, NetworkWish, PIDS_LIMIT_DEFAULT, TerminationPolicy, Until,
+};
 
 /// What all annotations of Roost begin with.
 const PREFIX: &str = "roost/";
@@ -25,7 +28,7 @@ pub(super) const MAX_RUN_TIME: &str = "roost/max-run-time.";
 const TERMINATION_POLICY: &str = "roost/termination-policy";
 const ROLLBACK_AFTER: &str = "roost/rollback-after";
 const RESTART_ON_CONFIG: &str = "roost/restart-on-config-change";
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 14] = [
     AFTER,
     BACKOFF_INITIAL,
     BACKOFF_MAX,
@@ -37,6 +40,9 @@ const KNOWN: [&str; 11] = [
     STOP_GRACE,
     MAX_RUN_TIME,
     TERMINATION_POLICY,
+    network::NETWORKS,
+    network::IP,
+    network::MAC,
 ];
 const TERMINATION_POLICIES: [(&str, TerminationPolicy); 2] =
     [("container", TerminationPolicy::Container), ("group", TerminationPolicy::Group)];
@@ -64,6 +70,7 @@ pub(super) struct Settings {
     pub(super) after: Vec<After>,
     pub(super) rollback_after: Option<Millis>,
     pub(super) restart_on_config_change: bool,
+    pub(super) network: NetworkWish,
 }
 
 impl Default for Settings {
@@ -75,6 +82,7 @@ impl Default for Settings {
             after: Vec::new(),
             rollback_after: None,
             restart_on_config_change: false,
+            network: NetworkWish::default(),
         }
     }
 }
@@ -86,9 +94,14 @@ pub(super) fn decode(at: At<'_>, pod: Option<&PodName>, faults: &mut Faults) -> 
     // What is wrong with the mapping itself is said where it is read as a mapping of texts.
     let entries = at.entries(&mut Faults::default());
     let mut initial_or_max = None;
-    for (key, value) in entries.into_iter().filter(|(key, _)| key.text.starts_with(PREFIX)) {
+    for (key, value) in entries {
         let quiet = &mut Faults::default();
         let Some(text) = value.text(quiet) else { continue };
+        if network::annotation(&key.text, &value, text, &mut settings.network, faults)
+            || !key.text.starts_with(PREFIX)
+        {
+            continue;
+        }
         let backoff = &mut settings.backoff;
         match key.text.as_str() {
             BACKOFF_INITIAL => {

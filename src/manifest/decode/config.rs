@@ -46,7 +46,6 @@ type Unit = fn(Quantity) -> Result<u64, InvalidQuantity>;
 /// What references to the pod itself depend on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Around<'a> {
-    pub(super) host_network: bool,
     /// `spec.serviceAccountName`.
     pub(super) account: &'a str,
     /// All containers of the pod.
@@ -173,12 +172,6 @@ fn field_ref(at: At<'_>, around: Around<'_>, into: Into, faults: &mut Faults) ->
         }
         "status.hostIP" if into == Into::Variable => Some(Field::HostIp),
         "status.hostIPs" if into == Into::Variable => Some(Field::HostIps),
-        "status.podIP" | "status.podIPs" if into == Into::Variable && !around.host_network => {
-            let message = format!("{} is not supported yet", quote(text));
-            let help = "with `hostNetwork: true` it is the address of the host";
-            faults.push(at.error(&message).with_help(help));
-            return None;
-        }
         "status.podIP" if into == Into::Variable => Some(Field::PodIp),
         "status.podIPs" if into == Into::Variable => Some(Field::PodIps),
         _ => None,

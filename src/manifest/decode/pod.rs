@@ -70,15 +70,7 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         .hostname
         .unwrap_or_else(|| name.name.as_str().split('.').next().unwrap_or_default().to_owned());
     let full = spec.names.domain.full_name(&hostname, name.namespace.as_str());
-    if let (Domain::Subdomain { in_hostname: true, .. }, Some(full)) = (&spec.names.domain, full)
-        && full.len() > HOSTNAME_LEN_MAX
-    {
-        let message = format!(
-            "`setHostnameAsFQDN`: {} has more than {HOSTNAME_LEN_MAX} characters (a limit of Linux)",
-            quote(&full)
-        );
-        faults.push(at.error(&message));
-    }
+    check_full_name(at, &spec.names.domain, full, faults);
     Some(PodSpec {
         name,
         labels: metadata.labels,
@@ -99,6 +91,7 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         node_selector: spec.node_selector,
         security: spec.security,
         names: spec.names,
+        network: settings.network,
         image_pull_secrets: spec.image_pull_secrets,
         restart_on_config_change: settings.restart_on_config_change,
         config: None,
@@ -106,6 +99,19 @@ pub(super) fn decode(at: At<'_>, faults: &mut Faults) -> Option<PodSpec> {
         init_containers: spec.init_containers,
         containers: spec.containers,
     })
+}
+
+/// A full name that is to be the host's must fit.
+fn check_full_name(at: At<'_>, domain: &Domain, full: Option<String>, faults: &mut Faults) {
+    if let (Domain::Subdomain { in_hostname: true, .. }, Some(full)) = (domain, full)
+        && full.len() > HOSTNAME_LEN_MAX
+    {
+        let message = format!(
+            "`setHostnameAsFQDN`: {} has more than {HOSTNAME_LEN_MAX} characters (a limit of Linux)",
+            quote(&full)
+        );
+        faults.push(at.error(&message));
+    }
 }
 
 /// `spec`, with its defaults.
@@ -140,7 +146,7 @@ fn spec(at: At<'_>, faults: &mut Faults) -> Option<Spec> {
         .iter()
         .find_map(|name| at.node.get(name)?.as_text())
         .unwrap_or("default");
-    let around = Around { host_network: host.network, account, containers: &names, own: None };
+    let around = Around { account, containers: &names, own: None };
     let mut left_out = BTreeSet::new();
     let volumes = volumes(&fields, around, &mut left_out, faults);
     let volume_names = volume_names(&fields);

@@ -44,23 +44,19 @@ fn port(fields: &Fields<'_>, host_network: bool, faults: &mut Faults) -> Option<
         None => Some(Protocol::Tcp),
     };
     let container_port = container_port?;
-    if let Some(at) = host_at {
-        if !host_network {
-            let help = "set `spec.hostNetwork: true`, or leave it out";
-            faults
-                .push(at.error("not supported yet in a pod with its own network").with_help(help));
-        } else if let Some(port) = host_port.filter(|port| *port != container_port) {
-            let message = format!(
-                "must be the same as `containerPort` ({container_port}) with `hostNetwork: true`, \
-                 but this is {port}"
-            );
-            faults.push(at.error(&message));
-        }
+    if let Some(at) = host_at.filter(|_| host_network)
+        && let Some(port) = host_port.filter(|port| *port != container_port)
+    {
+        let message = format!(
+            "must be the same as `containerPort` ({container_port}) with `hostNetwork: true`, \
+             but this is {port}"
+        );
+        faults.push(at.error(&message));
     }
     Some(ContainerPort {
         name,
         container_port,
-        host_port: host_port.or(Some(container_port)).filter(|_| host_network),
+        host_port: if host_network { host_port.or(Some(container_port)) } else { host_port },
         host_ip,
         protocol: protocol?,
     })

@@ -79,7 +79,7 @@ pub enum Field {
     HostIp,
     /// `status.hostIPs`.
     HostIps,
-    /// `status.podIP` of a pod in the host's network.
+    /// `status.podIP`: that of the node for a pod in the host's network.
     PodIp,
     /// `status.podIPs`.
     PodIps,
@@ -106,11 +106,12 @@ impl fmt::Display for Field {
 }
 
 impl Field {
-    /// Whether it is something of the node.
+    /// Whether it is something of the node, for a pod in the host's network or not.
     #[must_use]
-    pub fn is_of_node(&self) -> bool {
+    pub fn is_of_node(&self, in_host_network: bool) -> bool {
         match self {
-            Self::NodeName | Self::HostIp | Self::HostIps | Self::PodIp | Self::PodIps => true,
+            Self::PodIp | Self::PodIps => in_host_network,
+            Self::NodeName | Self::HostIp | Self::HostIps => true,
             Self::Name
             | Self::Namespace
             | Self::Uid

@@ -56,7 +56,8 @@ fn started(spec: &PodSpec, documents: &str) -> (Vec<String>, Vec<String>) {
     let resolved = resolver().resolve(spec, &library(documents)).unwrap();
     let used = resolved.config.clone().unwrap_or_default();
     let content = used.content.0.as_deref().cloned().unwrap_or_default();
-    let of = Instance { pod: &resolved, content: &content, id: PodId::from_random(1) };
+    let of =
+        Instance { pod: &resolved, content: &content, id: PodId::from_random(1), addresses: &[] };
     let ready = container(of, &resolved.containers[0]).unwrap();
     assert!(!ready.has_open_variables());
     let env = ready.env.iter().map(|var| format!("{}={}", var.name, var.value)).collect();
@@ -67,7 +68,8 @@ fn contents(spec: &PodSpec, documents: &str) -> Vec<(String, String, u32)> {
     let resolved = resolver().resolve(spec, &library(documents)).unwrap();
     let used = resolved.config.clone().unwrap_or_default();
     let content = used.content.0.as_deref().cloned().unwrap_or_default();
-    let of = Instance { pod: &resolved, content: &content, id: PodId::from_random(1) };
+    let of =
+        Instance { pod: &resolved, content: &content, id: PodId::from_random(1), addresses: &[] };
     let VolumeSource::Projected(projected) = &resolved.volumes[0].source else { panic!() };
     let files = files(of, projected).unwrap();
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();

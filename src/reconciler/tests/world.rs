@@ -46,6 +46,7 @@ pub(in crate::reconciler) fn pod(name: &str, hostname: &str) -> PodSpec {
         node_selector: Default::default(),
         security: Default::default(),
         names: Default::default(),
+        network: Default::default(),
         image_pull_secrets: Vec::new(),
         restart_on_config_change: false,
         config: None,

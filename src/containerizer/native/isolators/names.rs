@@ -7,6 +7,7 @@
 //! manifest is read, so that none can begin a line of its own.
 
 use core::fmt::Write;
+use core::net::{IpAddr, Ipv4Addr};
 
 use crate::containerizer::native::plan::{
     Context, HostEffect, Isolator, LaunchPlan, PlanError, mount,
@@ -35,7 +36,11 @@ impl Isolator for NameFiles {
         let hostname =
             if pod.host.network { context.facts.hostname.clone() } else { pod.kernel_name() };
         let all = [
-            ("hosts", has_image || !aliases.is_empty(), hosts(pod, &files.hosts)),
+            (
+                "hosts",
+                has_image || !aliases.is_empty(),
+                hosts(pod, &files.hosts, &context.facts.addresses),
+            ),
             ("hostname", has_image, format!("{hostname}\n")),
             (
                 "resolv.conf",
@@ -55,13 +60,18 @@ impl Isolator for NameFiles {
 }
 
 /// As the kubelet writes it, so that programs find what they expect.
-fn hosts(pod: &PodSpec, of_host: &str) -> String {
+fn hosts(pod: &PodSpec, of_host: &str, addresses: &[IpAddr]) -> String {
     let mut text = if pod.host.network {
         format!("{}\n", of_host.trim_end())
     } else {
         let names = match pod.names.domain.full_name(&pod.hostname, pod.name.namespace.as_str()) {
             Some(full) => format!("{full}\t{}", pod.hostname),
             None => pod.hostname.clone(),
+        };
+        let own = |address: &IpAddr| format!("{address}\t{names}\n");
+        let own: String = match addresses {
+            [] => own(&Ipv4Addr::LOCALHOST.into()),
+            addresses => addresses.iter().map(own).collect(),
         };
         format!(
             "# Written by Roost for each start of the container.\n\
@@ -71,7 +81,7 @@ fn hosts(pod: &PodSpec, of_host: &str) -> String {
              fe00::0\tip6-mcastprefix\n\
              fe00::1\tip6-allnodes\n\
              fe00::2\tip6-allrouters\n\
-             127.0.0.1\t{names}\n"
+             {own}"
         )
     };
     if !pod.names.aliases.is_empty() {

@@ -43,6 +43,7 @@ fn pod(containers: Vec<ContainerSpec>) -> PodSpec {
         node_selector: Default::default(),
         security: Default::default(),
         names: Default::default(),
+        network: Default::default(),
         image_pull_secrets: Vec::new(),
         restart_on_config_change: false,
         config: None,
@@ -79,6 +80,7 @@ fn facts() -> HostFacts {
         cgroups: CgroupMode::Unified,
         files: HostFiles::default(),
         attempt: Attempt(3),
+        addresses: Vec::new(),
     }
 }
 
