@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getpriority_process, getrlimit, setpriority_process, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -78,6 +79,8 @@ const NICENESS: i32 = -10;
 const RUNTIME_THREADS: usize = 2;
 /// Threads for what may block: file systems and waiting for processes to end.
 const BLOCKING_THREADS_MAX: usize = 16;
+/// Between two times at which the loop lets go of the program's pages: an idle one is woken as often.
+const TEXT_TIME: Duration = Duration::from_secs(20);
 /// Updates of workers waiting for the loop.
 const UPDATES_MAX: usize = 256;
 /// Observations of manifest directories waiting for the loop.
@@ -300,6 +303,7 @@ async fn run_loop(
 ) {
     let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
     let mut ready = false;
+    let mut text_since: Option<Instant> = None;
     let Ends { mut terminate, mut interrupt, mut child } = ends;
     loop {
         let idle = core.turn();
@@ -307,7 +311,10 @@ async fn run_loop(
             ready = true;
             notify(&[sd_notify::NotifyState::Ready]);
             tracing::info!("ready");
-            // Most of an idle agent's memory would be what only its start has used.
+        }
+        // Most of an idle agent's memory would be what only its start, or a burst of work, has used.
+        if ready && text_since.is_none_or(|since| since.elapsed() >= TEXT_TIME) {
+            text_since = Some(Instant::now());
             if let Err(error) = sys::let_go_of_text() {
                 tracing::debug!(%error, "can't let go of the program's pages");
             }

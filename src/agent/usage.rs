@@ -22,8 +22,8 @@ use super::traffic::{self, Traffic};
 use crate::cgroup::{CgroupBase, CgroupError, ContainerCgroup, Usage};
 use crate::ids::{Attempt, ContainerName, PodId};
 
-/// How long whoever asks waits for what is being read: long enough for some 400 containers.
-const READ_TIME_MAX: Duration = Duration::from_millis(15);
+/// How long whoever asks waits for what is being read: long enough for some 200 containers.
+const READ_TIME_MAX: Duration = Duration::from_millis(8);
 /// Most levels of the store's directory.
 const STORE_DEPTH_MAX: u32 = 4;
 
