@@ -22,6 +22,8 @@ use crate::state::paths::PodPaths;
 const ENTRIES_MAX: u64 = 2_000_000;
 /// Most files with several names that are remembered in one place.
 const LINKS_MAX: usize = 100_000;
+/// Most bytes of the ways to directories that are still to be looked at.
+const REST_LEN_MAX: usize = 64 << 20;
 /// From this length on of the way to a directory, in bytes, the next one is opened from there: with
 /// one more name it stays below `PATH_MAX`.
 const WAY_LEN_MAX: usize = 3072;
@@ -93,10 +95,15 @@ impl Footprint {
 
 /// Everything in a directory, itself included.
 fn size_of(directory: &Path, disk: Option<u64>) -> Size {
-    let mut walk = Walk { size: Size::default(), links: BTreeSet::new(), rest: Vec::new() };
+    let mut walk = Walk::default();
     match walk.all(directory, disk) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // Nobody gets round a limit by leaving too much to count.
+        Err(error) if error.kind() == io::ErrorKind::Other => {
+            tracing::warn!(%error, path = %directory.display(), "more is there than can be counted");
+            walk.size = Size { bytes: u64::MAX, inodes: u64::MAX };
+        }
         Err(error) => {
             tracing::warn!(%error, path = %directory.display(), "can't count what is there");
         }
@@ -104,12 +111,15 @@ fn size_of(directory: &Path, disk: Option<u64>) -> Size {
     walk.size
 }
 
+#[derive(Default)]
 struct Walk {
     size: Size,
     /// Files with several names that were counted.
     links: BTreeSet<u64>,
     /// Directories to come.
     rest: Vec<Ahead>,
+    /// Bytes of the ways to them.
+    rest_len: usize,
 }
 
 /// A directory to come.
@@ -144,9 +154,7 @@ impl Walk {
             | ResolveFlags::NO_MAGICLINKS
             | ResolveFlags::NO_XDEV;
         while let Some(ahead) = self.rest.pop() {
-            if self.size.inodes > ENTRIES_MAX {
-                return Err(io::Error::other(format!("more than {ENTRIES_MAX} files")));
-            }
+            self.rest_len = self.rest_len.saturating_sub(ahead.path.len());
             let Ok(name) = CString::new(ahead.path.as_slice()) else { continue };
             // What went, moved or became something else meanwhile is not counted.
             let opened: Result<OwnedFd, _> =
@@ -183,7 +191,8 @@ impl Walk {
             let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             let is_known = !is_directory
                 && stat.st_nlink > 1
-                && (self.links.len() >= LINKS_MAX || !self.links.insert(stat.st_ino));
+                && (self.links.contains(&stat.st_ino)
+                    || (self.links.len() < LINKS_MAX && !self.links.insert(stat.st_ino)));
             if !is_known {
                 self.count(stat.st_blocks);
             }
@@ -191,10 +200,14 @@ impl Walk {
                 let parts = [here.path.as_slice(), name.to_bytes()];
                 let parts = parts.iter().filter(|part| !part.is_empty());
                 let path = parts.copied().collect::<Vec<&[u8]>>().join(&b'/');
+                self.rest_len += path.len();
                 self.rest.push(Ahead { path, ..here.clone() });
             }
             if self.size.inodes > ENTRIES_MAX {
-                break;
+                return Err(io::Error::other(format!("more than {ENTRIES_MAX} files")));
+            }
+            if self.rest_len > REST_LEN_MAX {
+                return Err(io::Error::other("too many directories with too long names"));
             }
         }
         Ok(())

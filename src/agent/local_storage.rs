@@ -52,7 +52,8 @@ pub(super) async fn keep(service: Service, requests: mpsc::Sender<Request>, path
 
 /// The specification of a pod that runs and has a limit.
 fn limited(pod: &PodView) -> Option<&Arc<PodSpec>> {
-    let is_active = pod.record.phase == RecordPhase::Active && pod.report.is_some();
+    let runs = pod.report.as_ref().is_some_and(|report| report.finished.is_none());
+    let is_active = pod.record.phase == RecordPhase::Active && runs;
     pod.spec.as_ref().filter(|spec| is_active && has_limits(spec))
 }
 

@@ -106,7 +106,9 @@ impl Keeper {
     /// Measures and acts; the pod that is to go, if one is.
     async fn look(&mut self, limits: &PressureLimits) -> Option<PodId> {
         self.measure(limits);
-        if let Some(shortage) = short(self.pressure.disk.as_ref()) {
+        // Before that nobody knows what is needed.
+        let is_recovered = self.service.snapshot().recovered;
+        if let Some(shortage) = short(self.pressure.disk.as_ref()).filter(|_| is_recovered) {
             self.give_back(&shortage).await;
             self.measure(limits);
         }
@@ -118,6 +120,10 @@ impl Keeper {
         }
         let shortages = [&self.pressure.memory, &self.pressure.disk];
         for shortage in shortages.into_iter().filter_map(|strain| short(strain.as_ref())) {
+            // Logs outlive an eviction: on a file system of their own it would give nothing back.
+            if shortage.place.is_some() && disk_of(&shortage) != device(&self.paths.data) {
+                continue;
+            }
             let candidates = self.candidates(&snapshot, &shortage).await;
             match pressure::victim(&candidates) {
                 Some(victim) => return self.evict(victim, &shortage).await,
@@ -193,7 +199,12 @@ impl Keeper {
     async fn candidates(&self, snapshot: &Arc<Snapshot>, shortage: &Shortage) -> Vec<Candidate> {
         let resource = shortage.resource;
         if resource == Resource::Memory {
-            let readings = self.service.usage(snapshot, Detail::Processes).await;
+            let Some(readings) = self.service.whole_usage(snapshot, Detail::Processes).await else {
+                tracing::warn!(
+                    "what pods use is not known in time; none is evicted for memory yet"
+                );
+                return Vec::new();
+            };
             let used = readings.pods.iter().map(|(view, used)| {
                 let used = used.iter().map(|it| (it.name.clone(), it.working_set_bytes));
                 let used: Vec<_> = used.collect();
@@ -238,7 +249,8 @@ fn short(strain: Option<&Strain>) -> Option<Shortage> {
 }
 
 fn is_active(pod: &PodView) -> bool {
-    pod.record.phase == RecordPhase::Active && pod.report.is_some()
+    let runs = pod.report.as_ref().is_some_and(|report| report.finished.is_none());
+    pod.record.phase == RecordPhase::Active && runs
 }
 
 /// Whether it is evicted and still has time to go. One that can't be stopped holds nobody up.
@@ -274,7 +286,9 @@ fn device(path: &Path) -> Option<u64> {
 }
 
 fn memory_candidate(view: &PodView, used: &[(ContainerName, Option<u64>)]) -> Option<Candidate> {
-    let spec = view.spec.as_ref().filter(|_| is_active(view))?;
+    // Where the kernel does not count memory, nobody is to blame.
+    let is_known = used.iter().all(|(_, used)| used.is_some());
+    let spec = view.spec.as_ref().filter(|_| is_active(view) && is_known)?;
     let request =
         |resources: &Resources| resources.memory_request_bytes.or(resources.memory_limit_bytes);
     let uses: Vec<Use> = used

@@ -569,6 +569,11 @@ impl Service {
         }
     }
 
+    /// The same for who decides by it: nothing that was read before, and none if it takes too long.
+    pub async fn whole_usage(&self, snapshot: &Arc<Snapshot>, detail: Detail) -> Option<Readings> {
+        self.meter.clone()?.read_whole(snapshot.clone(), detail).await
+    }
+
     /// Everything, now.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {

@@ -24,6 +24,8 @@ use crate::ids::{Attempt, ContainerName, PodId};
 
 /// How long whoever asks waits for what is being read: long enough for some 200 containers.
 const READ_TIME_MAX: Duration = Duration::from_millis(8);
+/// How long whoever decides by it waits for a reading that is whole.
+const WHOLE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Most levels of the store's directory.
 const STORE_DEPTH_MAX: u32 = 4;
 
@@ -111,6 +113,19 @@ impl Meter {
             let _late = timeout_at(deadline, done).await;
         }
         self.known_of(&snapshot)
+    }
+
+    /// The same, all of it read now; none if that takes too long.
+    pub(super) async fn read_whole(
+        self: Arc<Self>,
+        snapshot: Arc<Snapshot>,
+        detail: Detail,
+    ) -> Option<Readings> {
+        let deadline = Instant::now() + WHOLE_TIME_MAX;
+        let turn = timeout_at(deadline, self.turn.clone().lock_owned()).await.ok()?;
+        let done = self.begin(snapshot.clone(), detail, turn)?;
+        timeout_at(deadline, done).await.ok()?.ok()?;
+        Some(self.known_of(&snapshot))
     }
 
     /// Begins to read; the answer comes when all is read.

@@ -30,6 +30,8 @@ const SUBNETS_V4: [&str; 4] =
 /// The same for IPv6: it is of no use to anybody elsewhere, so it is the same on all nodes.
 const SUBNETS_V6: [&str; 2] = ["fd52:6f6f:7374::/64", "fd52:6f6f:7375::/64"];
 const SETTINGS: &str = "/proc/sys/net";
+/// A pod's interface in the first of its networks.
+const FIRST_INTERFACE: &str = "eth0";
 
 /// What the built-in network is to be like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,11 +191,14 @@ impl Bridge {
         let set_up = || {
             let links = Links::open()?;
             let index = links::index(interface)?.ok_or(io::ErrorKind::NotFound)?;
+            hear_no_routers(interface).map_err(io::Error::other)?;
             links.bring_up(index)?;
             for (address, subnet) in addresses.iter().zip(subnets) {
                 links.add_address(index, *address, subnet)?;
             }
-            subnets.iter().try_for_each(|subnet| links.add_default_route(subnet.gateway()))
+            // The first network has the way out.
+            let ways_out = subnets.iter().filter(|_| interface == FIRST_INTERFACE);
+            ways_out.map(Subnet::gateway).try_for_each(|gateway| links.add_default_route(gateway))
         };
         namespace::within(namespace, set_up).map_err(BridgeError::Pod)
     }
@@ -271,6 +276,8 @@ impl Bridge {
 
     /// Lets the kernel route what comes from pods and goes to them.
     fn set_kernel(&self, subnets: &[Subnet]) -> Result<(), BridgeError> {
+        // No pod is a router of the host (CVE-2020-10749).
+        hear_no_routers(self.name())?;
         for subnet in subnets {
             if subnet.first().is_ipv4() {
                 set("ipv4/ip_forward", "1")?;
@@ -283,7 +290,9 @@ impl Bridge {
                 let names = fs::read_dir(directory).into_iter().flatten().flatten();
                 for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
                     let setting = format!("ipv6/conf/{name}/accept_ra");
-                    if name != "all" && get(&setting).as_deref() == Some("1") {
+                    // Of interfaces that there are: what comes later is set by who makes it.
+                    let is_other = !["all", "default", self.name()].contains(&name.as_str());
+                    if is_other && get(&setting).as_deref() == Some("1") {
                         set(&setting, "2")?;
                     }
                 }
@@ -342,6 +351,12 @@ fn set(setting: &str, value: &str) -> Result<(), BridgeError> {
         value: value.to_owned(),
         source,
     })
+}
+
+/// Takes no routes from what is heard on an interface, where there is IPv6.
+fn hear_no_routers(interface: &str) -> Result<(), BridgeError> {
+    let setting = format!("ipv6/conf/{interface}/accept_ra");
+    if get(&setting).is_some() { set(&setting, "0") } else { Ok(()) }
 }
 
 /// A hardware address of which an address of IP is part: who had the latter before does not matter

@@ -326,9 +326,29 @@ impl Pressure {
             let inodes = inodes.map(|it| Reading::of(Resource::Inodes, place, it, wanted.inodes));
             [Some(Reading::of(Resource::Disk, place, disk.bytes, wanted.disk)), inodes]
         });
+        // What can't be measured has not become better, but nobody is evicted for it, and it must
+        // not last for ever.
+        let fading = |before: &Option<Strain>| {
+            let lasts = |strain: &Strain| now.since(strain.last) < wanted.transition;
+            before.clone().filter(lasts).map(|strain| Strain { met: false, ..strain })
+        };
+        let is_unknown = |is_missing: bool, wanted: &[Threshold]| {
+            is_missing && wanted.iter().any(|wanted| *wanted != Threshold::Off)
+        };
+        let judge = |before: &Option<Strain>, readings: Vec<Reading>| {
+            strain(before.as_ref(), readings, wanted.transition, now)
+        };
         Self {
-            memory: strain(self.memory.as_ref(), memory, wanted.transition, now),
-            disk: strain(self.disk.as_ref(), disks.flatten(), wanted.transition, now),
+            memory: if is_unknown(sample.memory.is_none(), &[wanted.memory]) {
+                fading(&self.memory)
+            } else {
+                judge(&self.memory, memory.into_iter().collect())
+            },
+            disk: if is_unknown(sample.disks.is_empty(), &[wanted.disk, wanted.inodes]) {
+                fading(&self.disk)
+            } else {
+                judge(&self.disk, disks.flatten().collect())
+            },
         }
     }
 

@@ -189,6 +189,7 @@ fn until_ready(node: &Node, key: &str) -> Pod {
 fn bare_node_on(host: &Host) -> Node {
     let mut node = Node::new();
     node.inside = Some(host.holder.id());
+    node.set_env("ROOST_NETWORK_BUILT_IN", "true");
     node.start();
     node
 }
@@ -217,6 +218,10 @@ fn pods_talk_and_are_reached_by_ports_of_the_host_with_nothing_configured() {
     let metrics = metrics.as_str().unwrap();
     let received = metrics.split(received).nth(1).unwrap().lines().next().unwrap();
     assert!(received.parse::<u64>().unwrap() > 0, "{metrics}");
+
+    // No pod is a router of the host.
+    let heard = host.run("cat /proc/sys/net/ipv6/conf/roost-*/accept_ra");
+    assert_eq!(heard.trim(), "0");
 
     // What somebody flushes or removes is made good.
     host.run("nft flush ruleset");

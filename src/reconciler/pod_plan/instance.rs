@@ -531,7 +531,9 @@ impl<'a> Instance<'a> {
     /// first.
     pub(super) fn is_due_back(&self, actual: &ActualState, now: Now) -> bool {
         let is_due = |at: &Moment| at.boot != actual.boot || at.at <= now.boot;
-        self.back_at().is_some_and(is_due) && !self.takes_room()
+        // Without what it was there is nothing to come back.
+        let is_known = self.spec().is_some();
+        is_known && self.back_at().is_some_and(is_due) && !self.takes_room()
     }
 
     /// It goes although its manifest asks for it.

@@ -42,8 +42,10 @@ fn a_threshold_that_is_off_or_taken_away_makes_no_pressure() {
     let off = Thresholds { memory: Threshold::Off, ..Thresholds::default() };
     let found = pressed().judged(&memory(0), &off, BootTime(1));
     assert_eq!(found, Pressure::default());
-    let unknown = pressed().judged(&Sample::default(), &Thresholds::default(), BootTime(1));
-    assert_eq!(unknown, Pressure::default(), "nobody could say that it is over");
+    let unknown = |at| pressed().judged(&Sample::default(), &Thresholds::default(), BootTime(at));
+    let met = unknown(299_999).memory.map(|strain| strain.met);
+    assert_eq!(met, Some(false), "nobody is evicted for what is not known");
+    assert_eq!(unknown(300_000), Pressure::default(), "nobody could say that it is over");
 }
 
 #[test]
