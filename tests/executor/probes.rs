@@ -12,7 +12,8 @@ use roost::executor::protocol::{ContainerReport, ContainerStatus, Health, ToAgen
 use roost::executor::question::{Purpose, Seen};
 use roost::ids::Attempt;
 use roost::manifest::pod::{
-    Check, EnvVar, Handler, HttpGet, PodSpec, Probe, RestartPolicy, Scheme, VolumeSource,
+    Check, EnvVar, Handler, HostPathType, HttpGet, PodSpec, Probe, RestartPolicy, Scheme,
+    VolumeSource,
 };
 use roost::state::record::Exit;
 
@@ -44,13 +45,16 @@ fn serve() {
 
 /// A pod with the server, and with a volume `/v`.
 fn server() -> PodSpec {
+    // By a volume: where it is built, the container may have a directory of its own.
     let exe = std::env::current_exe().unwrap();
-    let argv = [exe.to_str().unwrap(), "--ignored", "--exact", "probes::serve", "--nocapture"];
+    let argv = ["/server", "--ignored", "--exact", "probes::serve", "--nocapture"];
     let mut web = container("web", &argv);
     web.env.push(EnvVar { name: SERVER.to_owned(), value: "1".to_owned(), from: None });
     let mut spec = spec(&[]);
     spec.containers.push(web);
     add_volume(&mut spec, "v", VolumeSource::EmptyDir { size_limit: None });
+    let path = exe.to_str().unwrap().parse().unwrap();
+    add_volume(&mut spec, "server", VolumeSource::HostPath { path, kind: HostPathType::File });
     spec
 }
 
@@ -182,7 +186,7 @@ fn h7_a_program_is_executed_as_that_of_the_container() {
     let script = "{ id; pwd; env | grep -v '^_=' | sort; umask; ulimit -n; \
                   readlink /proc/self/ns/mnt /proc/self/ns/pid /proc/self/ns/net \
                   /proc/self/ns/ipc /proc/self/ns/uts /proc/self/ns/cgroup; \
-                  grep -E 'Cap|NoNew|Seccomp|Sig' /proc/self/status; ls /proc/self/fd; \
+                  grep -E 'Cap|NoNew|Seccomp|Sig[^Q]' /proc/self/status; ls /proc/self/fd; \
                   cat /proc/self/oom_score_adj /sys/kernel/mm/transparent_hugepage/enabled; \
                   cat /proc/self/cgroup | grep -v ^0; } > /v/";
     for is_shared in [false, true] {
