@@ -26,9 +26,11 @@ use seccompiler::sock_filter;
 
 use crate::cgroup::Entry;
 
+mod removal;
 mod shared;
 mod text;
 
+pub use removal::remove_tree;
 pub use text::let_go_of_text;
 
 /// `CLONE_INTO_CGROUP`. The constant of libc is 0: it does not fit into its `c_int`.

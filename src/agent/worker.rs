@@ -614,10 +614,9 @@ fn remove_written(paths: &PodPaths, spec: &PodSpec) -> Result<(), ActError> {
     spec.volumes.iter().try_for_each(|volume| remove_tree(&paths.volume(&volume.name)))
 }
 
-/// Removes a directory and everything in it. Links in it are removed, not followed
-/// (`std::fs::remove_dir_all` works through descriptors of the directories).
+/// Removes a directory and everything in it. Links in it are removed, not followed.
 fn remove_tree(path: &Path) -> Result<(), ActError> {
-    match std::fs::remove_dir_all(path) {
+    match crate::sys::remove_tree(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(ActError::Io { attempted: "remove", path: path.to_owned(), source }),

@@ -154,7 +154,7 @@ fn enter(store: &Path) -> io::Result<()> {
 
 /// An empty directory, whatever the run before left there: its files belong to nobody any more.
 fn begin_anew(writable: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(writable) {
+    match crate::sys::remove_tree(writable) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
