@@ -60,6 +60,7 @@ mod traffic;
 mod usage;
 mod worker;
 
+pub(crate) use crate::errors::chain;
 pub use recover::RecoverError;
 pub use reload::Reload;
 
@@ -239,7 +240,7 @@ async fn serve(config: AgentConfig, reload: Reload) -> Result<(), AgentError> {
     let service = Service::new(snapshots, requests.clone()).metered(metrics, meter);
     let service = service.with_images(keeper.clone());
     let pressure = found.actual.pressure.clone();
-    keep_limits((service.clone(), paths.clone()), keeper, requests, pressure);
+    keep_limits((service.clone(), paths.clone()), keeper, requests, pressure, this_boot()?);
     tokio::spawn(crate::api::keep_status_files(service.clone()));
     tokio::spawn(log_volume::keep(paths.clone(), service.subscribe()));
     tokio::spawn(crate::api::serve(listener, service));
@@ -261,10 +262,12 @@ fn keep_limits(
     images: ImageKeeper,
     requests: mpsc::Sender<Request>,
     pressure: Pressure,
+    boot: BootId,
 ) {
     tokio::spawn(local_storage::keep(service.clone(), requests.clone(), paths.clone()));
     let told = None;
-    tokio::spawn(pressure::Keeper { service, images, requests, paths, pressure, told }.keep());
+    let keeper = pressure::Keeper { service, images, requests, paths, pressure, told, boot };
+    tokio::spawn(keeper.keep());
 }
 
 /// What pods are attached to, as far as executors are there; of the others it is undone.
@@ -578,16 +581,4 @@ fn masked(paths: &Paths, manifests: &[PathBuf]) -> Vec<PathBuf> {
     // A directory that is not there yet may come.
     let absolute = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
     all.filter_map(|path| absolute(path).ok()).collect()
-}
-
-/// An error with everything that caused it, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -480,6 +480,9 @@ impl AgentConfig {
             ("images.hosts-dirs", images.hosts_dirs != new.images.hosts_dirs),
             ("network.configs", network.configs != new.network.configs),
             ("network.plugins", network.plugins != new.network.plugins),
+            ("network.built-in", network.built_in != new.network.built_in),
+            ("network.bridge", network.bridge != new.network.bridge),
+            ("network.subnets", network.subnets != new.network.subnets),
         ]
         .into_iter()
         .filter_map(|(key, changed)| changed.then_some(key))

@@ -2,6 +2,7 @@
 
 // Words that every module uses.
 pub mod clock;
+pub mod errors;
 pub mod ids;
 // What is counted, by whoever does it.
 pub mod metrics;

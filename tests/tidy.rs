@@ -18,6 +18,7 @@ mod tests {
         arrow("sys", &["cgroup::Entry"], &[]),
         arrow("clock", &["sys"], &[]),
         arrow("ids", &["clock", "sys"], &[]),
+        arrow("errors", &[], &[]),
         arrow("metrics", &["ids", "state::record"], &[]),
         arrow(
             "config",
@@ -81,7 +82,7 @@ mod tests {
         ),
         arrow(
             "executor",
-            &["cgroup", "clock", "containerizer", "ids", "manifest", "state", "sys"],
+            &["cgroup", "clock", "containerizer", "errors", "ids", "manifest", "state", "sys"],
             &["manifest::watcher", "state::store"],
         ),
         // Images can be loaded without an agent: of `state` only how one fact is kept in a file.
@@ -91,6 +92,7 @@ mod tests {
             &[
                 "cgroup",
                 "clock",
+                "errors",
                 "ids",
                 "manifest::pod",
                 "state::checkpoint",
@@ -107,6 +109,7 @@ mod tests {
                 "cgroup",
                 "clock",
                 "config",
+                "errors",
                 "executor",
                 "ids",
                 "manifest",
@@ -134,6 +137,7 @@ mod tests {
                 "api",
                 "clock",
                 "config",
+                "errors",
                 "ids",
                 "manifest",
                 "provisioner::reference",

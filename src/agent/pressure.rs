@@ -30,7 +30,7 @@ use super::footprint::Footprint;
 use super::image_keeper::ImageKeeper;
 use super::log_volume;
 use super::service::{Detail, PodView, Request, Service, Snapshot};
-use crate::clock::{BootTime, Millis};
+use crate::clock::{BootId, BootTime, Millis};
 use crate::config::PressureLimits;
 use crate::ids::{ContainerName, PodId};
 use crate::manifest::pod::{PodSpec, Resources};
@@ -71,6 +71,8 @@ pub(super) struct Keeper {
     pub(super) pressure: Pressure,
     /// What the loop was told last.
     pub(super) told: Option<Pressure>,
+    /// This one: times of others are over.
+    pub(super) boot: BootId,
 }
 
 impl Keeper {
@@ -115,7 +117,7 @@ impl Keeper {
         self.tell().await;
         let (snapshot, now) = (self.service.snapshot(), BootTime::now());
         // One at a time: what that one gives back is not seen yet.
-        if !snapshot.recovered || snapshot.pods.iter().any(|pod| is_leaving(pod, now)) {
+        if !snapshot.recovered || snapshot.pods.iter().any(|pod| self.is_leaving(pod, now)) {
             return None;
         }
         let shortages = [&self.pressure.memory, &self.pressure.disk];
@@ -131,6 +133,19 @@ impl Keeper {
             }
         }
         None
+    }
+
+    /// Whether it is evicted and still has time to go. One that can't be stopped holds nobody up.
+    fn is_leaving(&self, pod: &PodView, now: BootTime) -> bool {
+        match &pod.record.phase {
+            RecordPhase::Terminating { cause: TerminationCause::Evicted, grace: _, kill_at } => {
+                kill_at.boot == self.boot && now < kill_at.at.plus(GONE_MARGIN)
+            }
+            RecordPhase::Terminating { .. }
+            | RecordPhase::Active
+            | RecordPhase::Finished { .. }
+            | RecordPhase::Destroying { .. } => false,
+        }
     }
 
     /// Tells the loop what is new: on an idle node nothing is.
@@ -251,19 +266,6 @@ fn short(strain: Option<&Strain>) -> Option<Shortage> {
 fn is_active(pod: &PodView) -> bool {
     let runs = pod.report.as_ref().is_some_and(|report| report.finished.is_none());
     pod.record.phase == RecordPhase::Active && runs
-}
-
-/// Whether it is evicted and still has time to go. One that can't be stopped holds nobody up.
-fn is_leaving(pod: &PodView, now: BootTime) -> bool {
-    match &pod.record.phase {
-        RecordPhase::Terminating { cause: TerminationCause::Evicted, grace: _, kill_at } => {
-            now < kill_at.at.plus(GONE_MARGIN)
-        }
-        RecordPhase::Terminating { .. }
-        | RecordPhase::Active
-        | RecordPhase::Finished { .. }
-        | RecordPhase::Destroying { .. } => false,
-    }
 }
 
 /// How much of it a pod has to have to be evicted: who has next to nothing on a disk that others

@@ -15,6 +15,7 @@ use crate::clock::Millis;
 use crate::config::{
     self, AgentConfig, Given, Layer, LogFormat, PressureLayer, Subnet, Threshold, values,
 };
+use crate::errors::chain;
 
 /// Every flag has its key in the file; see `packaging/agent.toml`.
 #[derive(Debug, Args)]
@@ -272,11 +273,4 @@ fn log(filter: &str, format: LogFormat) -> Result<reload::Handle<EnvFilter, Regi
 
 fn parse_filter(text: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(text).map_err(|error| format!("`log` (ROOST_LOG) is wrong: {error}"))
-}
-
-/// An error with everything that caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes
-        .fold(error.to_string(), |text, cause| format!("{text}: {}", cause.to_string().trim_end()))
 }

@@ -54,6 +54,16 @@ pub(super) async fn until(
     screen: Screen,
     name: &PodName,
     deadline: Instant,
+    check: impl FnMut(&[Pod]) -> Result<Step, Failure>,
+) -> Result<&'static str, Failure> {
+    until_over(client, screen, name, tokio::time::sleep_until(deadline), check).await
+}
+
+async fn until_over(
+    client: &Client,
+    screen: Screen,
+    name: &PodName,
+    time_is_over: impl Future<Output = ()>,
     mut check: impl FnMut(&[Pod]) -> Result<Step, Failure>,
 ) -> Result<&'static str, Failure> {
     let mut line = Line::new(screen, name);
@@ -79,7 +89,7 @@ pub(super) async fn until(
             };
             line.draw();
             loop {
-                let ends_at = steady.as_ref().map_or(deadline, |steady| steady.until);
+                let ends_at = steady.as_ref().map_or_else(Instant::now, |steady| steady.until);
                 tokio::select! {
                     // What has come counts before what time has told.
                     biased;
@@ -95,9 +105,11 @@ pub(super) async fn until(
             }
         }
     };
-    match tokio::time::timeout_at(deadline, watched).await {
-        Ok(ended) => ended,
-        Err(_) => {
+    tokio::select! {
+        // What is over in the last moment is over. Cancel-safe: whoever waits only reads.
+        biased;
+        ended = watched => ended,
+        () = time_is_over => {
             let line = format!("timed out waiting for pod {name}: {}", line.missing);
             let help = format!("`roost describe pod {name}` says more");
             Err(Failure::wrong(line).with_help(help))
@@ -257,10 +269,14 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let fake = fake(snapshot(1, vec![pod("web", 1)], root.path()));
         let client = Client::serving(root.path(), fake.service);
-        let waits = |pods: &[Pod]| Ok(Step::Waits(missing(&pods[0])));
-        let deadline = Instant::now() + Duration::from_millis(100);
-        let failure =
-            until(&client, Screen::default(), &name(), deadline, waits).await.unwrap_err();
+        let (looked, mut has_looked) = tokio::sync::watch::channel(false);
+        let waits = |pods: &[Pod]| {
+            looked.send_replace(true);
+            Ok(Step::Waits(missing(&pods[0])))
+        };
+        let over = async { drop(has_looked.wait_for(|looked| *looked).await) };
+        let (screen, name) = (Screen::default(), name());
+        let failure = until_over(&client, screen, &name, over, waits).await.unwrap_err();
         assert_eq!(
             failure.to_string(),
             "error: timed out waiting for pod default/web: Running (2/2 ready)\n  \

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::clock::WallTime;
+pub(super) use crate::errors::chain;
 
 /// The file starts anew when it is as large as this.
 const FILE_LEN_MAX: u64 = 1 << 20;
@@ -30,18 +31,6 @@ pub(super) fn note(text: fmt::Arguments<'_>) {
         rustix::fs::ftruncate(stderr, 0).ok();
     }
     rustix::io::write(stderr, line.as_bytes()).ok();
-}
-
-/// An error with all that caused it, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// A panic is written down, and ends the process at once: the agent starts the pod anew.

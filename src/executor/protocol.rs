@@ -42,8 +42,6 @@ use crate::state::record::{EndCause, LastRun, Outcome};
 pub const PROTOCOL: u32 = 3;
 /// From this version on, a `Welcome` with `wanted` is followed by a `Report`.
 pub const PROTOCOL_OF_FIRST_REPORT: u32 = 2;
-/// From this version on, an executor can be told of a network.
-pub const PROTOCOL_OF_NETWORKS: u32 = 3;
 /// The longest message in bytes; a specification is at most 1 MiB of manifest.
 pub const MESSAGE_LEN_MAX: usize = 16 << 20;
 /// Most descriptors with one message.
@@ -60,8 +58,7 @@ pub enum ToExecutor {
     },
     /// The network of the pod, whose namespace is in the descriptor that comes with it. It is said
     /// before the first [`ToExecutor::SetSpec`]; a pod of which nothing was said makes a namespace
-    /// of its own, with nothing but the loopback interface. Only to executors that speak
-    /// [`PROTOCOL_OF_NETWORKS`].
+    /// of its own, with nothing but the loopback interface. Since version 3.
     Network(PodNetwork),
     /// What the pod shall be.
     SetSpec(WantedPod),

@@ -43,6 +43,7 @@ use super::rules::PortRule;
 use super::subnet::{self, Subnet};
 use crate::cgroup::Entry;
 use crate::clock::BootId;
+use crate::errors::chain;
 use crate::ids::{PodId, PodName};
 use crate::manifest::pod::PodSpec;
 use crate::state::checkpoint::{self, CheckpointError, Format};
@@ -295,6 +296,10 @@ impl Networks {
                 }
             }
             file.attachments[index].progress = Progress::Done;
+            // Whatever becomes of the next one, this is undone by what it was made to.
+            if index + 1 < file.attachments.len() {
+                self.save(file.clone(), Write::Again).await?;
+            }
         }
         let addresses = file.addresses();
         self.save(file, Write::Again).await?;
@@ -751,18 +756,6 @@ fn target(file: &NetworkFile, index: usize, namespace: Option<&OwnedFd>) -> Targ
         pod: file.name.clone(),
         id: file.id,
     }
-}
-
-/// An error with everything that caused it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
