@@ -266,7 +266,9 @@ fn keep_limits(
 ) {
     tokio::spawn(local_storage::keep(service.clone(), requests.clone(), paths.clone()));
     let told = None;
-    let keeper = pressure::Keeper { service, images, requests, paths, pressure, told, boot };
+    let count_at = BootTime(0);
+    let keeper =
+        pressure::Keeper { service, images, requests, paths, pressure, told, boot, count_at };
     tokio::spawn(keeper.keep());
 }
 

@@ -2,11 +2,12 @@
 //! both for the pod as a whole. As the kubelet does it: what pods have on disk is counted now and
 //! then, and a pod that has more than it may is evicted. It comes back by itself, as its manifest
 //! says that it shall run, with nothing of what it had, and later each time
-//! (`reconciler::pressure::return_delay`).
+//! (`reconciler::pressure::return_delay`). Of a critical pod that is only logged, as there.
 //!
 //! Only pods with a limit are counted, and never more than a twentieth of the time. Where no pod
 //! has one, nothing wakes for it. Not here: counting (`footprint`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use super::pressure::in_thread;
 use super::service::{PodView, Request, Service, Snapshot};
 use crate::ids::PodId;
 use crate::manifest::pod::{PodSpec, VolumeSource};
-use crate::reconciler::pressure::{Amount, Verdict};
+use crate::reconciler::pressure::{Amount, CRITICAL_PRIORITY, Verdict};
 use crate::state::paths::Paths;
 use crate::state::record::{EvictionCause, RecordPhase};
 
@@ -28,15 +29,24 @@ const PAUSE_FACTOR: u32 = 20;
 /// Keeps the limits until the agent ends.
 pub(super) async fn keep(service: Service, requests: mpsc::Sender<Request>, paths: Paths) {
     let mut snapshots = service.subscribe();
+    let mut told = BTreeSet::new();
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         let every: Duration = snapshot.agent.pressure.measure.0.into();
         let mut took = Duration::ZERO;
         if snapshot.recovered && snapshot.pods.iter().any(|pod| limited(pod).is_some()) {
             let (begun, paths) = (Instant::now(), paths.clone());
+            told.retain(|id| snapshot.pods.iter().any(|pod| pod.record.id == *id));
             let excesses = in_thread(move || count(&snapshot, &paths)).await;
-            for (id, verdict) in excesses.unwrap_or_default() {
-                tracing::warn!(%id, message = verdict.message, "evicting a pod");
+            for Excess { id, is_critical, message } in excesses.unwrap_or_default() {
+                if is_critical {
+                    if told.insert(id) {
+                        tracing::warn!(%id, message, "a critical pod has more than it may");
+                    }
+                    continue;
+                }
+                tracing::warn!(%id, message, "evicting a pod");
+                let verdict = Verdict { cause: EvictionCause::Limit, message };
                 if requests.send(Request::Evict { id, verdict }).await.is_err() {
                     return;
                 }
@@ -64,13 +74,22 @@ fn has_limits(spec: &PodSpec) -> bool {
         || spec.all_containers().any(|container| container.resources.storage_limit_bytes.is_some())
 }
 
-fn count(snapshot: &Snapshot, paths: &Paths) -> Vec<(PodId, Verdict)> {
+/// A pod has more than it may.
+struct Excess {
+    id: PodId,
+    /// Such are not evicted.
+    is_critical: bool,
+    message: String,
+}
+
+fn count(snapshot: &Snapshot, paths: &Paths) -> Vec<Excess> {
     let pods = snapshot.pods.iter().filter_map(|pod| Some((pod, limited(pod)?)));
     pods.filter_map(|(pod, spec)| {
         let record = &pod.record;
         let message =
             excess(spec, &Footprint::of(&paths.pod(record.id, &record.name), spec, None))?;
-        Some((record.id, Verdict { cause: EvictionCause::Limit, message }))
+        let is_critical = spec.priority >= CRITICAL_PRIORITY;
+        Some(Excess { id: record.id, is_critical, message })
     })
     .collect()
 }

@@ -81,11 +81,27 @@ struct Old {
     bytes: u64,
 }
 
-/// Removes so many bytes of what nobody writes any more, as far as there is so much.
-pub(super) fn give_back(snapshot: &Snapshot, paths: &Paths, bytes: u64) {
-    let (all, old) = counted(snapshot, paths);
+/// How much is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many files.
+    Files(u64),
+}
+
+/// Removes as much of what nobody writes any more, as far as there is so much.
+pub(super) fn give_back(snapshot: &Snapshot, paths: &Paths, lack: Lack) {
+    let (all, mut old) = counted(snapshot, paths);
+    if let Lack::Files(count) = lack {
+        old.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+    }
     let most: u64 = old.iter().map(|file| file.bytes).sum();
-    remove(all, old, all.saturating_sub(bytes.min(most)));
+    let bytes = match lack {
+        Lack::Bytes(bytes) => bytes.min(most),
+        Lack::Files(_) => most,
+    };
+    remove(all, old, all.saturating_sub(bytes));
 }
 
 /// Counts, and removes what is too much.

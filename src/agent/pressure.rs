@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use super::footprint::Footprint;
 use super::image_keeper::ImageKeeper;
-use super::log_volume;
+use super::log_volume::{self, Lack};
 use super::service::{Detail, PodView, Request, Service, Snapshot};
 use crate::clock::{BootId, BootTime, Millis};
 use crate::config::PressureLimits;
@@ -51,6 +51,8 @@ const GONE_MARGIN: Millis = Millis::from_secs(60);
 const DISK_WORTH: u64 = 1 << 20;
 /// The same in files.
 const INODES_WORTH: u64 = 100;
+/// Of the time that counting what pods have on disk took, as many times as much pass until the next.
+const PAUSE_FACTOR: u64 = 4;
 /// What the kernel is to tell of: tasks that wait for memory for 150 ms within 2 s.
 const STALL: &str = "some 150000 2000000";
 /// Where it is asked for that.
@@ -59,6 +61,15 @@ const STALLS: &str = "/proc/pressure/memory";
 /// What is on the node now, before anything is decided.
 pub(super) fn first(paths: &Paths, limits: &PressureLimits) -> Pressure {
     Pressure::default().judged(&sample(paths), &limits.thresholds, BootTime::now())
+}
+
+/// What can be given back before anybody has to go.
+#[derive(Debug, Clone, Copy)]
+enum Spare {
+    /// Images that nobody uses.
+    Images,
+    /// Logs that nobody writes any more.
+    Logs,
 }
 
 /// See the module.
@@ -73,6 +84,8 @@ pub(super) struct Keeper {
     pub(super) told: Option<Pressure>,
     /// This one: times of others are over.
     pub(super) boot: BootId,
+    /// What pods have on disk is not counted again before.
+    pub(super) count_at: BootTime,
 }
 
 impl Keeper {
@@ -110,9 +123,12 @@ impl Keeper {
         self.measure(limits);
         // Before that nobody knows what is needed.
         let is_recovered = self.service.snapshot().recovered;
-        if let Some(shortage) = short(self.pressure.disk.as_ref()).filter(|_| is_recovered) {
-            self.give_back(&shortage).await;
-            self.measure(limits);
+        for spare in [Spare::Images, Spare::Logs] {
+            let Some(shortage) = short(self.pressure.disk.as_ref()) else { break };
+            if is_recovered {
+                self.give_back(spare, &shortage).await;
+                self.measure(limits);
+            }
         }
         self.tell().await;
         let (snapshot, now) = (self.service.snapshot(), BootTime::now());
@@ -120,8 +136,11 @@ impl Keeper {
         if !snapshot.recovered || snapshot.pods.iter().any(|pod| self.is_leaving(pod, now)) {
             return None;
         }
-        let shortages = [&self.pressure.memory, &self.pressure.disk];
-        for shortage in shortages.into_iter().filter_map(|strain| short(strain.as_ref())) {
+        let shortages = [&self.pressure.memory, &self.pressure.disk].map(|it| short(it.as_ref()));
+        for shortage in shortages.into_iter().flatten() {
+            if shortage.place.is_some() && now < self.count_at {
+                continue;
+            }
             // Logs outlive an eviction: on a file system of their own it would give nothing back.
             if shortage.place.is_some() && disk_of(&shortage) != device(&self.paths.data) {
                 continue;
@@ -177,21 +196,26 @@ impl Keeper {
     }
 
     /// Gives back what nobody needs of what lies on the disk that is short.
-    async fn give_back(&self, shortage: &Shortage) {
-        let bytes = match shortage.resource {
-            Resource::Disk | Resource::Memory => shortage.missing(),
-            Resource::Inodes => u64::MAX,
+    async fn give_back(&self, spare: Spare, shortage: &Shortage) {
+        let missing = shortage.missing();
+        // How many files an image has is not known.
+        let (bytes, lack) = match shortage.resource {
+            Resource::Disk | Resource::Memory => (missing, Lack::Bytes(missing)),
+            Resource::Inodes => (u64::MAX, Lack::Files(missing)),
         };
         let Some(disk) = disk_of(shortage) else { return };
-        if device(&self.paths.data) == Some(disk) {
-            self.give_back_images(bytes).await;
-        }
-        if device(&self.paths.logs) == Some(disk) {
-            let (snapshot, paths) = (self.service.snapshot(), self.paths.clone());
-            let given = spawn_blocking(move || log_volume::give_back(&snapshot, &paths, bytes));
-            if let Err(error) = given.await {
-                tracing::error!(%error, "removing logs panicked");
+        match spare {
+            Spare::Images if device(&self.paths.data) == Some(disk) => {
+                self.give_back_images(bytes).await;
             }
+            Spare::Logs if device(&self.paths.logs) == Some(disk) => {
+                let (snapshot, paths) = (self.service.snapshot(), self.paths.clone());
+                let given = spawn_blocking(move || log_volume::give_back(&snapshot, &paths, lack));
+                if let Err(error) = given.await {
+                    tracing::error!(%error, "removing logs panicked");
+                }
+            }
+            Spare::Images | Spare::Logs => {}
         }
     }
 
@@ -211,7 +235,11 @@ impl Keeper {
     }
 
     /// The pods that run, with what they use.
-    async fn candidates(&self, snapshot: &Arc<Snapshot>, shortage: &Shortage) -> Vec<Candidate> {
+    async fn candidates(
+        &mut self,
+        snapshot: &Arc<Snapshot>,
+        shortage: &Shortage,
+    ) -> Vec<Candidate> {
         let resource = shortage.resource;
         if resource == Resource::Memory {
             let Some(readings) = self.service.whole_usage(snapshot, Detail::Processes).await else {
@@ -230,12 +258,16 @@ impl Keeper {
         }
         let (snapshot, paths) = (snapshot.clone(), self.paths.clone());
         let disk = disk_of(shortage);
+        let begun = BootTime::now();
         let walked = in_thread(move || {
             let running = snapshot.pods.iter().filter(|pod| is_active(pod));
             let found = running.filter_map(|pod| disk_candidate(pod, &paths, resource, disk));
             found.filter(|pod| pod.used >= worth(resource)).collect::<Vec<_>>()
         });
-        walked.await.unwrap_or_default()
+        let walked = walked.await.unwrap_or_default();
+        let now = BootTime::now();
+        self.count_at = now.plus(Millis(now.since(begun).0.saturating_mul(PAUSE_FACTOR)));
+        walked
     }
 
     /// Waits until nothing is left of an evicted pod.

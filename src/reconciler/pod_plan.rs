@@ -311,6 +311,7 @@ impl<'a> Pod<'a> {
         }
         if let Some(verdict) = actual.verdicts.get(&instance.record.id)
             && instance.record.phase == RecordPhase::Active
+            && !instance.is_through()
             && !matches!(wish, Wish::Remove)
         {
             return now_only(instance.evict(verdict, actual, now));

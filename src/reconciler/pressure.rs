@@ -1,8 +1,8 @@
 //! Pressure: whether the node runs out of memory or disk, who goes then, and who is let in. PURE.
 //!
 //! ```text
-//!             less than the threshold                      not once less than the threshold and
-//! (nothing) ───────────────────────────► Strain { met } ─┐ its margin, for the whole transition
+//!             less than the threshold                      not once less than the threshold
+//! (nothing) ───────────────────────────► Strain { met } ─┐ for the whole transition
 //!                                          ▲     │       │
 //!                                          └─────┘       └────────────────────► (nothing)
 //! ```
@@ -28,7 +28,8 @@ use crate::state::record::EvictionCause;
 /// under pressure: `system-cluster-critical`, and `system-node-critical` above it
 /// (`SystemCriticalPriority`).
 pub const CRITICAL_PRIORITY: i32 = 2_000_000_000;
-/// How much more than the threshold there must be, in percent of it, for pressure to end.
+/// How much more than the threshold is made free, in percent of it, so that it is not met again
+/// at once. It does not count for the end of pressure: a node may have hardly more for ever.
 pub const MARGIN_PERCENT: u64 = 10;
 /// Longest grace period of an evicted pod: what runs out is needed soon.
 pub const GRACE_MAX: Millis = Millis::from_secs(30);
@@ -182,10 +183,11 @@ impl Shortage {
         }
     }
 
-    /// What is lacking until there is enough again.
+    /// What is to be made free.
     #[must_use]
     pub fn missing(&self) -> u64 {
-        with_margin(self.threshold).saturating_sub(self.available)
+        let margin = self.threshold / 100 * MARGIN_PERCENT;
+        self.threshold.saturating_add(margin).saturating_sub(self.available)
     }
 }
 
@@ -206,7 +208,7 @@ pub struct Strain {
     pub shortage: Shortage,
     /// Whether there is too little of it now.
     pub met: bool,
-    /// When it was last not clear that there is enough.
+    /// When that was last so.
     pub last: BootTime,
 }
 
@@ -266,30 +268,6 @@ impl fmt::Display for PressureKind {
             Self::Memory => "MemoryPressure",
             Self::Disk => "DiskPressure",
         })
-    }
-}
-
-fn with_margin(threshold: u64) -> u64 {
-    threshold.saturating_add(threshold / 100 * MARGIN_PERCENT)
-}
-
-/// How a level stands to its threshold.
-enum Stand {
-    /// There is too little.
-    Short,
-    /// There is just enough.
-    Near,
-    /// There is enough.
-    Clear,
-}
-
-fn stand(level: Level, threshold: u64) -> Stand {
-    if level.available < threshold {
-        Stand::Short
-    } else if level.available < with_margin(threshold) {
-        Stand::Near
-    } else {
-        Stand::Clear
     }
 }
 
@@ -406,26 +384,15 @@ fn strain(
     transition: Millis,
     now: BootTime,
 ) -> Option<Strain> {
-    let (mut short, mut is_near, mut has_any) = (None::<Shortage>, false, false);
-    for reading in readings.into_iter().filter(|reading| reading.threshold > 0) {
-        has_any = true;
-        match stand(reading.level, reading.threshold) {
-            Stand::Short => {
-                // The first counts: bytes before inodes, and data before logs.
-                short.get_or_insert_with(|| reading.shortage());
-            }
-            Stand::Near => is_near = true,
-            Stand::Clear => {}
-        }
-    }
-    if let Some(shortage) = short {
-        return Some(Strain { shortage, met: true, last: now });
-    }
+    let mut asked = readings.into_iter().filter(|reading| reading.threshold > 0).peekable();
     // Where nothing is asked for any more there is no pressure either.
-    let before = before.filter(|_| has_any)?;
-    let last = if is_near { now } else { before.last };
-    let lasts = is_near || now.since(last) < transition;
-    lasts.then(|| Strain { shortage: before.shortage.clone(), met: false, last })
+    asked.peek()?;
+    // The first counts: bytes before inodes, and data before logs.
+    if let Some(short) = asked.find(|reading| reading.level.available < reading.threshold) {
+        return Some(Strain { shortage: short.shortage(), met: true, last: now });
+    }
+    let before = before.filter(|before| now.since(before.last) < transition)?;
+    Some(Strain { met: false, ..before.clone() })
 }
 
 /// Whether it asks for nothing that there is little of: the quality of service `BestEffort`.

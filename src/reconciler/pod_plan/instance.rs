@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Claims, Decision, Instance, Next, Wish, choose, now_only, step};
-use crate::clock::Millis;
+use crate::clock::{BootTime, Millis};
 use crate::executor::protocol::{Goal, PodReport};
 use crate::ids::PodId;
 use crate::manifest::desired::Claim;
@@ -118,7 +118,7 @@ impl<'a> Instance<'a> {
     ) -> (Creation, Reason) {
         let source = claim.source.clone();
         let reason = Reason::NewManifest(source.clone());
-        let trial = self.trial_of(&claim.revision, &claim.spec, actual, now);
+        let trial = self.trial_of_next(&claim.revision, &claim.spec, actual, now);
         let creation = self.creation(source, claim.spec.clone(), &claim.revision, None);
         let eviction = self.eviction_of_next(actual, now);
         (Creation { trial, eviction, ..creation }, reason)
@@ -138,8 +138,7 @@ impl<'a> Instance<'a> {
             return trial.clone();
         }
         let back_to = trial.as_ref().map_or(accepted.number, |trial| trial.back_to);
-        let at = now.boot.plus(spec.rollback_after?);
-        Some(Trial { until: Moment { boot: actual.boot.clone(), at }, back_to })
+        Some(trial_for(spec.rollback_after?, back_to, actual, now))
     }
 
     /// The new instance that the record asks for in place of this one.
@@ -152,7 +151,29 @@ impl<'a> Instance<'a> {
         let (source, held) = (self.record.source.clone(), self.record.held);
         let creation = self.creation(source, stored.spec.clone(), &stored.revision, held);
         let eviction = self.eviction_of_next(actual, now);
-        Some((Creation { eviction, ..creation }, Reason::Successor))
+        let is_same = accepted.digest == self.record.accepted.digest;
+        // What was rolled back to is not on trial.
+        let trial = is_same
+            .then(|| self.trial_of_next(&stored.revision, &stored.spec, actual, now))
+            .flatten();
+        Some((Creation { trial, eviction, ..creation }, Reason::Successor))
+    }
+
+    /// The same for the next instance. One that comes back from an eviction has all the time again
+    /// that its revision has to get Ready.
+    fn trial_of_next(
+        &self,
+        revision: &Revision,
+        spec: &PodSpec,
+        actual: &ActualState,
+        now: Now,
+    ) -> Option<Trial> {
+        let trial = self.trial_of(revision, spec, actual, now)?;
+        let is_back = matches!(self.record.eviction, Some(Eviction::Evicted(_)));
+        match spec.rollback_after.filter(|_| is_back) {
+            Some(span) => Some(trial_for(span, trial.back_to, actual, now)),
+            None => Some(trial),
+        }
     }
 
     fn creation(
@@ -411,10 +432,7 @@ impl<'a> Instance<'a> {
         };
         if trial.until.boot != actual.boot {
             let span = self.spec().and_then(|stored| stored.spec.rollback_after);
-            let again = |span| Trial {
-                until: Moment { boot: actual.boot.clone(), at: now.boot.plus(span) },
-                back_to: trial.back_to,
-            };
+            let again = |span| trial_for(span, trial.back_to, actual, now);
             return with(span.map(again), Reason::TrialBegunAnew);
         }
         let is_over = trial.until.at <= now.boot;
@@ -505,6 +523,19 @@ impl<'a> Instance<'a> {
         }
     }
 
+    /// Whether it is through, as its executor says.
+    pub(super) fn is_through(&self) -> bool {
+        match &self.actual.executor {
+            ExecutorState::Connected { report: Some(report), .. } => {
+                self.knows(report, Goal::Run) && report.finished.is_some()
+            }
+            ExecutorState::Connected { report: None, .. }
+            | ExecutorState::Absent
+            | ExecutorState::Lost { .. }
+            | ExecutorState::Silent => false,
+        }
+    }
+
     /// What it was evicted for, if nothing of it runs any more because of that.
     pub(super) fn evicted(&self) -> Option<&'a Evicted> {
         match (&self.record.phase, &self.record.eviction) {
@@ -544,12 +575,12 @@ impl<'a> Instance<'a> {
         let message = message[..end].to_owned();
         let moment = |at| Moment { boot: actual.boot.clone(), at };
         let count = match &self.record.eviction {
-            Some(Eviction::Returned { at, .. })
-                if at.boot == actual.boot && now.boot.since(at.at) >= pressure::RETURN_RESET =>
-            {
-                1
+            Some(Eviction::Returned { count, at }) => {
+                // Before this boot it was there as well, but nobody knows for how long.
+                let since = if at.boot == actual.boot { at.at } else { BootTime(0) };
+                let is_good = now.boot.since(since) >= pressure::RETURN_RESET;
+                if is_good { 1 } else { count.saturating_add(1) }
             }
-            Some(Eviction::Returned { count, .. }) => count.saturating_add(1),
             Some(Eviction::Evicted(evicted)) => evicted.count,
             None => 1,
         };
@@ -560,7 +591,6 @@ impl<'a> Instance<'a> {
         let kill_at = moment(now.boot.plus(grace).plus(OVERDUE_MARGIN));
         let record = PodRecord {
             phase: RecordPhase::Terminating { cause: TerminationCause::Evicted, grace, kill_at },
-            trial: None,
             eviction: Some(Eviction::Evicted(evicted)),
             ..self.record.clone()
         };
@@ -659,6 +689,11 @@ fn revised(record: &PodRecord, revision: &Revision, now: Now) -> PodRecord {
     };
     let history = history_with_accepted(record);
     PodRecord { accepted, history, held: None, trial: None, ..record.clone() }
+}
+
+fn trial_for(span: Millis, back_to: u64, actual: &ActualState, now: Now) -> Trial {
+    let until = Moment { boot: actual.boot.clone(), at: now.boot.plus(span) };
+    Trial { until, back_to }
 }
 
 fn history_with_accepted(record: &PodRecord) -> Vec<Accepted> {

@@ -4,7 +4,8 @@ use super::super::tests::world::{World, connected, file, pod, report, report_on,
 use super::super::*;
 use crate::clock::Millis;
 use crate::executor::protocol::{ContainerStatus, Goal};
-use crate::state::record::{RecordPhase, Trial};
+use crate::reconciler::pressure::Verdict;
+use crate::state::record::{EvictionCause, RecordPhase, Trial};
 
 /// Revisions of a pod that have ten seconds to get Ready; those of another host name need another
 /// instance.
@@ -92,6 +93,31 @@ fn a_revision_that_does_not_get_ready_in_time_is_rolled_back_until_its_manifest_
         world.settle();
         assert_eq!(*world.one().spec.as_ref().unwrap().spec, revision(hostname, "3"));
         assert_eq!(trial(&mut world).map(|trial| trial.0), Some(21_000));
+    }
+}
+
+#[test]
+fn a_revision_that_is_evicted_on_trial_has_all_its_time_again_when_it_comes_back() {
+    for keeps_manifest in [true, false] {
+        let mut world = world("p");
+        world.now = 6000;
+        let id = world.id();
+        let message = "too much".to_owned();
+        world.actual.verdicts.insert(id, Verdict { cause: EvictionCause::Limit, message });
+        world.settle();
+        world.actual.verdicts.clear();
+        assert!(retreats(&world).is_empty());
+        if !keeps_manifest {
+            world.unclaim();
+            world.desired.faulty.insert(file("/m", "1"));
+        }
+        world.now = 16_000;
+        assert!(retreats(&world).is_empty(), "nothing of it runs");
+        world.settle();
+        assert_ne!(world.id(), id);
+        assert_eq!(trial(&mut world), Some((26_000, 1)));
+        world.now = 26_000;
+        assert_eq!(retreats(&world), [1]);
     }
 }
 

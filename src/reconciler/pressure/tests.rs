@@ -1,9 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::executor::protocol::Goal;
 use crate::manifest::pod::RestartPolicy;
 use crate::reconciler::plan::{Action, WaitReason};
-use crate::reconciler::tests::world::{World, pod};
+use crate::reconciler::tests::world::{World, connected, pod, report};
 use crate::reconciler::{Asked, Reason};
 use crate::state::record::{Evicted, Eviction, Outcome, RecordPhase, TerminationCause};
 
@@ -23,18 +24,17 @@ fn pressed() -> Pressure {
 }
 
 #[test]
-fn pressure_ends_only_when_there_was_clearly_enough_for_the_whole_transition() {
+fn pressure_ends_when_there_was_enough_for_the_whole_transition_however_little_more() {
     let calm = judged(&Pressure::default(), 100 * MIB, 0);
     assert_eq!(calm, Pressure::default(), "as much as shall be left is enough");
     let short = judged(&calm, 100 * MIB - 1, 1000);
     assert!(short.memory.as_ref().unwrap().met);
-    let near = judged(&short, 105 * MIB, 200_000);
-    assert_eq!(near.memory.as_ref().map(|it| (it.met, it.last.0)), Some((false, 200_000)));
-    let clear = judged(&near, 200 * MIB, 499_999);
-    assert_eq!(clear.memory.as_ref().map(|it| (it.met, it.last.0)), Some((false, 200_000)));
-    assert_eq!(judged(&clear, 200 * MIB, 500_000), Pressure::default());
-    let again = judged(&clear, 0, 499_999);
-    assert!(judged(&again, 200 * MIB, 500_000).is_any(), "it counts anew");
+    assert_eq!(short.memory.as_ref().unwrap().shortage.missing(), 10 * MIB + 1);
+    let enough = judged(&short, 100 * MIB, 300_999);
+    assert_eq!(enough.memory.as_ref().map(|it| (it.met, it.last.0)), Some((false, 1000)));
+    assert_eq!(judged(&enough, 100 * MIB, 301_000), Pressure::default());
+    let again = judged(&enough, 0, 300_999);
+    assert!(judged(&again, 200 * MIB, 301_000).is_any(), "it counts anew");
 }
 
 #[test]
@@ -203,6 +203,47 @@ fn a_pod_over_its_own_limit_comes_back_after_a_while_and_later_each_time() {
     world.actual.verdicts.insert(id, verdict(EvictionCause::Limit));
     world.settle();
     assert_eq!(retry(&mut world), (world.now + 10_000, 1));
+}
+
+#[test]
+fn evictions_before_a_boot_are_forgotten_when_it_was_good_for_long_enough_since_then() {
+    for (since, expected) in [(RETURN_RESET.0 - 1, 2), (RETURN_RESET.0, 1)] {
+        let mut world = evicted(EvictionCause::Limit, Pressure::default());
+        world.now += 10_000;
+        world.settle();
+        world.actual.boot = "another".parse().unwrap();
+        world.now = 0;
+        world.settle();
+        world.now = since;
+        let id = world.id();
+        world.actual.verdicts.insert(id, verdict(EvictionCause::Limit));
+        world.settle();
+        let count = match &world.record().eviction {
+            Some(Eviction::Evicted(evicted)) => evicted.count,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(count, expected);
+    }
+}
+
+#[test]
+fn what_has_finished_meanwhile_is_not_evicted_any_more() {
+    let mut spec = pod("p", "p");
+    spec.restart_policy = RestartPolicy::Never;
+    let mut world = World::new();
+    world.claim("1", &spec);
+    world.settle();
+    let id = world.id();
+    world.actual.verdicts.insert(id, verdict(EvictionCause::Limit));
+    let mut through = report(&world.record().clone(), Goal::Run);
+    through.finished = Some(Outcome::Succeeded);
+    world.one().executor = connected(Some(through));
+    world.settle();
+    assert!(matches!(
+        world.record().phase,
+        RecordPhase::Finished { outcome: Outcome::Succeeded, .. }
+    ));
+    assert_eq!(world.record().eviction, None);
 }
 
 #[test]
