@@ -287,7 +287,8 @@ fn open_networks(
     let directory = config.paths.networks();
     let networks = Networks::open(settings, directory, actual.boot.clone(), &live.collect());
     let networks = networks.map(Arc::new).map_err(AgentError::Networks)?;
-    publisher.set_networks(networks.clone(), configs::node_facts(&actual.node).addresses);
+    publisher
+        .set_networks(networks.clone(), configs::node_facts(&actual.node, &config.paths).addresses);
     tokio::spawn(networks.clone().keep());
     Ok(networks)
 }
@@ -296,7 +297,7 @@ fn open_networks(
 fn resolver(paths: &Paths, actual: &ActualState) -> Result<Resolver, AgentError> {
     configs::sweep_all(paths, actual.pods.values().filter_map(ActualPod::name));
     let key = Arc::new(configs::key(paths).map_err(AgentError::Key)?);
-    Ok(Resolver { key, node: configs::node_facts(&actual.node) })
+    Ok(Resolver { key, node: configs::node_facts(&actual.node, paths) })
 }
 
 async fn run_loop(
@@ -547,6 +548,7 @@ fn node(live: &Live) -> Node {
         max_pods: live.max_pods,
         labels: live.labels.clone(),
         sysctls: live.allowed_sysctls.clone(),
+        host_paths: live.allowed_host_paths.clone(),
     }
 }
 

@@ -99,6 +99,8 @@ pub struct Live {
     /// Settings of the kernel that pods may have besides the safe ones: names, or beginnings of
     /// names with a `*`.
     pub allowed_sysctls: Vec<String>,
+    /// What of the host pods may have as volumes, with what is beneath; none if everything.
+    pub allowed_host_paths: Option<Vec<PathBuf>>,
     /// Most pods at a time.
     pub max_pods: u32,
     /// Whether a document is refused for a field that nobody knows.
@@ -228,6 +230,8 @@ pub struct Layer {
     pub labels: Option<BTreeMap<String, String>>,
     /// `allowed-sysctls`.
     pub allowed_sysctls: Option<Vec<String>>,
+    /// `allowed-host-paths`.
+    pub allowed_host_paths: Option<Vec<PathBuf>>,
     /// `max-pods`.
     pub max_pods: Option<u32>,
     /// `strict`.
@@ -282,6 +286,7 @@ impl Layer {
             log_format: self.log_format.or(below.log_format),
             labels: self.labels.or(below.labels),
             allowed_sysctls: self.allowed_sysctls.or(below.allowed_sysctls),
+            allowed_host_paths: self.allowed_host_paths.or(below.allowed_host_paths),
             max_pods: self.max_pods.or(below.max_pods),
             strict: self.strict.or(below.strict),
             reserve_cpu: self.reserve_cpu.or(below.reserve_cpu),
@@ -380,6 +385,7 @@ fn resolve(layer: Layer) -> Result<AgentConfig, ConfigError> {
             },
             labels,
             allowed_sysctls: layer.allowed_sysctls.unwrap_or_default(),
+            allowed_host_paths: layer.allowed_host_paths,
             max_pods: layer.max_pods.unwrap_or(MAX_PODS_DEFAULT),
             strict: layer.strict.unwrap_or(false),
             log_node_bytes: layer.log_node_bytes.unwrap_or(LOG_NODE_BYTES_DEFAULT),
@@ -500,6 +506,7 @@ impl Live {
             reserve,
             labels,
             allowed_sysctls,
+            allowed_host_paths,
             max_pods,
             strict,
             log_node_bytes,
@@ -514,6 +521,7 @@ impl Live {
             ("reserve.memory", reserve.memory_bytes != new.reserve.memory_bytes),
             ("labels", *labels != new.labels),
             ("allowed-sysctls", *allowed_sysctls != new.allowed_sysctls),
+            ("allowed-host-paths", *allowed_host_paths != new.allowed_host_paths),
             ("max-pods", *max_pods != new.max_pods),
             ("strict", *strict != new.strict),
             ("logs.node-bytes", *log_node_bytes != new.log_node_bytes),

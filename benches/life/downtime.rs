@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// How long everything has to be well before an update counts as over.
 const QUIET: f64 = 1.5;
 const LIMIT: f64 = 60.0;
+/// The version of the image that lacks what its probe asks for.
+const BAD: u64 = 3;
 
 /// What a page says, if it is served.
 fn page(path: &str) -> Option<String> {
@@ -75,6 +77,9 @@ fn image(directory: &Path, version: u64) -> String {
     std::fs::create_dir_all(root.join("srv")).unwrap();
     std::fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
     std::fs::write(root.join("srv/version"), version.to_string()).unwrap();
+    if version != BAD {
+        std::fs::write(root.join("srv/ok"), "yes").unwrap();
+    }
     let archive = directory.join(format!("image{version}.tar"));
     let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/budgets/peers/image.py");
     let arguments = [root.as_os_str(), archive.as_os_str(), "localhost/bench:1".as_ref()];
@@ -96,12 +101,41 @@ fn server(version: u64, directory: &str) -> Asked {
         .mounting(&volume, "/pages")
 }
 
-fn put_pages(node: &Node, version: u64) {
-    let pages: Value = json!({
+/// The pages; without `ok` the server is not Ready by its probe.
+fn put_pages(node: &Node, version: u64, ok: Option<&str>) {
+    let mut pages: Value = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "pages" },
-        "data": { "version": version.to_string(), "ok": "yes" },
+        "data": { "version": version.to_string() },
     });
+    if let Some(ok) = ok {
+        pages["data"]["ok"] = json!(ok);
+    }
     node.put("pages.json", &pages.to_string());
+}
+
+/// The same, which has to get Ready in three seconds.
+fn on_trial(pod: Asked) -> Asked {
+    let probe = json!({ "httpGet": { "path": "/ok", "port": PORT }, "periodSeconds": 1 });
+    pod.with("/spec/containers/0/readinessProbe", probe).annotation("roost/rollback-after", "3s")
+}
+
+/// A server that keeps 8 MiB of memory while it serves, and does not start if it can't.
+fn large(limit: &str) -> Asked {
+    let fill = format!("{BUSYBOX} dd if=/dev/zero of=/pad/file bs=1M count=8");
+    let script = format!("{fill} && exec {BUSYBOX} httpd -f -p {PORT} -h /pages");
+    let pad = json!({ "name": "pad", "emptyDir": { "medium": "Memory" } });
+    server(0, "/pages")
+        .with("/spec/containers/0/command", json!([BUSYBOX, "sh", "-c", script]))
+        .with("/spec/containers/0/resources", json!({ "limits": { "memory": limit } }))
+        .mounting(&pad, "/pad")
+}
+
+/// A good revision serves, and gives way to one that is never Ready, until it is back.
+fn taken_back(node: &Node, good: &Asked, bad: impl FnOnce()) -> Outage {
+    node.ask_for(good);
+    watch("/ok", |_, since| since > 5.0);
+    bad();
+    watch("/ok", |_, since| since > 3.0)
 }
 
 /// Measures so many rounds of every change.
@@ -112,15 +146,18 @@ pub(crate) fn run(rounds: usize) {
         "command",
         "resources",
         "ConfigMap",
-        "a command that is never Ready, rolled back after 3 s",
+        "image, never Ready, rolled back after 3 s",
+        "command, never Ready, rolled back after 3 s",
+        "resources, never Ready, rolled back after 3 s",
+        "ConfigMap, never Ready, rolled back after 3 s",
     ]
     .map(|what| (what, Vec::new()))
     .into();
-    put_pages(&node, 0);
+    put_pages(&node, 0, Some("yes"));
     node.ask_for(&server(0, "/pages"));
     node.until_running("default/served");
     watch("/version", |answer, _| answer == "0");
-    let images = [1, 2].map(|version| image(node.dir.path(), version));
+    let images = [1, 2, BAD].map(|version| image(node.dir.path(), version));
     for round in 0..u64::try_from(rounds).unwrap() {
         let with_image = |number: usize| {
             server(0, "/srv").with("/spec/containers/0/image", json!(images[number]))
@@ -131,7 +168,7 @@ pub(crate) fn run(rounds: usize) {
         rows[0].1.push(watch("/version", |answer, _| answer == "2"));
 
         let version = 100 * (round + 1);
-        put_pages(&node, version);
+        put_pages(&node, version, Some("yes"));
         node.ask_for(&server(version, "/pages"));
         watch("/version", |answer, _| answer == version.to_string());
         let before = process(&node);
@@ -145,18 +182,20 @@ pub(crate) fn run(rounds: usize) {
         node.ask_for(&limited);
         rows[2].1.push(watch("/version", |_, since| since > 1.0));
 
-        put_pages(&node, version + 2);
+        put_pages(&node, version + 2, Some("yes"));
         rows[3].1.push(watch("/version", |answer, _| answer == (version + 2).to_string()));
 
-        let probe = json!({ "httpGet": { "path": "/ok", "port": PORT }, "periodSeconds": 1 });
-        let on_trial = |pod: Asked| {
-            pod.with("/spec/containers/0/readinessProbe", probe.clone())
-                .annotation("roost/rollback-after", "3s")
-        };
-        node.ask_for(&on_trial(server(version + 1, "/pages")));
-        watch("/ok", |_, since| since > 5.0);
-        node.ask_for(&on_trial(server(version + 3, "/")));
-        rows[4].1.push(watch("/ok", |_, since| since > 3.0));
+        let good = on_trial(with_image(0));
+        let bad = || node.ask_for(&on_trial(with_image(2)));
+        rows[4].1.push(taken_back(&node, &good, bad));
+        let good = on_trial(server(version + 1, "/pages"));
+        let bad = || node.ask_for(&on_trial(server(version + 3, "/")));
+        rows[5].1.push(taken_back(&node, &good, bad));
+        let bad = || node.ask_for(&on_trial(large("4Mi")));
+        rows[6].1.push(taken_back(&node, &on_trial(large("64Mi")), bad));
+        let bad = || put_pages(&node, version + 4, None);
+        rows[7].1.push(taken_back(&node, &on_trial(server(version + 5, "/pages")), bad));
+        put_pages(&node, version + 6, Some("yes"));
     }
     println!("{rounds} rounds; seconds");
     println!(

@@ -102,7 +102,7 @@ pub(super) fn key(paths: &Paths) -> Result<[u8; 32], CheckpointError> {
 }
 
 /// What pods can ask of this node.
-pub(super) fn node_facts(node: &Node) -> NodeFacts {
+pub(super) fn node_facts(node: &Node, paths: &Paths) -> NodeFacts {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let all = node.allocatable();
     NodeFacts {
@@ -110,6 +110,8 @@ pub(super) fn node_facts(node: &Node) -> NodeFacts {
         addresses: addresses(),
         cpu_milli: all.cpu_milli,
         memory_bytes: all.memory_bytes,
+        storage_bytes: rustix::fs::statvfs(&paths.data)
+            .map_or(0, |found| found.f_blocks.saturating_mul(found.f_frsize)),
     }
 }
 

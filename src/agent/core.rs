@@ -36,7 +36,6 @@ use crate::manifest::desired::DesiredState;
 use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::Revision;
 use crate::manifest::watcher::DirectoryObservation;
-use crate::reconciler::pressure::{Pressure, Verdict};
 use crate::reconciler::{
     Action, ActualPod, ActualState, ExecutorState, Key, Now, Plan, Step, StoredSpec, reconcile,
 };
@@ -228,7 +227,7 @@ impl Core {
                 tracing::info!(?changed, ?restart_for, "read the configuration");
                 self.config.live = new.live;
                 self.actual.node = super::node(&self.config.live);
-                let node = configs::node_facts(&self.actual.node);
+                let node = configs::node_facts(&self.actual.node, &self.config.paths);
                 let is_changed = self.manifests.set_node(node);
                 if self.manifests.set_strict(self.config.live.strict) || is_changed {
                     self.take_up_manifests();
@@ -448,20 +447,6 @@ impl Core {
         {
             self.context.metrics.evictions.get(evicted.cause).add_one();
         }
-    }
-
-    /// An instance is to be evicted, if it is not going anyway.
-    pub(super) fn judge(&mut self, id: PodId, verdict: Verdict) {
-        let record = self.actual.pods.get(&id).and_then(|pod| pod.record.as_ref());
-        if record.is_some_and(|record| record.phase == RecordPhase::Active) {
-            self.actual.verdicts.insert(id, verdict);
-        }
-    }
-
-    /// What the node runs out of is known.
-    pub(super) fn set_pressure(&mut self, pressure: Pressure) {
-        self.publisher.set_pressure(&pressure, WallTime::now());
-        self.actual.pressure = pressure;
     }
 
     fn pod(&mut self, id: PodId) -> &mut ActualPod {

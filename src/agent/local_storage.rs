@@ -38,7 +38,7 @@ pub(super) async fn keep(service: Service, requests: mpsc::Sender<Request>, path
             let (begun, paths) = (Instant::now(), paths.clone());
             told.retain(|id| snapshot.pods.iter().any(|pod| pod.record.id == *id));
             let excesses = in_thread(move || count(&snapshot, &paths)).await;
-            for Excess { id, is_critical, message } in excesses.unwrap_or_default() {
+            for Excess { id, revision, is_critical, message } in excesses.unwrap_or_default() {
                 if is_critical {
                     if told.insert(id) {
                         tracing::warn!(%id, message, "a critical pod has more than it may");
@@ -47,7 +47,7 @@ pub(super) async fn keep(service: Service, requests: mpsc::Sender<Request>, path
                 }
                 tracing::warn!(%id, message, "evicting a pod");
                 let verdict = Verdict { cause: EvictionCause::Limit, message };
-                if requests.send(Request::Evict { id, verdict }).await.is_err() {
+                if requests.send(Request::Evict { id, revision, verdict }).await.is_err() {
                     return;
                 }
             }
@@ -77,6 +77,8 @@ fn has_limits(spec: &PodSpec) -> bool {
 /// A pod has more than it may.
 struct Excess {
     id: PodId,
+    /// The number of the revision that has the limit.
+    revision: u64,
     /// Such are not evicted.
     is_critical: bool,
     message: String,
@@ -89,7 +91,7 @@ fn count(snapshot: &Snapshot, paths: &Paths) -> Vec<Excess> {
         let message =
             excess(spec, &Footprint::of(&paths.pod(record.id, &record.name), spec, None))?;
         let is_critical = spec.priority >= CRITICAL_PRIORITY;
-        Some(Excess { id: record.id, is_critical, message })
+        Some(Excess { id: record.id, revision: record.accepted.number, is_critical, message })
     })
     .collect()
 }

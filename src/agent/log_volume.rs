@@ -92,22 +92,28 @@ pub(super) enum Lack {
 
 /// Removes as much of what nobody writes any more, as far as there is so much.
 pub(super) fn give_back(snapshot: &Snapshot, paths: &Paths, lack: Lack) {
-    let (all, mut old) = counted(snapshot, paths);
-    if let Lack::Files(count) = lack {
-        old.truncate(usize::try_from(count).unwrap_or(usize::MAX));
-    }
-    let most: u64 = old.iter().map(|file| file.bytes).sum();
-    let bytes = match lack {
-        Lack::Bytes(bytes) => bytes.min(most),
-        Lack::Files(_) => most,
+    let (all, old) = counted(snapshot, paths);
+    remove(all, worth(old, lack));
+}
+
+/// The oldest that are so much together.
+fn worth(old: Vec<Old>, lack: Lack) -> Vec<Old> {
+    let (mut files, mut bytes) = (0_u64, 0_u64);
+    let is_needed = |file: &Old| {
+        let is_needed = match lack {
+            Lack::Bytes(most) => bytes < most,
+            Lack::Files(most) => files < most,
+        };
+        (files, bytes) = (files + 1, bytes.saturating_add(file.bytes));
+        is_needed
     };
-    remove(all, old, all.saturating_sub(bytes));
+    old.into_iter().take_while(is_needed).collect()
 }
 
 /// Counts, and removes what is too much.
 fn sweep(snapshot: &Snapshot, paths: &Paths, limit: u64) {
     let (all, old) = counted(snapshot, paths);
-    let all = remove(all, old, limit);
+    let all = remove(all, worth(old, Lack::Bytes(all.saturating_sub(limit))));
     if all > limit {
         tracing::warn!(bytes = all, limit, "the logs being written are too large together");
     }
@@ -127,13 +133,10 @@ fn counted(snapshot: &Snapshot, paths: &Paths) -> (u64, Vec<Old>) {
     (all, old)
 }
 
-/// Removes old ones until there are no more bytes than that; how many there are then.
-fn remove(mut all: u64, old: Vec<Old>, limit: u64) -> u64 {
+/// Removes old ones; how many bytes of all there are then.
+fn remove(mut all: u64, old: Vec<Old>) -> u64 {
     let mut removed = 0_u64;
     for file in old {
-        if all <= limit {
-            break;
-        }
         match fs::remove_file(&file.path) {
             Ok(()) => removed += 1,
             // The executor was quicker.
@@ -146,7 +149,7 @@ fn remove(mut all: u64, old: Vec<Old>, limit: u64) -> u64 {
         all -= file.bytes;
     }
     if removed > 0 {
-        tracing::info!(removed, bytes = all, limit, "removed logs: they were too large together");
+        tracing::info!(removed, bytes = all, "removed logs that nobody writes any more");
     }
     all
 }
@@ -199,6 +202,26 @@ mod tests {
             old.iter().map(|old| old.path.file_name().unwrap().to_str().unwrap()).collect();
         found.sort_unstable();
         assert_eq!(found, ["1.log", names[1], names[3]]);
+    }
+
+    #[test]
+    fn no_more_is_removed_than_is_lacking_and_empty_files_count_as_files() {
+        let old = |bytes: &[u64]| -> Vec<Old> {
+            let file = |(at, bytes): (usize, &u64)| Old {
+                modified: SystemTime::UNIX_EPOCH,
+                path: at.to_string().into(),
+                bytes: *bytes,
+            };
+            bytes.iter().enumerate().map(file).collect()
+        };
+        let check = |bytes: &[u64], lack, expected| {
+            assert_eq!(worth(old(bytes), lack), old(&bytes[..expected]), "{bytes:?} {lack:?}");
+        };
+        check(&[5, 5, 5], Lack::Bytes(0), 0);
+        check(&[5, 5, 5], Lack::Bytes(6), 2);
+        check(&[5, 5, 5], Lack::Bytes(99), 3);
+        check(&[0, 0, 7, 0], Lack::Files(2), 2);
+        check(&[0, 0, 7, 0], Lack::Files(9), 4);
     }
 
     #[tokio::test]

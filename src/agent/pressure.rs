@@ -178,15 +178,18 @@ impl Keeper {
         }
     }
 
-    async fn evict(&self, victim: &Candidate, shortage: &Shortage) -> Option<PodId> {
+    async fn evict(&mut self, victim: &Candidate, shortage: &Shortage) -> Option<PodId> {
         let cause = match shortage.resource {
             Resource::Memory => EvictionCause::Memory,
             Resource::Disk | Resource::Inodes => EvictionCause::Disk,
         };
         let verdict = Verdict { cause, message: pressure::message(shortage, victim) };
         tracing::warn!(id = %victim.id, message = verdict.message, "evicting a pod");
-        let sent = self.requests.send(Request::Evict { id: victim.id, verdict }).await;
-        sent.is_ok().then_some(victim.id)
+        let Candidate { id, revision, .. } = *victim;
+        // Somebody goes: what all have then is counted as soon as that is done.
+        self.count_at = BootTime(0);
+        let sent = self.requests.send(Request::Evict { id, revision, verdict }).await;
+        sent.is_ok().then_some(id)
     }
 
     /// On this thread: it takes microseconds, and another one would have to be woken for it.
@@ -372,7 +375,8 @@ fn candidate(
     requested: u64,
     uses: Vec<Use>,
 ) -> Candidate {
-    Candidate { id: view.record.id, priority: spec.priority, used, requested, uses }
+    let (id, revision) = (view.record.id, view.record.accepted.number);
+    Candidate { id, revision, priority: spec.priority, used, requested, uses }
 }
 
 /// Does what takes long on a thread that lives as long: those of the runtime are for workers.

@@ -20,6 +20,7 @@ use crate::clock::{BootTime, WallTime};
 use crate::ids::{PodId, PodName};
 use crate::manifest::desired::DirectoryView;
 use crate::manifest::revision::{Hash, Revision};
+use crate::reconciler::pressure::{Pressure, Verdict};
 use crate::reconciler::{Asked, Key, Now, Plan, Reason, StoredSpec, Wait, WaitReason, reconcile};
 use crate::state::record::{
     Held, KeptRevision, ManifestFile, PodRecord, RecordPhase, TerminationCause,
@@ -113,7 +114,7 @@ impl Core {
                 }
             },
             Request::Pressure(pressure) => self.set_pressure(pressure),
-            Request::Evict { id, verdict } => self.judge(id, verdict),
+            Request::Evict { id, revision, verdict } => self.judge(id, revision, verdict),
             Request::Release { name, answer } => match self.instance_of(&name).and_then(held) {
                 Ok(id) => self.ask(id, &name, Asked::Release, answer),
                 Err(refused) => {
@@ -377,6 +378,25 @@ impl Core {
             return Err(DeleteRefused::SharedFile { name: name.clone(), source_file });
         }
         Ok(source_file)
+    }
+
+    /// An instance is to be evicted, if it is still that revision and not going anyway.
+    fn judge(&mut self, id: PodId, revision: u64, verdict: Verdict) {
+        let record = self.actual.pods.get(&id).and_then(|pod| pod.record.as_ref());
+        let counts = |record: &PodRecord| {
+            record.phase == RecordPhase::Active && record.accepted.number == revision
+        };
+        if record.is_some_and(counts) {
+            self.actual.verdicts.insert(id, verdict);
+        }
+    }
+
+    /// What the node runs out of is known.
+    fn set_pressure(&mut self, pressure: Pressure) {
+        self.publisher.set_pressure(&pressure, WallTime::now());
+        // Nobody goes for what there is enough of by now.
+        self.actual.verdicts.retain(|_, verdict| pressure.stands(verdict.cause));
+        self.actual.pressure = pressure;
     }
 }
 

@@ -278,6 +278,8 @@ pub enum Request {
     Evict {
         /// Which.
         id: PodId,
+        /// As which revision.
+        revision: u64,
         /// Why.
         verdict: Verdict,
     },

@@ -59,6 +59,11 @@ pub(super) struct AgentArgs {
     #[arg(long, env = "ROOST_ALLOWED_SYSCTLS", value_name = "NAME", value_delimiter = ',',
           value_parser = values::sysctl)]
     allowed_sysctl: Vec<String>,
+    /// What of the host pods may have as volumes `hostPath`, with what is beneath; can be given
+    /// several times [default: everything]
+    #[arg(long, env = "ROOST_ALLOWED_HOST_PATHS", value_name = "PATH", value_delimiter = ',',
+          value_parser = values::host_path)]
+    allowed_host_path: Vec<PathBuf>,
     /// Most pods at a time [default: 500]
     #[arg(long, env = "ROOST_MAX_PODS", value_name = "N", value_parser = values::max_pods)]
     max_pods: Option<u32>,
@@ -199,6 +204,7 @@ impl AgentArgs {
                 log_format: self.log_format.map(Into::into),
                 labels,
                 allowed_sysctls: list_of_texts(self.allowed_sysctl),
+                allowed_host_paths: list(self.allowed_host_path),
                 max_pods: self.max_pods,
                 strict: self.strict,
                 reserve_cpu: self.reserve_cpu,

@@ -26,6 +26,7 @@ pub(super) const KEYS: &[&str] = &[
     "log-format",
     "labels",
     "allowed-sysctls",
+    "allowed-host-paths",
     "max-pods",
     "strict",
     "reserve",
@@ -106,6 +107,7 @@ impl Reader {
                 "log-format" => layer.log_format = self.text(name, value, log_format),
                 "labels" => layer.labels = self.labels(value),
                 "allowed-sysctls" => layer.allowed_sysctls = self.sysctls(name, value),
+                "allowed-host-paths" => layer.allowed_host_paths = self.host_paths(name, value),
                 "max-pods" => layer.max_pods = self.scalar(name, value, values::max_pods),
                 "strict" => layer.strict = self.boolean(name, value),
                 "reserve" => self.reserve(value, layer),
@@ -234,6 +236,16 @@ impl Reader {
             return None;
         };
         Some(items.iter().filter_map(|item| self.text(name, item, values::sysctl)).collect())
+    }
+
+    fn host_paths(&mut self, name: &str, value: &Value<'_>) -> Option<Vec<PathBuf>> {
+        let Some(items) = value.get_ref().as_array() else {
+            let found = shown(value.get_ref());
+            let text = format!("`{name}` must be a list such as [\"/srv\"], not {found}");
+            self.fault(value.span(), text);
+            return None;
+        };
+        Some(items.iter().filter_map(|item| self.text(name, item, values::host_path)).collect())
     }
 
     fn listen(&mut self, value: &Value<'_>) {

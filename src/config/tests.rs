@@ -74,6 +74,8 @@ fn every_fault_of_a_file_is_named_with_its_place_and_what_was_meant() {
     check("[images]\nhosts-dirs = '/a'\n", &["`images.hosts-dirs` must be a list such as"]);
     let bad = "allowed-sysctls = ['net.core.*', 'vm.swappiness', 'net/core/*', '*']\n";
     check(bad, &["`vm.swappiness` can't be a pod's own", "written with dots", "no name of a"]);
+    check("allowed-host-paths = ['srv', '/a/../b']\n", &["path `srv` must be", "path `/a/../b`"]);
+    check("allowed-host-paths = '/srv'\n", &["`allowed-host-paths` must be a list such as"]);
     check("[pressure]\ndisk-available = '101%'\n", &["`pressure.disk-available` must be at most"]);
     check("[pressure]\nmemory-available = 'much'\n", &["a share such as \"10%\", or 0 for none"]);
     check("[pressure]\nmeasure-every = '1ms'\n", &["must be at least 1s"]);
@@ -185,6 +187,8 @@ fn the_packaged_file_has_every_key_at_its_default() {
     let mut rest = found;
     rest.paths = defaults.paths.clone();
     assert_eq!(rest.live.allowed_sysctls, ["net.core.somaxconn", "kernel.msg*"], "an example");
+    let paths = rest.live.allowed_host_paths.take().unwrap();
+    assert_eq!(paths, [Path::new("/srv"), Path::new("/dev/ttyUSB0")], "an example");
     rest.live.allowed_sysctls.clear();
     rest.executor = defaults.executor.clone();
     rest.live.labels.remove("example.com/site");

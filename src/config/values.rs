@@ -3,9 +3,10 @@
 //! Every function says what is wrong in words that follow the name of the key.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::clock::Millis;
-use crate::manifest::pod::{InvalidSysctl, SysctlName};
+use crate::manifest::pod::{AbsolutePath, InvalidPath, InvalidSysctl, SysctlName};
 use crate::manifest::quantity::{InvalidQuantity, Quantity};
 use crate::network::subnet::{Subnet, SubnetFault};
 use crate::reconciler::pressure::Threshold;
@@ -154,6 +155,15 @@ pub fn sysctl(text: &str) -> Result<String, String> {
         return Err(format!("`{text}` must be written with dots"));
     }
     Ok(text.to_owned())
+}
+
+/// One of `allowed-host-paths`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn host_path(text: &str) -> Result<PathBuf, String> {
+    let path: AbsolutePath = text.parse().map_err(|error: InvalidPath| error.to_string())?;
+    Ok(path.as_str().into())
 }
 
 /// `cgroup`: one name.

@@ -59,6 +59,14 @@ pub struct NodeFacts {
     pub cpu_milli: u64,
     /// Bytes of memory that it has for pods.
     pub memory_bytes: u64,
+    /// The size in bytes of the file system that pods write to.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub storage_bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// What keeps a pod from being what it asks for. It comes, or its document does.
@@ -479,6 +487,8 @@ fn limit_of(resource: &ResourceField, pod: &PodSpec) -> Option<u64> {
         ResourceName::LimitsMemory => of.memory_limit_bytes.or(pod.resources.memory_limit_bytes),
         ResourceName::RequestsCpu => Some(of.cpu_request_milli.unwrap_or(0)),
         ResourceName::RequestsMemory => Some(of.memory_request_bytes.unwrap_or(0)),
+        ResourceName::LimitsStorage => of.storage_limit_bytes,
+        ResourceName::RequestsStorage => Some(of.storage_request()),
     }
 }
 
@@ -491,6 +501,7 @@ fn resource_value(of: Instance<'_>, resource: &ResourceField) -> Result<String, 
             match resource.resource {
                 ResourceName::LimitsCpu | ResourceName::RequestsCpu => node.cpu_milli,
                 ResourceName::LimitsMemory | ResourceName::RequestsMemory => node.memory_bytes,
+                ResourceName::LimitsStorage | ResourceName::RequestsStorage => node.storage_bytes,
             }
         }
     };

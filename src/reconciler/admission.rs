@@ -18,11 +18,14 @@ use core::cmp::Reverse;
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::ids::PodName;
 use crate::manifest::desired::Claim;
-use crate::manifest::pod::{ContainerPort, PodSpec, Protocol, SysctlName};
+use crate::manifest::pod::{
+    AbsolutePath, ContainerPort, PodSpec, Protocol, SysctlName, VolumeSource,
+};
 use crate::state::record::ManifestFile;
 
 /// Pods of a node whose configuration sets no other number.
@@ -45,6 +48,9 @@ pub struct Node {
     /// Settings of the kernel that pods may have besides the safe ones: names, or beginnings of
     /// names with a `*`.
     pub sysctls: Vec<String>,
+    /// What of the host pods may have as volumes `hostPath`: these and what is beneath; none if
+    /// that is everything.
+    pub host_paths: Option<Vec<PathBuf>>,
 }
 
 impl Default for Node {
@@ -52,8 +58,8 @@ impl Default for Node {
     fn default() -> Self {
         let all = Requests { cpu_milli: u64::MAX, memory_bytes: u64::MAX };
         let reserve = Requests::default();
-        let (labels, sysctls) = Default::default();
-        Self { capacity: all, reserve, max_pods: MAX_PODS_DEFAULT, labels, sysctls }
+        let (labels, sysctls, host_paths) = Default::default();
+        Self { capacity: all, reserve, max_pods: MAX_PODS_DEFAULT, labels, sysctls, host_paths }
     }
 }
 
@@ -75,6 +81,25 @@ impl Node {
                 })
         };
         spec.security.sysctls.keys().find(|name| !is_allowed(name))
+    }
+
+    /// The first path of the host that the pod may not have here, as it is written: a link on the
+    /// host is the affair of whoever made it.
+    #[must_use]
+    pub fn forbidden_host_path<'a>(&self, spec: &'a PodSpec) -> Option<&'a AbsolutePath> {
+        let allowed = self.host_paths.as_ref()?;
+        let paths = spec.volumes.iter().filter_map(|volume| match &volume.source {
+            VolumeSource::HostPath { path, kind: _ } => Some(path),
+            VolumeSource::EmptyDir { .. }
+            | VolumeSource::Memory { .. }
+            | VolumeSource::Claim { .. }
+            | VolumeSource::Image(_)
+            | VolumeSource::Projected(_) => None,
+        });
+        let is_allowed = |path: &&AbsolutePath| {
+            allowed.iter().any(|it| Path::new(path.as_str()).starts_with(it))
+        };
+        { paths }.find(|path| !is_allowed(path))
     }
 
     /// The first label that the pod wants of its node and this one does not have.
@@ -203,7 +228,9 @@ pub(super) fn admit(node: &Node, shares: &[Share<'_>]) -> Admission {
     let total = wanting.iter().filter_map(|share| share.wants).fold(ledger.used, |sum, wants| {
         let ports = wants.spec.all_containers().any(|container| !container.ports.is_empty());
         let all = Requests { cpu_milli: u64::MAX, memory_bytes: u64::MAX };
-        let is_special = ports || node.forbidden_sysctl(wants.spec).is_some();
+        let is_special = ports
+            || node.forbidden_sysctl(wants.spec).is_some()
+            || node.forbidden_host_path(wants.spec).is_some();
         if is_special { all } else { sum.plus(Requests::of(wants.spec)) }
     });
     let count = u64::from(ledger.pods).saturating_add(wanting.len() as u64);
@@ -254,11 +281,17 @@ impl<'a> Ledger<'a> {
         let others = self.used.less(has);
         let free = self.node.allocatable().less(others);
         let Requests { cpu_milli: cpu, memory_bytes: memory } = wants;
-        let Node { capacity, reserve, max_pods, labels: _, sysctls: _ } = self.node;
+        let Node { capacity, reserve, max_pods, labels: _, sysctls: _, host_paths: _ } = self.node;
         let mut lacks = Vec::new();
         if let Some(name) = self.node.forbidden_sysctl(spec) {
             lacks.push(format!(
                 "sysctl {name} is not safe, and not among `allowed-sysctls` of the agent's \
+                 configuration"
+            ));
+        }
+        if let Some(path) = self.node.forbidden_host_path(spec) {
+            lacks.push(format!(
+                "hostPath {path} is not beneath one of `allowed-host-paths` of the agent's \
                  configuration"
             ));
         }

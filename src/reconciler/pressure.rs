@@ -186,7 +186,7 @@ impl Shortage {
     /// What is to be made free.
     #[must_use]
     pub fn missing(&self) -> u64 {
-        let margin = self.threshold / 100 * MARGIN_PERCENT;
+        let margin = self.threshold.saturating_mul(MARGIN_PERCENT) / 100;
         self.threshold.saturating_add(margin).saturating_sub(self.available)
     }
 }
@@ -342,6 +342,18 @@ impl Pressure {
         self.strains().next().is_some()
     }
 
+    /// Whether there is still too little of what somebody is to go for. Limits of its own are
+    /// another matter.
+    #[must_use]
+    pub fn stands(&self, cause: EvictionCause) -> bool {
+        let is_met = |strain: &Option<Strain>| strain.as_ref().is_some_and(|strain| strain.met);
+        match cause {
+            EvictionCause::Memory => is_met(&self.memory),
+            EvictionCause::Disk => is_met(&self.disk),
+            EvictionCause::Limit => true,
+        }
+    }
+
     /// Whether the same holds as in the other, whatever the figures are.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
@@ -427,6 +439,8 @@ pub struct Use {
 pub struct Candidate {
     /// The instance.
     pub id: PodId,
+    /// The number of the revision that it is.
+    pub revision: u64,
     /// Its priority.
     pub priority: i32,
     /// What all of it uses; what is in its volumes is in nothing else.

@@ -281,6 +281,35 @@ fn what_probes_have_found_is_kept_over_an_upgrade_in_place_without_a_flap() {
 }
 
 #[test]
+fn c8_c9_a_check_asks_by_http_or_tcp_in_the_pods_network_and_tells_what_it_saw() {
+    run(async {
+        let mut pod = TestPod::start();
+        let mut spec = server();
+        let check = |handler| {
+            let (delay, interval, timeout) = (Millis(0), Millis(40), Millis(5000));
+            Some(Check { handler, delay, interval, timeout })
+        };
+        spec.containers[0].check = check(http("/ready"));
+        for (name, port) in [("open", PORT), ("shut", PORT + 1)] {
+            let mut asks = container(name, &["/bin/sleep", "1000"]);
+            asks.check = check(Handler::Tcp { host: None, port });
+            spec.containers.push(asks);
+        }
+        pod.set(spec).await;
+        let sees = |asked: &ContainerReport, seen: &Seen| {
+            health(asked).check.is_some_and(|it| it.seen == *seen)
+        };
+        pod.until("web", |web| sees(web, &Seen::HttpStatus(500))).await;
+        fs::write(volume(&pod).join("ready"), "").unwrap();
+        pod.until("web", |web| sees(web, &Seen::HttpStatus(200))).await;
+        pod.until("open", |open| sees(open, &Seen::Connected(true))).await;
+        let shut = pod.until("shut", |shut| sees(shut, &Seen::Connected(false))).await;
+        assert_eq!(shut.attempt, Some(Attempt(0)), "it is told, and never acted on");
+        pod.stop(Millis(0)).await;
+    });
+}
+
+#[test]
 fn a_pod_that_stops_leaves_no_question_behind() {
     run(async {
         let mut pod = TestPod::start();

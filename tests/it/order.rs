@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Asked, FOREVER, Node, OUT, Process, until_lines};
+use crate::harness::{Asked, FOREVER, Node, OUT, Pod, Process, until_lines};
 
 /// Says that it runs, and when it is told to stop.
 fn lasting(name: &str) -> String {
@@ -208,6 +208,48 @@ fn a_revision_that_does_not_get_ready_in_time_is_taken_back_and_not_tried_again(
     has(&node, "better");
     node.until("held no more", |pods| {
         (!pods["default/web"].0["status"].to_string().contains("RolledBack")).then_some(())
+    });
+    node.end();
+}
+
+/// What a ConfigMap says is a part of the revision of the pods that use it.
+#[test]
+fn a_config_map_with_which_a_pod_is_not_ready_any_more_is_taken_back_for_that_pod() {
+    let node = Node::started();
+    let put = |state: &str| {
+        let config = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "settings" },
+            "data": { "state": state },
+        });
+        node.put("settings.json", &config.to_string());
+    };
+    put("good");
+    let probe = json!({
+        "exec": { "command": ["/bin/sh", "-c", "test $(cat /settings/state) != bad"] },
+        "periodSeconds": 1,
+    });
+    let volume = json!({ "name": "settings", "configMap": { "name": "settings" } });
+    let pod = Asked::one("web", FOREVER)
+        .annotation("roost/rollback-after", "3s")
+        .with("/spec/containers/0/readinessProbe", probe)
+        .mounting(&volume, "/settings");
+    node.ask_for(&pod);
+    let is_ready = |pod: &Pod| pod.container("main")["ready"] == true;
+    let before = node
+        .until("it is ready", |pods| pods.get("default/web").filter(|pod| is_ready(pod)).cloned());
+    put("bad");
+    node.until("it is not ready", |pods| (!is_ready(&pods["default/web"])).then_some(()));
+    let after = node.until("it is ready as it was", |pods| {
+        let pod = &pods["default/web"];
+        let is_back = pod.0["status"].to_string().contains("RolledBack");
+        (is_back && is_ready(pod)).then(|| pod.clone())
+    });
+    assert_eq!(after.processes(), before.processes(), "only files changed, both times");
+    put("better");
+    node.until("what is new is tried", |pods| {
+        let pod = &pods["default/web"];
+        let is_held = pod.0["status"].to_string().contains("RolledBack");
+        (!is_held && is_ready(pod)).then_some(())
     });
     node.end();
 }

@@ -106,6 +106,13 @@ fn a_volume_that_is_larger_than_its_limit_costs_the_pod_its_place_until_it_is_em
         .sharing(&node.out())
         .with("/spec/terminationGracePeriodSeconds", json!(1))
         .mounting(&data(&json!({ "sizeLimit": "1Mi" })), "/data");
+    let critical = Asked::one("critical", &format!("touch /data/a; {}", writes_once(3)))
+        .sharing(&node.out().join("critical"))
+        .with("/spec/priorityClassName", json!("system-node-critical"))
+        .mounting(&data(&json!({ "sizeLimit": "1Mi" })), "/data");
+    std::fs::create_dir(node.out().join("critical")).unwrap();
+    node.ask_for(&critical);
+    let critical = node.until_running("default/critical");
     node.ask_for(&asked);
     let first = node.until("it is evicted", |pods| {
         pods.get("default/hog").filter(|pod| is_evicted(pod)).cloned()
@@ -121,7 +128,11 @@ fn a_volume_that_is_larger_than_its_limit_costs_the_pod_its_place_until_it_is_em
     assert_ne!(second.uid(), first.uid());
     let volume = node.root().join("data/pods").join(second.uid()).join("volumes/data");
     assert_eq!(std::fs::read_dir(volume).unwrap().count(), 0);
+    let kept = node.pod("default/critical");
+    assert_eq!(kept.processes(), critical.processes(), "never a critical one");
+    assert!(node.out().join("critical/written").exists(), "it has as much");
     node.remove("hog.json");
+    node.remove("critical.json");
     node.until_gone("default/hog");
     node.end();
 }
@@ -178,5 +189,51 @@ fn on_a_full_disk_who_filled_it_goes_and_gives_it_back() {
         node.remove(file);
         node.until_gone(key);
     }
+    node.end();
+}
+
+#[test]
+fn on_a_full_disk_old_logs_go_before_anybody_does_and_no_more_than_are_needed() {
+    const FILE: usize = 1 << 20;
+    let disk = SmallDisk::new(96 << 20);
+    let mut node = Node::in_directory(disk.0.path());
+    for (name, value) in [
+        ("ROOST_PRESSURE_DISK_AVAILABLE", "30%"),
+        ("ROOST_PRESSURE_TRANSITION", "1s"),
+        ("ROOST_PRESSURE_MEASURE_EVERY", "1s"),
+        ("ROOST_LOGS_FILE_BYTES", "1Mi"),
+        ("ROOST_LOGS_FILES", "31"),
+    ] {
+        node.set_env(name, value);
+    }
+    node.start();
+    let line = "0123456789".repeat(400);
+    let script = format!(
+        "i=0; while [ $i -lt 7500 ]; do echo {line}; i=$((i+1)); done; touch {OUT}/said; {FOREVER}"
+    );
+    node.ask_for(&Asked::one("talker", &script).sharing(&node.out()));
+    let talker = node.until_running("default/talker");
+    node.until("it has said all", |_| node.out().join("said").exists().then_some(()));
+    let logs = node.log(&talker, "main", 0).parent().unwrap().to_owned();
+    let rotated = || std::fs::read_dir(&logs).unwrap().count() - 1;
+    let before = node.until("all of it is written", |_| (rotated() >= 25).then(&rotated));
+    let free = || {
+        let found = rustix::fs::statvfs(node.root()).unwrap();
+        found.f_bavail * found.f_frsize
+    };
+    let most = rustix::fs::statvfs(node.root()).unwrap();
+    let wanted = most.f_blocks * most.f_frsize * 3 / 10;
+    let filler = usize::try_from(free() - wanted).unwrap() + 5 * FILE;
+    std::fs::write(disk.0.path().join("filler"), vec![1_u8; filler]).unwrap();
+    node.until("enough is free", |_| (free() >= wanted).then_some(()));
+    let status = node.until("it is over", |_| {
+        (condition(&node, "DiskPressure") == "False").then(|| node.pod("default/talker"))
+    });
+    assert_eq!(status.processes(), talker.processes());
+    let after = rotated();
+    assert!(after < before && after >= before - 15, "{after} of {before} are left");
+    std::fs::remove_file(disk.0.path().join("filler")).unwrap();
+    node.remove("talker.json");
+    node.until_gone("default/talker");
     node.end();
 }

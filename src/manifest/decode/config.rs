@@ -24,7 +24,7 @@ const PATH_LEN_MAX: usize = 1024;
 
 /// Units that a resource can be asked for in (Kubernetes: `validateContainerResourceDivisor`).
 const CPU_DIVISORS: [u64; 2] = [1, 1000];
-const MEMORY_DIVISORS: [u64; 13] = [
+const BYTES_DIVISORS: [u64; 13] = [
     1,
     1_000,
     1_000_000,
@@ -219,19 +219,25 @@ fn resource_ref(at: At<'_>, around: Around<'_>, faults: &mut Faults) -> Option<R
         ("limits.memory", ResourceName::LimitsMemory),
         ("requests.cpu", ResourceName::RequestsCpu),
         ("requests.memory", ResourceName::RequestsMemory),
+        ("limits.ephemeral-storage", ResourceName::LimitsStorage),
+        ("requests.ephemeral-storage", ResourceName::RequestsStorage),
     ];
     let resource = fields.required("resource", faults).and_then(|at| at.choice(&resources, faults));
     let divisor_at = fields.get("divisor");
     let resource = resource?;
     let (unit, known): (Unit, &[u64]) = match resource {
         ResourceName::LimitsCpu | ResourceName::RequestsCpu => (Quantity::milli, &CPU_DIVISORS),
-        ResourceName::LimitsMemory | ResourceName::RequestsMemory => {
-            (Quantity::units, &MEMORY_DIVISORS)
-        }
+        ResourceName::LimitsMemory
+        | ResourceName::RequestsMemory
+        | ResourceName::LimitsStorage
+        | ResourceName::RequestsStorage => (Quantity::units, &BYTES_DIVISORS),
     };
     let usual = match resource {
         ResourceName::LimitsCpu | ResourceName::RequestsCpu => 1000,
-        ResourceName::LimitsMemory | ResourceName::RequestsMemory => 1,
+        ResourceName::LimitsMemory
+        | ResourceName::RequestsMemory
+        | ResourceName::LimitsStorage
+        | ResourceName::RequestsStorage => 1,
     };
     let divisor = match divisor_at {
         None => usual,
@@ -243,7 +249,7 @@ fn resource_ref(at: At<'_>, around: Around<'_>, faults: &mut Faults) -> Option<R
                 Ok(_) | Err(_) => {
                     let fault = at.error(&format!("{} is no unit of {resource}", quote(text)));
                     faults.push(fault.with_help(match usual {
-                        1 => "for memory: 1, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei, as in 1Mi",
+                        1 => "for bytes: 1, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei, as in 1Mi",
                         _ => "for processors: 1 or 1m",
                     }));
                     return None;

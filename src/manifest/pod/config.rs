@@ -147,6 +147,10 @@ pub enum ResourceName {
     RequestsCpu,
     /// `requests.memory`.
     RequestsMemory,
+    /// `limits.ephemeral-storage`; the size of the file system of pods where there is no limit.
+    LimitsStorage,
+    /// `requests.ephemeral-storage`.
+    RequestsStorage,
 }
 
 impl fmt::Display for ResourceName {
@@ -156,6 +160,8 @@ impl fmt::Display for ResourceName {
             Self::LimitsMemory => "limits.memory",
             Self::RequestsCpu => "requests.cpu",
             Self::RequestsMemory => "requests.memory",
+            Self::LimitsStorage => "limits.ephemeral-storage",
+            Self::RequestsStorage => "requests.ephemeral-storage",
         })
     }
 }

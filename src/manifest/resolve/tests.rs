@@ -47,6 +47,7 @@ fn resolver() -> Resolver {
         addresses: vec!["192.0.2.7".to_owned(), "2001:db8::7".to_owned()],
         cpu_milli: 4000,
         memory_bytes: 8 << 30,
+        storage_bytes: 100 << 30,
     };
     Resolver { key: Arc::new([7; 32]), node }
 }
@@ -129,6 +130,8 @@ fn a_pod_knows_itself_and_its_node() {
         (resource("resource: limits.cpu, divisor: 1m"), "1500"),
         (resource("resource: limits.memory, divisor: 1Mi"), "8192"),
         (resource("resource: requests.memory"), "0"),
+        (resource("resource: limits.ephemeral-storage, divisor: 1Gi"), "100"),
+        (resource("resource: requests.ephemeral-storage"), "0"),
     ];
     for (var, expected) in cases {
         let spec = pod(&format!(

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::super::tests::world::{World, file, pod};
 use super::super::*;
 use super::*;
-use crate::manifest::pod::Protocol;
+use crate::manifest::pod::{HostPathType, Protocol, Volume};
 use crate::state::record::{Outcome, RecordPhase, TerminationCause};
 
 const GI: u64 = 1 << 30;
@@ -566,6 +566,30 @@ fn a_setting_of_the_kernel_that_is_not_safe_waits_until_the_node_allows_it() {
         let waits = world.plan().waits.contains_key(&key("backlog"));
         assert_eq!(waits, !allows, "{pattern}");
     }
+}
+
+#[test]
+fn a_path_of_the_host_waits_until_the_node_allows_it() {
+    let mut spec = cpu("data", 1);
+    let source = VolumeSource::HostPath {
+        path: "/srv/data/db".parse().unwrap(),
+        kind: HostPathType::Unchecked,
+    };
+    let name = "db".parse().unwrap();
+    spec.volumes.push(Volume { name, source });
+    let mut world = world(1000);
+    world.claim("1", &spec);
+    let mut check = |allowed: Option<&[&str]>, expected: bool| {
+        world.actual.node.host_paths = allowed.map(|all| all.iter().map(Into::into).collect());
+        let waits = world.plan().waits.get(&key("data")).map(|wait| wait.why.clone());
+        assert_eq!(waits.is_none(), expected, "{allowed:?} {waits:?}");
+    };
+    check(None, true);
+    check(Some(&[]), false);
+    check(Some(&["/srv/dat", "/srv/data/db/x"]), false);
+    check(Some(&["/opt", "/srv/data"]), true);
+    check(Some(&["/srv/data/db"]), true);
+    check(Some(&["/"]), true);
 }
 
 #[test]

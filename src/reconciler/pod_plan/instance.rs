@@ -19,8 +19,9 @@ use crate::reconciler::{
     Action, ActualState, Asked, Creation, ExecutorState, Images, Now, Reason, Step, StoredSpec,
 };
 use crate::state::record::{
-    Accepted, EVICTION_LEN_MAX, Evicted, Eviction, HISTORY_LEN_MAX, Held, KeptRevision, LastRun,
-    Losses, ManifestFile, Moment, Outcome, PodRecord, RecordPhase, TerminationCause, Trial,
+    Accepted, EVICTION_LEN_MAX, Evicted, Eviction, EvictionCause, HISTORY_LEN_MAX, Held,
+    KeptRevision, LastRun, Losses, ManifestFile, Moment, Outcome, PodRecord, RecordPhase,
+    TerminationCause, Trial,
 };
 
 impl<'a> Instance<'a> {
@@ -159,8 +160,9 @@ impl<'a> Instance<'a> {
         Some((Creation { trial, eviction, ..creation }, Reason::Successor))
     }
 
-    /// The same for the next instance. One that comes back from an eviction has all the time again
-    /// that its revision has to get Ready.
+    /// The same for the next instance. One that went for what may be the fault of others has all the
+    /// time again that its revision has to get Ready; but once only, and not if it was its own fault:
+    /// a revision that is evicted again and again is not good.
     fn trial_of_next(
         &self,
         revision: &Revision,
@@ -169,8 +171,14 @@ impl<'a> Instance<'a> {
         now: Now,
     ) -> Option<Trial> {
         let trial = self.trial_of(revision, spec, actual, now)?;
-        let is_back = matches!(self.record.eviction, Some(Eviction::Evicted(_)));
-        match spec.rollback_after.filter(|_| is_back) {
+        let begins_anew = match &self.record.eviction {
+            Some(Eviction::Evicted(Evicted { cause, count, .. })) => match cause {
+                EvictionCause::Memory | EvictionCause::Disk => *count == 1,
+                EvictionCause::Limit => false,
+            },
+            Some(Eviction::Returned { .. }) | None => false,
+        };
+        match spec.rollback_after.filter(|_| begins_anew) {
             Some(span) => Some(trial_for(span, trial.back_to, actual, now)),
             None => Some(trial),
         }
@@ -380,7 +388,10 @@ impl<'a> Instance<'a> {
         self.record.accepted.shared == revision.shared
             && match self.record.phase {
                 RecordPhase::Active => true,
-                RecordPhase::Finished { .. } => self.is_rerun_needless(revision, spec),
+                // What an evicted pod is changed to may be what it should have been.
+                RecordPhase::Finished { .. } => {
+                    self.evicted().is_none() && self.is_rerun_needless(revision, spec)
+                }
                 RecordPhase::Terminating { .. } | RecordPhase::Destroying { .. } => false,
             }
     }

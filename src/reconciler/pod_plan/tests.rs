@@ -96,16 +96,36 @@ fn a_revision_that_does_not_get_ready_in_time_is_rolled_back_until_its_manifest_
     }
 }
 
+/// What runs goes for that.
+fn evict(world: &mut World, cause: EvictionCause) {
+    let id = world.id();
+    let message = "too much".to_owned();
+    world.actual.verdicts.insert(id, Verdict { cause, message });
+    world.settle();
+    world.actual.verdicts.clear();
+}
+
 #[test]
-fn a_revision_that_is_evicted_on_trial_has_all_its_time_again_when_it_comes_back() {
+fn a_revision_that_is_evicted_for_what_it_has_itself_gets_no_more_time() {
+    let mut world = world("p");
+    world.now = 6000;
+    evict(&mut world, EvictionCause::Limit);
+    assert!(retreats(&world).is_empty());
+    world.now = 16_000;
+    world.settle();
+    assert_eq!(trial(&mut world), Some((11_000, 1)));
+    assert_eq!(retreats(&world), [1], "before it overfills its volume again");
+    retreat(&mut world);
+    assert_eq!(*world.one().spec.as_ref().unwrap().spec, revision("p", "1"));
+}
+
+#[test]
+fn a_revision_that_is_evicted_on_trial_has_all_its_time_again_but_once_only() {
     for keeps_manifest in [true, false] {
         let mut world = world("p");
         world.now = 6000;
         let id = world.id();
-        let message = "too much".to_owned();
-        world.actual.verdicts.insert(id, Verdict { cause: EvictionCause::Limit, message });
-        world.settle();
-        world.actual.verdicts.clear();
+        evict(&mut world, EvictionCause::Memory);
         assert!(retreats(&world).is_empty());
         if !keeps_manifest {
             world.unclaim();
@@ -116,7 +136,11 @@ fn a_revision_that_is_evicted_on_trial_has_all_its_time_again_when_it_comes_back
         world.settle();
         assert_ne!(world.id(), id);
         assert_eq!(trial(&mut world), Some((26_000, 1)));
-        world.now = 26_000;
+        world.now = 20_000;
+        evict(&mut world, EvictionCause::Disk);
+        world.now = 40_000;
+        world.settle();
+        assert_eq!(trial(&mut world), Some((26_000, 1)));
         assert_eq!(retreats(&world), [1]);
     }
 }

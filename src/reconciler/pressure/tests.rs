@@ -35,6 +35,12 @@ fn pressure_ends_when_there_was_enough_for_the_whole_transition_however_little_m
     assert_eq!(judged(&enough, 100 * MIB, 301_000), Pressure::default());
     let again = judged(&enough, 0, 300_999);
     assert!(judged(&again, 200 * MIB, 301_000).is_any(), "it counts anew");
+    let stands = |pressure: &Pressure| {
+        [EvictionCause::Memory, EvictionCause::Disk, EvictionCause::Limit]
+            .map(|it| pressure.stands(it))
+    };
+    assert_eq!(stands(&short), [true, false, true]);
+    assert_eq!(stands(&enough), [false, false, true]);
 }
 
 #[test]
@@ -72,7 +78,7 @@ fn bytes_and_inodes_of_every_file_system_count() {
 fn candidate(n: u128, priority: i32, used: u64, requested: u64) -> Candidate {
     let container = "main".parse().unwrap();
     let uses = vec![Use { container, used, requested }];
-    Candidate { id: PodId::from_random(n), priority, used, requested, uses }
+    Candidate { id: PodId::from_random(n), revision: 1, priority, used, requested, uses }
 }
 
 #[test]
@@ -253,12 +259,24 @@ fn an_evicted_pod_whose_manifest_goes_is_gone_and_one_that_is_changed_is_tried_a
     world.settle();
     assert!(world.actual.pods.is_empty());
 
-    let mut world = evicted(EvictionCause::Limit, Pressure::default());
-    let mut other = pod("p", "p");
-    other.hostname = "other".to_owned();
-    world.claim("1", &other);
-    world.settle();
-    assert_eq!(world.record().phase, RecordPhase::Active);
+    let changes: [fn(&mut PodSpec); 2] = [
+        |spec| spec.hostname = "other".to_owned(),
+        |spec| spec.containers[0].resources.storage_limit_bytes = Some(20 << 20),
+    ];
+    for (change, policy) in
+        changes.into_iter().zip([RestartPolicy::Always, RestartPolicy::Never].repeat(2))
+    {
+        let mut spec = pod("p", "p");
+        spec.restart_policy = policy;
+        let mut world = World::new();
+        world.claim("1", &spec);
+        world.settle();
+        let mut world = evict(world, EvictionCause::Limit, Pressure::default());
+        change(&mut spec);
+        world.claim("1", &spec);
+        world.settle();
+        assert_eq!(world.record().phase, RecordPhase::Active);
+    }
 }
 
 #[test]

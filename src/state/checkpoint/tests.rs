@@ -46,6 +46,7 @@ fn config() -> ConfigFile {
             addresses: vec!["192.0.2.7".to_owned()],
             cpu_milli: 4000,
             memory_bytes: 1 << 30,
+            storage_bytes: 0,
         }),
     };
     ConfigFile { format: Format, content }

@@ -54,9 +54,10 @@ pub(super) fn value_from(source: &EnvSource) -> Value {
                         format!("{divisor}m")
                     }
                 }
-                ResourceName::LimitsMemory | ResourceName::RequestsMemory => {
-                    super::memory(*divisor)
-                }
+                ResourceName::LimitsMemory
+                | ResourceName::RequestsMemory
+                | ResourceName::LimitsStorage
+                | ResourceName::RequestsStorage => super::memory(*divisor),
             };
             json!({ "resourceFieldRef": {
                 "containerName": container, "resource": resource.to_string(), "divisor": divisor,
