@@ -288,7 +288,8 @@ impl World {
         let ends = match self.oracle.past.get(&(id, name.clone())) {
             Some(Past { recorded: Some(exit), .. }) => vec![exit.clone()],
             Some(past) => vec![past.exit.clone().unwrap_or(Exit::Unknown), Exit::Unknown],
-            None => vec![Exit::NotStarted(String::new())],
+            // Another executor than the one that launched it does not know that it never ran.
+            None => vec![Exit::NotStarted(String::new()), Exit::Unknown],
         };
         let goes = |c, exit: &Exit| {
             // What has succeeded at the beginning is done, whatever its rules say.
