@@ -115,7 +115,9 @@ fn put_pages(node: &Node, version: u64, ok: Option<&str>) {
 
 /// The same, which has to get Ready in three seconds.
 fn on_trial(pod: Asked) -> Asked {
-    let probe = json!({ "httpGet": { "path": "/ok", "port": PORT }, "periodSeconds": 1 });
+    let get = json!({ "path": "/ok", "port": PORT });
+    // What is changed in place is Ready at first as it was: that has to be over in time.
+    let probe = json!({ "httpGet": get, "periodSeconds": 1, "failureThreshold": 1 });
     pod.with("/spec/containers/0/readinessProbe", probe).annotation("roost/rollback-after", "3s")
 }
 
