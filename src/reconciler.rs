@@ -35,7 +35,7 @@ use pressure::{Pressure, PressureKind, Verdict};
 use crate::clock::{BootId, BootTime, Millis, WallTime};
 use crate::executor::protocol::PodReport;
 use crate::ids::{PodId, PodName};
-use crate::manifest::desired::DesiredState;
+use crate::manifest::desired::{Claim, DesiredState};
 use crate::manifest::pod::PodSpec;
 use crate::manifest::revision::{Hash, Revision};
 use crate::state::record::PodRecord;
@@ -191,12 +191,14 @@ pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan
     let mut plan = Plan::default();
     let trust = directory::judge(desired, actual, &mut plan);
     // What is made of a pod is not seen before it is done, and may have lost its manifest since.
-    let named = desired.claims.keys().chain(actual.under_way.keys());
-    let mut names: BTreeMap<&PodName, Vec<&ActualPod>> =
-        named.map(|name| (name, Vec::new())).collect();
+    let mut names: BTreeMap<&PodName, (&[Claim], Vec<&ActualPod>)> =
+        desired.claims.iter().map(|(name, claims)| (name, (claims.as_slice(), vec![]))).collect();
+    for name in actual.under_way.keys() {
+        names.entry(name).or_default();
+    }
     for (id, pod) in &actual.pods {
         match (pod.name(), &pod.executor) {
-            (Some(name), _) => names.entry(name).or_default().push(pod),
+            (Some(name), _) => names.entry(name).or_default().1.push(pod),
             // Its executor may still tell what it is.
             (None, ExecutorState::Silent) => {}
             (
@@ -209,8 +211,7 @@ pub fn reconcile(desired: &DesiredState, actual: &ActualState, now: Now) -> Plan
     }
     let pods: Vec<Pod<'_>> = names
         .into_iter()
-        .map(|(name, instances)| {
-            let claims = desired.claims.get(name).map_or(&[][..], Vec::as_slice);
+        .map(|(name, (claims, instances))| {
             Pod::of(name, Claims::of(claims, &actual.node), &instances)
         })
         .collect();
