@@ -129,6 +129,11 @@ fn large(limit: &str) -> Asked {
     server(0, "/pages")
         .with("/spec/containers/0/command", json!([BUSYBOX, "sh", "-c", script]))
         .with("/spec/containers/0/resources", json!({ "limits": { "memory": limit } }))
+        // In place the kernel refuses a limit that is less than what is used.
+        .with(
+            "/spec/containers/0/resizePolicy",
+            json!([{ "resourceName": "memory", "restartPolicy": "RestartContainer" }]),
+        )
         .mounting(&pad, "/pad")
 }
 
