@@ -279,7 +279,8 @@ fn open_networks(
     publisher: &mut Publisher,
 ) -> Result<Arc<Networks>, AgentError> {
     let NetworkSources { configs, plugins, built_in, bridge, subnets } = config.network.clone();
-    let bridge = BridgeSettings { name: bridge, subnets };
+    let forwarding = config.paths.forwarding();
+    let bridge = BridgeSettings { name: bridge, subnets, forwarding };
     let time_max = PLUGIN_TIME_MAX;
     let settings = NetworkSettings { configs, plugins, time_max, built_in, bridge };
     let has_executor = |pod: &ActualPod| pod.executor == ExecutorState::Silent;

@@ -19,6 +19,7 @@ mod children;
 mod choice;
 pub mod config;
 mod error;
+mod forwarding;
 mod keeper;
 mod links;
 mod namespace;
@@ -29,6 +30,7 @@ pub mod record;
 pub mod request;
 mod rules;
 pub mod subnet;
+mod sysctl;
 
 pub use bridge::{BridgeError, BridgeSettings};
 pub use children::reap;

@@ -10,26 +10,32 @@
 //! leaves nothing that is not set right by what is done next. Not here: who has which address, and
 //! which of it is wanted (`network::keeper`). Blocks.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::links::{self, Links, Mac, Pair};
+use super::forwarding::{self, ForwardingFile};
+use super::links::{self, Link, Links, Mac, Pair};
 use super::namespace;
 use super::nft;
 use super::record::ByBridge;
-use super::rules::{PortRule, Rule, Wanted, rules};
+use super::rules::{Opened, PortRule, Rule, Wanted, rules};
 use super::subnet::Subnet;
+use super::sysctl::{self, set};
+use crate::clock::BootId;
+use crate::state::checkpoint::{self, CheckpointError, Format};
 
 /// Subnets that are tried where none is configured: the first that leads nowhere else is taken.
 const SUBNETS_V4: [&str; 4] =
     ["10.213.0.0/16", "172.29.0.0/16", "192.168.213.0/24", "100.120.0.0/16"];
 /// The same for IPv6: it is of no use to anybody elsewhere, so it is the same on all nodes.
 const SUBNETS_V6: [&str; 2] = ["fd52:6f6f:7374::/64", "fd52:6f6f:7375::/64"];
-const SETTINGS: &str = "/proc/sys/net";
+/// Longest word about an interface (`IFALIASZ` of linux/if.h, with its null).
+const ALIAS_LEN_MAX: usize = 255;
 /// A pod's interface in the first of its networks.
 const FIRST_INTERFACE: &str = "eth0";
 
@@ -40,6 +46,9 @@ pub struct BridgeSettings {
     pub name: String,
     /// Its subnets, at most one of each version of IP; without any they are chosen.
     pub subnets: Vec<Subnet>,
+    /// The file in which it is kept what the host forwards for it. The bridge is known by its
+    /// directory.
+    pub forwarding: PathBuf,
 }
 
 /// Why the built-in network can't be made.
@@ -59,6 +68,20 @@ pub enum BridgeError {
         /// Why.
         source: io::Error,
     },
+    /// There is another interface of that name.
+    #[error(
+        "the interface `{name}` is there, and is not the bridge of this agent ({what}); name another \
+         one by `bridge` of `[network]` in agent.toml, or remove it: `ip link delete {name}`"
+    )]
+    Foreign {
+        /// Its name.
+        name: String,
+        /// What it is.
+        what: String,
+    },
+    /// What the host forwards for it can't be kept.
+    #[error("can't keep what the host forwards for the pods' network")]
+    Forwarding(#[source] CheckpointError),
     /// The pair of interfaces of the pod could not be made.
     #[error("can't make the pod's interface (the kernel needs CONFIG_VETH); {HELP}")]
     Pair(#[source] io::Error),
@@ -107,6 +130,7 @@ pub(super) type Ports<'a> = &'a dyn Fn() -> Vec<PortRule>;
 #[derive(Debug)]
 pub(super) struct Bridge {
     settings: BridgeSettings,
+    boot: BootId,
     known: Mutex<Known>,
 }
 
@@ -118,13 +142,15 @@ struct Known {
     bridge: Option<u32>,
     /// The rules that the kernel has.
     rules: Option<Vec<Rule>>,
+    /// What the host forwards for it; none if that was not looked at yet.
+    opened: Option<BTreeSet<Opened>>,
 }
 
 impl Bridge {
     /// `subnets` are those that pods are in already.
-    pub(super) fn new(settings: BridgeSettings, subnets: Vec<Subnet>) -> Self {
+    pub(super) fn new(settings: BridgeSettings, boot: BootId, subnets: Vec<Subnet>) -> Self {
         let known = Mutex::new(Known { subnets, ..Known::default() });
-        Self { settings, known }
+        Self { settings, boot, known }
     }
 
     /// The name of its interface.
@@ -142,7 +168,7 @@ impl Bridge {
     }
 
     fn choose(&self) -> Result<Vec<Subnet>, BridgeError> {
-        let has_v6 = has_ipv6();
+        let has_v6 = sysctl::has_ipv6();
         let own = links::index(self.name()).map_err(BridgeError::Ask)?;
         let routes = Links::open().and_then(|links| links.routes(own)).map_err(BridgeError::Ask)?;
         let is_free = |subnet: &Subnet| !routes.iter().any(|route| route.overlaps(subnet));
@@ -178,9 +204,14 @@ impl Bridge {
         let links = Links::open().map_err(BridgeError::Ask)?;
         let bridge = {
             let mut known = self.lock();
-            let bridge = self.make(&links, &mut known)?;
-            self.set_rules(&mut known, ports)?;
-            bridge
+            let index = links::index(self.name()).map_err(BridgeError::Ask)?;
+            match index.filter(|index| known.bridge == Some(*index)) {
+                Some(index) => {
+                    self.set_rules(&mut known, ports)?;
+                    index
+                }
+                None => self.make(&links, &mut known, ports)?.0,
+            }
         };
         let there = interface;
         let pair = Pair { here: link, bridge, there, namespace: namespace.as_fd(), mac };
@@ -191,7 +222,7 @@ impl Bridge {
         let set_up = || {
             let links = Links::open()?;
             let index = links::index(interface)?.ok_or(io::ErrorKind::NotFound)?;
-            hear_no_routers(interface).map_err(io::Error::other)?;
+            sysctl::hear_no_routers(interface).map_err(io::Error::other)?;
             links.bring_up(index)?;
             for (address, subnet) in addresses.iter().zip(subnets) {
                 links.add_address(index, *address, subnet)?;
@@ -208,7 +239,7 @@ impl Bridge {
         if !pod.ports.is_empty() {
             let mut known = self.lock();
             // Where there can't be rules, there are none of this pod.
-            let has_rules = || nft::read(self.name()).is_ok_and(|rules| !rules.is_empty());
+            let has_rules = || nft::is_there(self.name()).unwrap_or(false);
             if known.rules.is_some() || has_rules() {
                 self.set_rules(&mut known, ports)?;
             }
@@ -227,79 +258,136 @@ impl Bridge {
     pub(super) fn restore(&self, pods: &[ByBridge], ports: Ports<'_>) -> Result<bool, BridgeError> {
         let links = Links::open().map_err(BridgeError::Ask)?;
         let mut known = self.lock();
-        let bridge = self.make(&links, &mut known)?;
+        let (bridge, made_good) = self.make(&links, &mut known, ports)?;
         // Only where it is otherwise: who waits for changes would be woken by this.
-        let there = links.ports_of(bridge).map_err(BridgeError::Ask)?;
-        for pod in pods.iter().filter(|pod| !there.contains(&pod.link)) {
+        let there = links.all().map_err(BridgeError::Ask)?;
+        let is_in = |pod: &ByBridge| {
+            there.iter().any(|link| link.name == pod.link && link.bridge == Some(bridge))
+        };
+        for pod in pods.iter().filter(|pod| !is_in(pod)) {
             let put = links.put_into(&pod.link, bridge);
             let turn = || if pod.ports.is_empty() { Ok(()) } else { links.let_turn(&pod.link) };
             put.and_then(|()| turn()).map_err(BridgeError::Pair)?;
         }
-        self.check_rules(&mut known, ports)
+        Ok(made_good)
     }
 
-    fn check_rules(&self, known: &mut Known, ports: Ports<'_>) -> Result<bool, BridgeError> {
-        let wanted = self.rules(known, ports);
-        let there = nft::read(self.name()).map_err(BridgeError::Rules)?;
-        let is_right = there.iter().cloned().eq(in_chains(&wanted));
-        if !is_right {
-            known.rules = None;
-            self.set_rules(known, ports)?;
-        } else {
-            known.rules = Some(wanted);
-        }
-        Ok(!is_right)
-    }
-
-    /// Makes the bridge, if it is not there; its number.
-    fn make(&self, links: &Links, known: &mut Known) -> Result<u32, BridgeError> {
-        let name = self.name();
-        let failed = |source| BridgeError::Bridge { name: name.to_owned(), source };
-        let index = links::index(name).map_err(failed)?;
-        if let Some(index) = index.filter(|index| known.bridge == Some(*index)) {
-            return Ok(index);
-        }
+    /// Makes the bridge and all that belongs to it, or makes it good; its number, and whether rules
+    /// were otherwise than they should be.
+    ///
+    /// Nothing is let through before the rules are there that say what may pass.
+    fn make(
+        &self,
+        links: &Links,
+        known: &mut Known,
+        ports: Ports<'_>,
+    ) -> Result<(u32, bool), BridgeError> {
         if known.subnets.is_empty() {
             known.subnets = self.choose()?;
         }
-        let gateways: Vec<IpAddr> = known.subnets.iter().map(Subnet::gateway).collect();
-        links.make_bridge(name, mac_of(&gateways)).map_err(failed)?;
-        let index = links::index(name).map_err(failed)?;
-        let index = index.ok_or(io::ErrorKind::NotFound.into()).map_err(failed)?;
-        for (gateway, subnet) in gateways.into_iter().zip(&known.subnets) {
-            links.add_address(index, gateway, subnet).map_err(failed)?;
+        let bridge = self.make_bridge(links, &known.subnets)?;
+        self.open(known)?;
+        let wanted = self.rules(known, ports);
+        let is_right = nft::is_like(self.name(), &wanted).map_err(BridgeError::Rules)?;
+        if !is_right {
+            known.rules = None;
+            nft::replace(self.name(), &wanted).map_err(BridgeError::Rules)?;
         }
-        self.set_kernel(&known.subnets)?;
-        known.bridge = Some(index);
+        known.rules = Some(wanted);
+        self.set_kernel(known)?;
+        known.bridge = Some(bridge);
+        Ok((bridge, !is_right))
+    }
+
+    /// Makes the interface, if it is not there or not as it should be; its number.
+    fn make_bridge(&self, links: &Links, subnets: &[Subnet]) -> Result<u32, BridgeError> {
+        let name = self.name();
+        let failed = |source| BridgeError::Bridge { name: name.to_owned(), source };
+        let gateways: Vec<IpAddr> = subnets.iter().map(Subnet::gateway).collect();
+        let mac = mac_of(&gateways);
+        let find = || {
+            let all = links.all().map_err(failed)?;
+            Ok(all.into_iter().find(|link| link.name == name))
+        };
+        let link = match find()? {
+            Some(link) => link,
+            None => {
+                links.make_bridge(name, mac).map_err(failed)?;
+                find()?.ok_or(io::ErrorKind::NotFound.into()).map_err(failed)?
+            }
+        };
+        let index = link.index;
+        let alias = self.alias();
+        // Its mark is set after it is made. An agent that was killed in between knows it by its
+        // address, which is made of its subnet's.
+        let is_ours = link.alias == alias || (link.alias.is_empty() && link.mac == mac);
+        if link.kind != "bridge" || !is_ours {
+            return Err(BridgeError::Foreign { name: name.to_owned(), what: what(&link) });
+        }
+        if link.alias != alias {
+            links.set_alias(index, &alias).map_err(failed)?;
+        }
+        if !link.is_up {
+            links.bring_up(index).map_err(failed)?;
+        }
+        let there = links.addresses_of(index).map_err(failed)?;
+        for (gateway, subnet) in gateways.into_iter().zip(subnets) {
+            if !there.contains(&(gateway, subnet.length())) {
+                links.add_address(index, gateway, subnet).map_err(failed)?;
+            }
+        }
         Ok(index)
     }
 
-    /// Lets the kernel route what comes from pods and goes to them.
-    fn set_kernel(&self, subnets: &[Subnet]) -> Result<(), BridgeError> {
-        // No pod is a router of the host (CVE-2020-10749).
-        hear_no_routers(self.name())?;
-        for subnet in subnets {
-            if subnet.first().is_ipv4() {
-                set("ipv4/ip_forward", "1")?;
-                // Ports of the host lead to pods also by 127.0.0.1: see `rules::Place::Guard`.
-                set(&format!("ipv4/conf/{}/route_localnet", self.name()), "1")?;
-            } else if get("ipv6/conf/all/forwarding").as_deref() != Some("1") {
-                // Who routes is no host any more, and hears no routers, unless told to by 2
-                // (Documentation/networking/ip-sysctl.rst): the host must not lose its way out.
-                let directory = Path::new(SETTINGS).join("ipv6/conf");
-                let names = fs::read_dir(directory).into_iter().flatten().flatten();
-                for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
-                    let setting = format!("ipv6/conf/{name}/accept_ra");
-                    // Of interfaces that there are: what comes later is set by who makes it.
-                    let is_other = !["all", "default", self.name()].contains(&name.as_str());
-                    if is_other && get(&setting).as_deref() == Some("1") {
-                        set(&setting, "2")?;
-                    }
-                }
-                set("ipv6/conf/all/forwarding", "1")?;
-            }
+    /// What our bridge says of itself.
+    fn alias(&self) -> String {
+        let of = self.settings.forwarding.parent().unwrap_or(Path::new("/"));
+        let of = fs::canonicalize(of).unwrap_or_else(|_| of.to_owned());
+        let mut alias = format!("roost: pods of {}", of.display());
+        while alias.len() > ALIAS_LEN_MAX {
+            alias.pop();
         }
+        alias
+    }
+
+    /// Finds out what must be forwarded that is not yet, and keeps it: durable before it is done.
+    fn open(&self, known: &mut Known) -> Result<(), BridgeError> {
+        let path = &self.settings.forwarding;
+        let before = match known.opened.take() {
+            Some(opened) => opened,
+            None => match checkpoint::read::<ForwardingFile>(path) {
+                Ok(file) => {
+                    let of_boot = file.filter(|file| file.boot == self.boot);
+                    of_boot.map(|file| file.opened).unwrap_or_default()
+                }
+                // What is not known to have been opened is taken for what others have opened.
+                Err(error) => {
+                    let error = crate::errors::chain(&error);
+                    tracing::warn!(error, "it is not known what the host forwards for pods alone");
+                    BTreeSet::new()
+                }
+            },
+        };
+        let opened = forwarding::wanted(self.name(), &known.subnets, &before);
+        if opened != before {
+            let (boot, opened) = (self.boot.clone(), opened.clone());
+            let file = ForwardingFile { format: Format, boot, opened };
+            checkpoint::write(path, &file).map_err(BridgeError::Forwarding)?;
+        }
+        known.opened = Some(opened);
         Ok(())
+    }
+
+    /// Lets the kernel route what comes from pods and goes to them.
+    fn set_kernel(&self, known: &Known) -> Result<(), BridgeError> {
+        let name = self.name();
+        // No pod is a router of the host (CVE-2020-10749).
+        sysctl::hear_no_routers(name)?;
+        if known.subnets.iter().any(|subnet| subnet.first().is_ipv4()) {
+            // Ports of the host lead to pods also by 127.0.0.1: see `rules::Place::Guard`.
+            set(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
+        }
+        forwarding::open(name, &known.subnets, known.opened.as_ref())
     }
 
     fn set_rules(&self, known: &mut Known, ports: Ports<'_>) -> Result<(), BridgeError> {
@@ -315,7 +403,8 @@ impl Bridge {
 
     fn rules(&self, known: &Known, ports: Ports<'_>) -> Vec<Rule> {
         let (bridge, subnets) = (self.name().to_owned(), known.subnets.clone());
-        rules(&Wanted { bridge, subnets, ports: ports() })
+        let opened = known.opened.clone().unwrap_or_default();
+        rules(&Wanted { bridge, subnets, ports: ports(), opened })
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -323,40 +412,14 @@ impl Bridge {
     }
 }
 
-/// Rules as they are read: those of one chain after those of another.
-fn in_chains(rules: &[Rule]) -> impl Iterator<Item = (String, String)> {
-    let mut rules: Vec<&Rule> = rules.iter().collect();
-    rules.sort_by_key(|rule| rule.place);
-    rules.into_iter().map(nft::shown)
-}
-
-/// Whether the host has IPv6, and it is not turned off.
-fn has_ipv6() -> bool {
-    get("ipv6/conf/all/disable_ipv6").as_deref() == Some("0")
-}
-
-fn get(setting: &str) -> Option<String> {
-    let text = fs::read_to_string(Path::new(SETTINGS).join(setting)).ok()?;
-    Some(text.trim().to_owned())
-}
-
-/// Sets a setting of the kernel, if it is not like that: it may be read-only.
-fn set(setting: &str, value: &str) -> Result<(), BridgeError> {
-    if get(setting).as_deref() == Some(value) {
-        return Ok(());
+/// What an interface is that is not ours, in words.
+fn what(link: &Link) -> String {
+    let kind = if link.kind.is_empty() { "device" } else { &link.kind };
+    if link.alias.is_empty() {
+        format!("a {kind} without an alias")
+    } else {
+        format!("a {kind} with the alias `{}`", link.alias)
     }
-    let path = Path::new(SETTINGS).join(setting);
-    fs::write(&path, value).map_err(|source| BridgeError::Setting {
-        setting: path.display().to_string(),
-        value: value.to_owned(),
-        source,
-    })
-}
-
-/// Takes no routes from what is heard on an interface, where there is IPv6.
-fn hear_no_routers(interface: &str) -> Result<(), BridgeError> {
-    let setting = format!("ipv6/conf/{interface}/accept_ra");
-    if get(&setting).is_some() { set(&setting, "0") } else { Ok(()) }
 }
 
 /// A hardware address of which an address of IP is part: who had the latter before does not matter
@@ -382,184 +445,4 @@ fn parse_mac(text: &str) -> Option<Mac> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read as _, Write as _};
-    use std::net::{SocketAddr, TcpListener, TcpStream};
-    use std::sync::mpsc;
-
-    use super::*;
-    use crate::network::request::PortMapping;
-
-    /// Does something on a host of the test's own.
-    fn on_a_host(test: impl FnOnce() + Send) {
-        let host = namespace::make().unwrap();
-        let tested = namespace::within(&host, || {
-            test();
-            Ok(())
-        });
-        tested.unwrap();
-    }
-
-    fn bridge() -> Bridge {
-        let subnets = vec!["10.9.0.0/24".parse().unwrap(), "fd09::/64".parse().unwrap()];
-        Bridge::new(BridgeSettings { name: "roost-t".to_owned(), subnets }, Vec::new())
-    }
-
-    fn pod(bridge: &Bridge, place: u8, host_port: Option<u16>) -> ByBridge {
-        let subnets = bridge.subnets().unwrap();
-        let all = [format!("10.9.0.{place}"), format!("fd09::{place}")];
-        let addresses = all.iter().take(subnets.len()).map(|ip| ip.parse().unwrap()).collect();
-        let port = |host_port| PortMapping {
-            host_port,
-            container_port: 80,
-            protocol: "tcp".to_owned(),
-            host_ip: None,
-        };
-        let ports = host_port.map(port).into_iter().collect();
-        ByBridge { link: format!("roost-t{place}"), subnets, addresses, mac: None, ports }
-    }
-
-    fn ports(pods: &[ByBridge]) -> Vec<PortRule> {
-        let of = |pod: &ByBridge| {
-            let rule = |to: &IpAddr| PortRule {
-                pod: "default/web".parse().unwrap(),
-                mapping: pod.ports[0].clone(),
-                to: *to,
-            };
-            let to = pod.addresses.iter().filter(|_| !pod.ports.is_empty());
-            to.map(rule).collect::<Vec<_>>()
-        };
-        pods.iter().flat_map(of).collect()
-    }
-
-    /// A server in a pod that says `hello` and from where it was asked.
-    fn serve(namespace: &OwnedFd) {
-        let (listening, listener) = mpsc::channel();
-        let listen = || {
-            listening
-                .send(TcpListener::bind("[::]:80").or_else(|_| TcpListener::bind("0.0.0.0:80")))
-                .unwrap();
-            Ok(())
-        };
-        namespace::within(namespace, listen).unwrap();
-        let listener = listener.recv().unwrap().unwrap();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let peer = stream.peer_addr().unwrap().ip().to_canonical();
-                stream.write_all(format!("hello {peer}").as_bytes()).unwrap();
-            }
-        });
-    }
-
-    fn ask(address: &str) -> io::Result<String> {
-        let address: SocketAddr = address.parse().unwrap();
-        let mut stream = TcpStream::connect_timeout(&address, core::time::Duration::from_secs(5))?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    }
-
-    #[test]
-    fn pods_and_the_host_reach_each_other_and_ports_of_the_host_lead_to_pods() {
-        on_a_host(|| {
-            let bridge = bridge();
-            let (web, other) = (pod(&bridge, 7, Some(8080)), pod(&bridge, 8, None));
-            let (in_web, in_other) = (namespace::make().unwrap(), namespace::make().unwrap());
-            let wanted = ports(&[web.clone(), other.clone()]);
-            bridge.add(&web, "eth0", &in_web, &|| wanted.clone()).unwrap();
-            bridge.add(&other, "eth0", &in_other, &|| wanted.clone()).unwrap();
-            serve(&in_web);
-            let from_host = ask("10.9.0.7:80").unwrap();
-            assert_eq!(from_host, "hello 10.9.0.1");
-            for by in ["10.9.0.1:8080", "127.0.0.1:8080"] {
-                assert_eq!(ask(by).unwrap(), "hello 10.9.0.1", "{by}");
-            }
-            let from_pods = |namespace: &OwnedFd, address: &str, expected: &str| {
-                let asked = || {
-                    assert_eq!(ask(address).expect(address), expected);
-                    Ok(())
-                };
-                namespace::within(namespace, asked).unwrap();
-            };
-            from_pods(&in_other, "10.9.0.7:80", "hello 10.9.0.8");
-            // By the host and back, and a pod to itself.
-            from_pods(&in_other, "10.9.0.1:8080", "hello 10.9.0.1");
-            from_pods(&in_web, "10.9.0.1:8080", "hello 10.9.0.1");
-            if web.addresses.len() > 1 {
-                assert_eq!(ask("[fd09::7]:80").unwrap(), "hello fd09::1");
-                assert_eq!(ask("[fd09::1]:8080").unwrap(), "hello fd09::1");
-                from_pods(&in_other, "[fd09::7]:80", "hello fd09::8");
-                from_pods(&in_other, "[fd09::1]:8080", "hello fd09::1");
-            }
-            bridge.remove(&web, &Vec::new).unwrap();
-            assert!(ask("127.0.0.1:8080").is_err());
-            assert_eq!(links::index(&web.link).unwrap(), None);
-            bridge.remove(&web, &Vec::new).unwrap();
-            drop(in_other);
-        });
-    }
-
-    #[test]
-    fn what_somebody_has_broken_is_made_good() {
-        on_a_host(|| {
-            let bridge = bridge();
-            let web = pod(&bridge, 7, Some(8080));
-            let namespace = namespace::make().unwrap();
-            let wanted = ports(std::slice::from_ref(&web));
-            let all = || wanted.clone();
-            bridge.add(&web, "eth0", &namespace, &all).unwrap();
-            let pods = [web.clone()];
-            assert!(!bridge.restore(&pods, &all).unwrap(), "nothing was broken");
-            serve(&namespace);
-
-            nft::replace("roost-t", &[]).unwrap();
-            assert!(bridge.restore(&pods, &all).unwrap());
-            Links::open().unwrap().remove("roost-t").unwrap();
-            bridge.restore(&pods, &all).unwrap();
-            assert_eq!(ask("127.0.0.1:8080").unwrap(), "hello 10.9.0.1");
-
-            // An agent that has just been started knows nothing of it.
-            let next = Bridge::new(bridge.settings.clone(), web.subnets.clone());
-            assert!(!next.restore(&pods, &all).unwrap());
-            let other = PortRule { pod: "default/late".parse().unwrap(), ..wanted[0].clone() };
-            assert!(next.restore(&pods, &|| vec![other.clone()]).unwrap());
-            let heard = links::changes().unwrap();
-            assert!(!next.restore(&pods, &|| vec![other.clone()]).unwrap());
-            assert!(!is_readable(&heard), "looking changes nothing");
-        });
-    }
-
-    fn is_readable(netlink: &super::super::netlink::Netlink) -> bool {
-        use std::os::fd::AsRawFd as _;
-        let mut byte = [0];
-        let flags = nix::sys::socket::MsgFlags::MSG_DONTWAIT | nix::sys::socket::MsgFlags::MSG_PEEK;
-        nix::sys::socket::recv(netlink.as_raw_fd(), &mut byte, flags).is_ok()
-    }
-
-    #[test]
-    fn a_pod_that_never_came_to_be_is_undone_where_nothing_can_be_made() {
-        on_a_host(|| {
-            let bridge = bridge();
-            let web = pod(&bridge, 7, Some(8080));
-            bridge.remove(&web, &Vec::new).unwrap();
-            assert_eq!(nft::read("roost-t").unwrap(), Vec::new());
-        });
-    }
-
-    #[test]
-    fn a_subnet_that_the_host_has_a_route_into_is_passed_over_or_refused() {
-        on_a_host(|| {
-            let links = Links::open().unwrap();
-            links.make_bridge("lan", [2, 0, 0, 0, 0, 1]).unwrap();
-            let index = links::index("lan").unwrap().unwrap();
-            let lan = Subnet::around("10.0.0.0".parse().unwrap(), 8);
-            links.add_address(index, "10.1.2.3".parse().unwrap(), &lan).unwrap();
-            let name = "roost-t".to_owned();
-            let chosen = Bridge::new(BridgeSettings { name, subnets: vec![] }, vec![]);
-            assert_eq!(chosen.subnets().unwrap()[0].to_string(), "172.29.0.0/16");
-            let error = bridge().subnets().unwrap_err().to_string();
-            assert!(error.contains("routes into 10.9.0.0/24") && error.contains("agent.toml"));
-        });
-    }
-}
+mod tests;

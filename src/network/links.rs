@@ -8,7 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NlasIterator};
+use netlink_packet_core::{NLA_F_NESTED, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NlasIterator};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
@@ -25,15 +25,27 @@ use nix::sys::socket::SockProtocol;
 use super::netlink::{self, Netlink, Raw};
 use super::subnet::Subnet;
 
-/// The group of all changes of interfaces (`RTMGRP_LINK`).
-const CHANGES: u32 = 1;
+/// Groups that are told what changes, as bits (`RTNLGRP_…` of linux/rtnetlink.h): interfaces, their
+/// addresses, and whether they forward.
+const CHANGES: u32 = bit(1) | bit(5) | bit(9) | bit(24) | bit(25);
 
 /// Of linux/rtnetlink.h and linux/if_link.h. Messages about interfaces are not taken apart by the
 /// crate: it refuses what newer kernels tell.
 const GET_LINK: u16 = 18;
 const LINK_HEADER_LEN: usize = 16;
+const INDEX_AT: usize = 4;
+const FLAGS_AT: usize = 8;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_INFO_KIND: u16 = 1;
+/// Of linux/if.h.
+const IFF_UP: u32 = 1;
+
+/// A route to fewer bits than this leads to everywhere, and not to a network.
+const NETWORK_LENGTH_MIN: u8 = 8;
 
 /// A hardware address.
 pub(super) type Mac = [u8; 6];
@@ -59,7 +71,27 @@ pub(super) struct Pair<'a> {
     pub(super) mac: Mac,
 }
 
-/// A socket that can be read when interfaces of the host have changed.
+/// What the kernel tells of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Link {
+    pub(super) name: String,
+    pub(super) index: u32,
+    pub(super) is_up: bool,
+    pub(super) mac: Vec<u8>,
+    /// `bridge` or `veth`, for instance; nothing of an interface that is a device.
+    pub(super) kind: String,
+    /// What somebody has said that it is for (`ip link set … alias`).
+    pub(super) alias: String,
+    /// The number of the bridge that it is a port of.
+    pub(super) bridge: Option<u32>,
+}
+
+const fn bit(group: u32) -> u32 {
+    1 << (group - 1)
+}
+
+/// A socket that can be read when interfaces of the host have changed, their addresses, or what
+/// they forward.
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -81,7 +113,7 @@ impl Links {
         Ok(Self { netlink: Netlink::open(SockProtocol::NetlinkRoute, 0)? })
     }
 
-    /// Makes a bridge, and brings it up; one that is there is brought up.
+    /// Makes a bridge, and brings it up. It is an error if there is an interface of that name.
     pub(super) fn make_bridge(&self, name: &str, mac: Mac) -> io::Result<()> {
         let mut message = up();
         message.attributes = vec![
@@ -90,7 +122,7 @@ impl Links {
             LinkAttribute::Address(mac.to_vec()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
         ];
-        self.netlink.act(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE)
+        self.netlink.act(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// Makes a pair, and brings up the end that stays here.
@@ -136,22 +168,32 @@ impl Links {
         self.netlink.act(RouteNetlinkMessage::SetLink(message), 0)
     }
 
-    /// The ports of a bridge.
-    pub(super) fn ports_of(&self, bridge: u32) -> io::Result<BTreeSet<String>> {
-        let links = self.netlink.dump(Raw { kind: GET_LINK, body: vec![0; LINK_HEADER_LEN] })?;
-        let name = |link: &Raw| {
-            let (mut name, mut is_port) = (None, false);
-            for attribute in NlasIterator::new(link.body.get(LINK_HEADER_LEN..)?) {
-                let attribute = attribute.ok()?;
-                match attribute.kind() {
-                    IFLA_IFNAME => name = Some(netlink::text(attribute.value())),
-                    IFLA_MASTER => is_port = attribute.value() == bridge.to_ne_bytes(),
-                    _ => {}
-                }
-            }
-            name.filter(|_| is_port)
+    /// Says what an interface is for. It can't be said when that is made.
+    pub(super) fn set_alias(&self, index: u32, alias: &str) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes = vec![LinkAttribute::IfAlias(alias.to_owned())];
+        self.netlink.act(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// All interfaces.
+    pub(super) fn all(&self) -> io::Result<Vec<Link>> {
+        let request = || Raw { kind: GET_LINK, body: vec![0; LINK_HEADER_LEN] };
+        Ok(self.netlink.dump(request)?.iter().filter_map(link).collect())
+    }
+
+    /// The addresses of an interface, and the lengths of their prefixes.
+    pub(super) fn addresses_of(&self, index: u32) -> io::Result<BTreeSet<(IpAddr, u8)>> {
+        let request = || RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let of = |message: &RouteNetlinkMessage| {
+            let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+            let address = message.attributes.iter().find_map(|it| {
+                if let AddressAttribute::Address(ip) = it { Some(*ip) } else { None }
+            });
+            let length = message.header.prefix_len;
+            address.filter(|_| message.header.index == index).map(|ip| (ip, length))
         };
-        Ok(links.iter().filter_map(name).collect())
+        Ok(self.netlink.dump(request)?.iter().filter_map(of).collect())
     }
 
     /// Makes an interface a port of a bridge, if it is there.
@@ -182,6 +224,26 @@ impl Links {
         self.netlink.act(RouteNetlinkMessage::NewAddress(message), flags)
     }
 
+    /// Takes an address from an interface, as somebody else may.
+    #[cfg(test)]
+    pub(super) fn remove_address(&self, index: u32, ip: IpAddr, of: &Subnet) -> io::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(ip);
+        message.header.prefix_len = of.length();
+        message.header.index = index;
+        message.attributes = vec![AddressAttribute::Local(ip)];
+        self.netlink.act(RouteNetlinkMessage::DelAddress(message), 0)
+    }
+
+    /// Takes an interface down, as somebody else may.
+    #[cfg(test)]
+    pub(super) fn bring_down(&self, index: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.change_mask = LinkFlags::Up;
+        self.netlink.act(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
     /// Sends what is for elsewhere to that gateway.
     pub(super) fn add_default_route(&self, gateway: IpAddr) -> io::Result<()> {
         let mut message = RouteMessage::default();
@@ -202,9 +264,12 @@ impl Links {
     pub(super) fn routes(&self, but: Option<u32>) -> io::Result<Vec<Subnet>> {
         let mut all = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut message = RouteMessage::default();
-            message.header.address_family = family;
-            let routes = match self.netlink.dump(RouteNetlinkMessage::GetRoute(message)) {
+            let request = || {
+                let mut message = RouteMessage::default();
+                message.header.address_family = family;
+                RouteNetlinkMessage::GetRoute(message)
+            };
+            let routes = match self.netlink.dump(request) {
                 // A kernel without IPv6.
                 Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => continue,
                 routes => routes?,
@@ -213,6 +278,30 @@ impl Links {
         }
         Ok(all)
     }
+}
+
+fn link(message: &Raw) -> Option<Link> {
+    let header = message.body.get(..LINK_HEADER_LEN)?;
+    let number = |at: usize| Some(u32::from_ne_bytes(header.get(at..at + 4)?.try_into().ok()?));
+    let mut link = Link { index: number(INDEX_AT)?, ..Link::default() };
+    link.is_up = number(FLAGS_AT)? & IFF_UP != 0;
+    for attribute in NlasIterator::new(message.body.get(LINK_HEADER_LEN..)?) {
+        let attribute = attribute.ok()?;
+        let value = attribute.value();
+        match attribute.kind() & !NLA_F_NESTED {
+            IFLA_IFNAME => link.name = netlink::text(value),
+            IFLA_ADDRESS => link.mac = value.to_vec(),
+            IFLA_MASTER => link.bridge = value.try_into().ok().map(u32::from_ne_bytes),
+            IFLA_IFALIAS => link.alias = netlink::text(value),
+            IFLA_LINKINFO => {
+                let kind = NlasIterator::new(value).flatten();
+                let kind = kind.filter(|it| it.kind() == IFLA_INFO_KIND);
+                link.kind = kind.map(|it| netlink::text(it.value())).collect();
+            }
+            _ => {}
+        }
+    }
+    Some(link)
 }
 
 /// The subnet that a route leads to.
@@ -232,8 +321,10 @@ fn subnet(route: &RouteNetlinkMessage, but: Option<u32>) -> Option<Subnet> {
         }
         if let RouteAddress::Inet6(ip) = address { Some(IpAddr::from(*ip)) } else { None }
     });
-    // Groups and single addresses of the host itself are no networks.
-    let is_network = header.kind == RouteType::Unicast && header.destination_prefix_length > 0;
+    // Groups and single addresses of the host itself are no networks. What leads to half of
+    // everything is a default route by another name, as of VPNs, which the bridge's is preferred to.
+    let is_network =
+        header.kind == RouteType::Unicast && header.destination_prefix_length >= NETWORK_LENGTH_MIN;
     address.filter(|_| is_network).map(|ip| Subnet::around(ip, header.destination_prefix_length))
 }
 

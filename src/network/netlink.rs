@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
@@ -18,6 +18,8 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 /// Longest datagram that is read; the kernel makes none of more than 32 KiB.
 const BUFFER_LEN: usize = 64 << 10;
+/// Most times that something is asked for again that has changed while it was told.
+const DUMPS_MAX: usize = 16;
 /// The kernel answers at once; this is so that nobody hangs if it does not.
 const ANSWER_TIME_MAX_S: i64 = 10;
 
@@ -112,23 +114,40 @@ impl Netlink {
         }
     }
 
-    /// Asks for all there is of something. What can't be understood is left out: kernels tell more
-    /// from version to version.
-    pub(super) fn dump<T>(&self, payload: T) -> io::Result<Vec<T>>
+    /// Asks for all there is of something, and again if it has changed meanwhile. What can't be
+    /// understood is left out: kernels tell more from version to version.
+    pub(super) fn dump<T>(&self, payload: impl Fn() -> T) -> io::Result<Vec<T>>
     where
         T: NetlinkSerializable + NetlinkDeserializable,
     {
-        self.send(&bytes(payload, NLM_F_REQUEST | NLM_F_DUMP))?;
+        for _ in 0..DUMPS_MAX {
+            self.send(&bytes(payload(), NLM_F_REQUEST | NLM_F_DUMP))?;
+            if let Some(all) = self.dumped()? {
+                return Ok(all);
+            }
+        }
+        Err(io::Error::other("what the kernel was asked for changes all the time"))
+    }
+
+    /// What the kernel tells; nothing if that was not of one moment.
+    fn dumped<T: NetlinkDeserializable>(&self) -> io::Result<Option<Vec<T>>> {
         let mut all = Vec::new();
+        let mut is_whole = true;
         let mut buffer = vec![0; BUFFER_LEN];
         loop {
             let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
             for message in Messages::<T>::of(&buffer[..length]) {
-                match message.map(|message| message.payload) {
-                    Ok(NetlinkPayload::InnerMessage(inner)) => all.push(inner),
-                    Ok(NetlinkPayload::Done(_)) => return Ok(all),
-                    Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
-                    Ok(_) | Err(_) => {}
+                let Ok(message) = message else { continue };
+                is_whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
+                match message.payload {
+                    NetlinkPayload::InnerMessage(inner) => all.push(inner),
+                    // What went wrong in the middle is told at the end.
+                    NetlinkPayload::Done(done) if done.code < 0 => {
+                        return Err(io::Error::from_raw_os_error(done.code.saturating_neg()));
+                    }
+                    NetlinkPayload::Done(_) => return Ok(is_whole.then_some(all)),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    _ => {}
                 }
             }
         }

@@ -6,18 +6,27 @@
 //! ```text
 //!  guard        in from the bridge for 127.0.0.0/8: dropped, see `Place::Guard`
 //!  prerouting   for an address of the host and a pod's port of the host: to the pod
-//!  output       the same for what comes from the host itself
+//!  forward      from the bridge with a pod's address, to the bridge in answer or by a port of the
+//!               host: accepted; all else from and to the bridge, and what is forwarded between
+//!               others only because of this network (`Opened`): dropped
+//!  output       the same as prerouting for what comes from the host itself, but for `::1`
 //!  postrouting  out of the subnet, or back into it by a port of the host, or by the host's loopback
 //!               address: with the host's address as its source, so that answers come back here
 //! ```
 //!
 //! Not here: how the kernel is told (`network::nft`).
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
 
 use super::request::PortMapping;
 use super::subnet::Subnet;
 use crate::ids::PodName;
+
+/// What the names of interfaces of ours, and of other agents on this host, begin with.
+pub(super) const OURS: &str = "roost";
 
 /// What the rules are made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +37,27 @@ pub(super) struct Wanted {
     pub(super) subnets: Vec<Subnet>,
     /// Ports of the host, and where they lead.
     pub(super) ports: Vec<PortRule>,
+    /// What the host forwards for this network's sake.
+    pub(super) opened: BTreeSet<Opened>,
+}
+
+/// Packets that the host did not forward, and does since this network needs it. Those that are not
+/// this network's are dropped: it must not make a router of a host that was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Opened {
+    /// Those that come in by the interface of that number.
+    Interface(Version, u32),
+    /// All.
+    All(Version),
+}
+
+/// A version of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Version {
+    /// 4.
+    V4,
+    /// 6.
+    V6,
 }
 
 /// A port of the host, and where it leads.
@@ -50,6 +80,8 @@ pub(super) enum Place {
     Guard,
     /// What comes from elsewhere, before it is routed.
     Prerouting,
+    /// What comes from elsewhere and is for elsewhere.
+    Forward,
     /// What comes from the host.
     Output,
     /// What goes out of the host, pods included.
@@ -58,14 +90,15 @@ pub(super) enum Place {
 
 impl Place {
     /// All of them.
-    pub(super) const ALL: [Self; 4] =
-        [Self::Guard, Self::Prerouting, Self::Output, Self::Postrouting];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Guard, Self::Prerouting, Self::Forward, Self::Output, Self::Postrouting];
 
     /// The name of its chain.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Guard => "guard",
             Self::Prerouting => "prerouting",
+            Self::Forward => "forward",
             Self::Output => "output",
             Self::Postrouting => "postrouting",
         }
@@ -77,10 +110,18 @@ impl Place {
 pub(super) enum Match {
     /// It came in by that interface.
     In(String),
+    /// The same, by its number.
+    InNumber(u32),
+    /// It came in by one whose name begins otherwise.
+    NotInLike(&'static str),
     /// It goes out by that interface.
     Out(String),
     /// It goes out by another one.
     NotOut(String),
+    /// It goes out by one whose name begins otherwise.
+    NotOutLike(&'static str),
+    /// It is of that version of IP.
+    Of(Version),
     /// It comes from there.
     From(Subnet),
     /// It is for there.
@@ -91,6 +132,8 @@ pub(super) enum Match {
     Port(Protocol, u16),
     /// Where it is for was changed by a rule.
     Translated,
+    /// It is of a connection that is there already, or about one.
+    Answered,
 }
 
 /// A protocol with ports.
@@ -104,6 +147,7 @@ pub(super) enum Protocol {
 /// What becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
+    Accept,
     Drop,
     Masquerade,
     /// It is for there instead.
@@ -122,13 +166,7 @@ pub(super) struct Rule {
 
 /// All rules, in the order of each place.
 pub(super) fn rules(wanted: &Wanted) -> Vec<Rule> {
-    let Wanted { bridge, subnets, ports } = wanted;
-    let rule = |place, matches, verdict, comment: &str| Rule {
-        place,
-        matches,
-        verdict,
-        comment: comment.to_owned(),
-    };
+    let Wanted { bridge, subnets, ports, opened } = wanted;
     let mut all = Vec::new();
     let loopback = loopback(subnets);
     if let Some(loopback) = loopback {
@@ -138,6 +176,11 @@ pub(super) fn rules(wanted: &Wanted) -> Vec<Rule> {
             all.push(rule(Place::Guard, matches, Verdict::Drop, &comment));
         }
     }
+    all.extend(forward_rules(bridge, subnets, opened));
+    // What comes from `::1` is routed nowhere: who asks there is refused at once, and asks
+    // 127.0.0.1 next, as `localhost` has both.
+    let here = vec![Match::For(Subnet::around(Ipv6Addr::LOCALHOST.into(), u8::MAX))];
+    all.push(rule(Place::Output, here, Verdict::Accept, "::1 leads to no pod"));
     for port in ports {
         all.extend(port_rules(port));
     }
@@ -152,6 +195,35 @@ pub(super) fn rules(wanted: &Wanted) -> Vec<Rule> {
         let matches = vec![Match::From(loopback), Match::Out(bridge.clone())];
         let comment = "the host to pods by its loopback";
         all.push(rule(Place::Postrouting, matches, Verdict::Masquerade, comment));
+    }
+    all
+}
+
+fn rule(place: Place, matches: Vec<Match>, verdict: Verdict, comment: &str) -> Rule {
+    Rule { place, matches, verdict, comment: comment.to_owned() }
+}
+
+fn forward_rules(bridge: &str, subnets: &[Subnet], opened: &BTreeSet<Opened>) -> Vec<Rule> {
+    use Verdict::{Accept, Drop};
+    let forward = |matches, verdict, comment: &str| rule(Place::Forward, matches, verdict, comment);
+    let (from, to) = (Match::In(bridge.to_owned()), Match::Out(bridge.to_owned()));
+    let mut all = Vec::new();
+    for subnet in subnets {
+        let matches = vec![from.clone(), Match::From(*subnet)];
+        all.push(forward(matches, Accept, "what pods send"));
+    }
+    all.push(forward(vec![from], Drop, "nobody else is in the pods' network"));
+    all.push(forward(vec![to.clone(), Match::Answered], Accept, "answers to pods"));
+    all.push(forward(vec![to.clone(), Match::Translated], Accept, "ports of the host"));
+    all.push(forward(vec![to], Drop, "nothing else to pods from elsewhere"));
+    for opened in opened {
+        // Other agents on this host have pods of their own, and their own rules.
+        let matches = match *opened {
+            Opened::Interface(version, index) => vec![Match::InNumber(index), Match::Of(version)],
+            Opened::All(version) => vec![Match::NotInLike(OURS), Match::Of(version)],
+        };
+        let matches = matches.into_iter().chain([Match::NotOutLike(OURS)]).collect();
+        all.push(forward(matches, Drop, "not forwarded before there were pods"));
     }
     all
 }
@@ -185,7 +257,7 @@ fn port_rules(port: &PortRule) -> impl Iterator<Item = Rule> {
 /// Loopback addresses that are routed; those of IPv6 never are.
 fn loopback(subnets: &[Subnet]) -> Option<Subnet> {
     let has_v4 = subnets.iter().any(|subnet| subnet.first().is_ipv4());
-    has_v4.then(|| Subnet::around(core::net::Ipv4Addr::LOCALHOST.into(), 8))
+    has_v4.then(|| Subnet::around(Ipv4Addr::LOCALHOST.into(), 8))
 }
 
 #[cfg(test)]
@@ -208,6 +280,7 @@ mod tests {
             bridge: "roost0".to_owned(),
             subnets: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()],
             ports: vec![port("10.1.0.7"), port("fd00::7")],
+            opened: BTreeSet::from([Opened::Interface(Version::V4, 7), Opened::All(Version::V6)]),
         }
     }
 
@@ -218,10 +291,11 @@ mod tests {
 
     #[test]
     fn a_port_leads_to_the_pod_from_elsewhere_and_from_the_host_for_both_versions() {
-        for place in [Place::Prerouting, Place::Output] {
-            let expected = ["shop/web: 8080/udp to 80", "shop/web: 8080/udp to 80"];
-            assert_eq!(comments(&wanted(None), place), expected);
-        }
+        let expected = ["shop/web: 8080/udp to 80", "shop/web: 8080/udp to 80"];
+        assert_eq!(comments(&wanted(None), Place::Prerouting), expected);
+        let from_host = comments(&wanted(None), Place::Output);
+        assert_eq!(from_host[..1], ["::1 leads to no pod"]);
+        assert_eq!(from_host[1..], expected);
         let of_address = rules(&wanted(Some("192.0.2.1")));
         let ports: Vec<&Rule> =
             of_address.iter().filter(|rule| rule.place == Place::Prerouting).collect();
@@ -241,5 +315,23 @@ mod tests {
         let out = comments(&wanted, Place::Postrouting);
         assert_eq!(out.iter().filter(|it| *it == "pods to the outside").count(), 2, "{out:?}");
         assert_eq!(out.last().unwrap(), "the host to pods by its loopback");
+    }
+
+    #[test]
+    fn what_is_forwarded_is_of_pods_or_was_forwarded_before() {
+        let all = rules(&wanted(None));
+        let forward = all.iter().filter(|rule| rule.place == Place::Forward);
+        let shown: Vec<String> =
+            forward.map(|rule| format!("{:?} {:?}", rule.verdict, rule.matches)).collect();
+        insta::assert_snapshot!(shown.join("\n"), @r#"
+        Accept [In("roost0"), From(Subnet { first: 10.1.0.0, length: 16 })]
+        Accept [In("roost0"), From(Subnet { first: fd00::, length: 64 })]
+        Drop [In("roost0")]
+        Accept [Out("roost0"), Answered]
+        Accept [Out("roost0"), Translated]
+        Drop [Out("roost0")]
+        Drop [InNumber(7), Of(V4), NotOutLike("roost")]
+        Drop [NotInLike("roost"), Of(V6), NotOutLike("roost")]
+        "#);
     }
 }

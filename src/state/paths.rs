@@ -10,6 +10,7 @@
 //! ├── images/                        images and their layers (`provisioner::store`)
 //! ├── image-files.json               files that images were loaded from (agent)
 //! ├── networks/<attempt>.json         a pod in its networks, to be undone (agent)
+//! ├── forwarding.json                what the host forwards for pods alone (agent)
 //! ├── claims/<namespace>/<name>/     volumes that outlive pods (made by executors, removed by people)
 //! ├── seccomp/                       profiles of system calls (people's)
 //! └── pods/<id>/                     one pod instance, until it is collected
@@ -111,6 +112,12 @@ impl Paths {
     #[must_use]
     pub fn networks(&self) -> PathBuf {
         self.data.join("networks")
+    }
+
+    /// What the host forwards for pods alone.
+    #[must_use]
+    pub fn forwarding(&self) -> PathBuf {
+        self.data.join("forwarding.json")
     }
 
     /// The key of the hashes over that.

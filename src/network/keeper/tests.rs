@@ -75,7 +75,11 @@ impl Scene {
             time_max: self.time_max,
             // That would be the host's: it is tested elsewhere.
             built_in: false,
-            bridge: BridgeSettings { name: "roost-none".to_owned(), subnets: Vec::new() },
+            bridge: BridgeSettings {
+                name: "roost-none".to_owned(),
+                subnets: Vec::new(),
+                forwarding: self.dir.path().join("forwarding.json"),
+            },
         };
         let live = live.iter().copied().collect();
         let boot = "a-boot".parse().unwrap();
