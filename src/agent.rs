@@ -272,6 +272,9 @@ fn keep_limits(
     tokio::spawn(keeper.keep());
 }
 
+/// Where runtimes that are made with `libcni` keep what they have attached (its `CacheDir`).
+const RESULTS_OF_OTHERS: &str = "/var/lib/cni/results";
+
 /// What pods are attached to, as far as executors are there; of the others it is undone.
 fn open_networks(
     config: &AgentConfig,
@@ -282,7 +285,8 @@ fn open_networks(
     let forwarding = config.paths.forwarding();
     let bridge = BridgeSettings { name: bridge, subnets, forwarding };
     let time_max = PLUGIN_TIME_MAX;
-    let settings = NetworkSettings { configs, plugins, time_max, built_in, bridge };
+    let others = RESULTS_OF_OTHERS.into();
+    let settings = NetworkSettings { configs, plugins, time_max, built_in, bridge, others };
     let has_executor = |pod: &ActualPod| pod.executor == ExecutorState::Silent;
     let live = actual.pods.iter().filter(|(_, pod)| has_executor(pod)).map(|(id, _)| *id);
     let directory = config.paths.networks();

@@ -424,7 +424,7 @@ fn network(layer: &Layer, root: Option<&Path>) -> Result<NetworkSources, ConfigE
         Some(paths) => paths.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
         None => NETWORK_PLUGINS_DEFAULT.iter().map(PathBuf::from).collect(),
     };
-    let built_in = layer.network_built_in.unwrap_or(false);
+    let built_in = layer.network_built_in.unwrap_or(true);
     let bridge = layer.network_bridge.clone().unwrap_or_else(|| bridge_name(root));
     let subnets = layer.network_subnets.clone().unwrap_or_default();
     let is_v4 = |subnet: &&Subnet| subnet.first().is_ipv4();

@@ -101,7 +101,7 @@ pub(super) struct AgentArgs {
     /// /usr/lib/cni]
     #[arg(long, env = "ROOST_NETWORK_PLUGINS", value_name = "DIR", value_delimiter = ',')]
     network_plugin_dir: Vec<PathBuf>,
-    /// Whether pods are in the built-in network where none is configured [default: false]
+    /// Whether pods are in the built-in network where none is configured [default: true]
     #[arg(long, env = "ROOST_NETWORK_BUILT_IN", value_name = "BOOL")]
     network_built_in: Option<bool>,
     /// The name of its interface on the host [default: roost0]

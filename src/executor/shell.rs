@@ -250,10 +250,14 @@ impl Shell {
             let now = BootTime::now();
             let end_at = *self.end_at.get_or_insert(now.plus(FAREWELL_TIME_MAX));
             self.ended |= idle || end_at <= now;
-        } else if self.machine.spec().is_some() {
+        } else if self.machine.spec().is_some() || self.connection.is_some() {
+            // Who is connected says something in the end: a network may take minutes. When it goes
+            // without a word, this ends (`Self::receive`).
             self.end_at = None;
         } else {
-            self.ended |= self.end_at.is_some_and(|at| at <= BootTime::now());
+            let now = BootTime::now();
+            let end_at = *self.end_at.get_or_insert(now.plus(FIRST_WORD_TIME_MAX));
+            self.ended |= end_at <= now;
         }
     }
 
@@ -597,8 +601,12 @@ impl Shell {
         network: PodNetwork,
         mut fds: Vec<OwnedFd>,
     ) -> Result<(), WireError> {
+        // Whoever says it again knows something else of this pod than is true: containers may be in
+        // the one that they have. It is refused, so that it is known, and the agent looks again.
         if self.pod.network().is_some() || self.machine.spec().is_some() {
-            return Ok(());
+            let why = "a second network came for a pod that has its own";
+            journal::note(format_args!("{why}"));
+            return Err(WireError::Socket(io::Error::other(why)));
         }
         let missing =
             || WireError::Socket(io::Error::other("a network came without its namespace"));

@@ -38,6 +38,8 @@ const SUBNETS_V6: [&str; 2] = ["fd52:6f6f:7374::/64", "fd52:6f6f:7375::/64"];
 const ALIAS_LEN_MAX: usize = 255;
 /// A pod's interface in the first of its networks.
 const FIRST_INTERFACE: &str = "eth0";
+/// What the kernel says of a bridge.
+const KIND: &str = "bridge";
 
 /// What the built-in network is to be like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,10 +149,50 @@ struct Known {
 }
 
 impl Bridge {
-    /// `subnets` are those that pods are in already.
+    /// `subnets` are those that pods are in already. As long as there are any, they stay in the
+    /// bridge that they are in, whatever is configured since; one that nobody is in is removed.
     pub(super) fn new(settings: BridgeSettings, boot: BootId, subnets: Vec<Subnet>) -> Self {
-        let known = Mutex::new(Known { subnets, ..Known::default() });
-        Self { settings, boot, known }
+        let known = Mutex::new(Known { subnets: subnets.clone(), ..Known::default() });
+        let mut bridge = Self { settings, boot, known };
+        match bridge.in_use(!subnets.is_empty()) {
+            Ok(Some(name)) => {
+                let wanted = &bridge.settings;
+                let differs = |subnet: &Subnet| !subnets.is_empty() && !subnets.contains(subnet);
+                if wanted.name != name || wanted.subnets.iter().any(differs) {
+                    let (configured, subnets) = (&wanted.name, join(&subnets));
+                    tracing::warn!(
+                        bridge = name,
+                        subnets,
+                        configured,
+                        "pods are in the network as it was configured before: what is configured \
+                         now counts when all of them are gone and the agent is started again"
+                    );
+                }
+                bridge.settings.name = name;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                let error = crate::errors::chain(&error);
+                tracing::warn!(error, "can't find out what is left of the pods' network");
+            }
+        }
+        bridge
+    }
+
+    /// The name of our bridge, if there is one that something is in.
+    fn in_use(&self, has_pods: bool) -> Result<Option<String>, BridgeError> {
+        let links = Links::open().map_err(BridgeError::Ask)?;
+        let all = links.all().map_err(BridgeError::Ask)?;
+        let alias = self.alias();
+        let is_ours = |link: &&Link| link.kind == KIND && link.alias == alias;
+        let Some(Link { name, index, .. }) = all.iter().find(is_ours) else { return Ok(None) };
+        if has_pods || all.iter().any(|link| link.bridge == Some(*index)) {
+            return Ok(Some(name.clone()));
+        }
+        nft::remove(name).map_err(BridgeError::Rules)?;
+        let failed = |source| BridgeError::Remove { link: name.clone(), source };
+        links.remove(name).map_err(failed)?;
+        Ok(None)
     }
 
     /// The name of its interface.
@@ -223,6 +265,9 @@ impl Bridge {
             let links = Links::open()?;
             let index = links::index(interface)?.ok_or(io::ErrorKind::NotFound)?;
             sysctl::hear_no_routers(interface).map_err(io::Error::other)?;
+            if subnets.iter().any(|subnet| subnet.first().is_ipv6()) {
+                sysctl::have_ipv6(interface).map_err(io::Error::other)?;
+            }
             links.bring_up(index)?;
             for (address, subnet) in addresses.iter().zip(subnets) {
                 links.add_address(index, *address, subnet)?;
@@ -321,11 +366,14 @@ impl Bridge {
         // Its mark is set after it is made. An agent that was killed in between knows it by its
         // address, which is made of its subnet's.
         let is_ours = link.alias == alias || (link.alias.is_empty() && link.mac == mac);
-        if link.kind != "bridge" || !is_ours {
+        if link.kind != KIND || !is_ours {
             return Err(BridgeError::Foreign { name: name.to_owned(), what: what(&link) });
         }
         if link.alias != alias {
             links.set_alias(index, &alias).map_err(failed)?;
+        }
+        if subnets.iter().any(|subnet| subnet.first().is_ipv6()) {
+            sysctl::have_ipv6(name)?;
         }
         if !link.is_up {
             links.bring_up(index).map_err(failed)?;

@@ -82,8 +82,15 @@ fn named(
     has_built_in: bool,
     directory: &Path,
 ) -> Result<Vec<Known>, NetworkError> {
-    let mut known: Vec<Known> =
-        configured.into_iter().filter_map(Result::ok).map(Known::Plugins).collect();
+    let mut faulty = String::new();
+    let mut known = Vec::new();
+    for network in configured {
+        match network {
+            Ok(network) => known.push(Known::Plugins(network)),
+            // It may be the one.
+            Err(error) => faulty.push_str(&format!("; {error}")),
+        }
+    }
     known.extend(has_built_in.then_some(Known::BuiltIn));
     let find = |name: &String| {
         if let Some(at) = known.iter().position(|network| network.name() == name) {
@@ -91,7 +98,8 @@ fn named(
         }
         let names: Vec<&str> = known.iter().map(Known::name).collect();
         let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        Err(NetworkError::Unknown { name: name.clone(), directory: directory.to_owned(), known })
+        let (name, directory, faulty) = (name.clone(), directory.to_owned(), faulty.clone());
+        Err(NetworkError::Unknown { name, directory, known, faulty })
     };
     names.iter().map(find).collect()
 }

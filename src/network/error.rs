@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::bridge::BridgeError;
 use super::plugin::PluginError;
 use super::request::Command;
+use crate::ids::PodName;
 use crate::state::checkpoint::CheckpointError;
 
 /// Why a pod has no network, or still has one.
@@ -29,7 +30,7 @@ pub enum NetworkError {
         why: String,
     },
     /// No configuration has the name that the pod asks for.
-    #[error("there is no network `{name}` in {}; there are: {known}", directory.display())]
+    #[error("there is no network `{name}` in {}; there are: {known}{faulty}", directory.display())]
     Unknown {
         /// The name.
         name: String,
@@ -37,10 +38,13 @@ pub enum NetworkError {
         directory: PathBuf,
         /// The names that there are.
         known: String,
+        /// What is wrong with those that can't be read, in words.
+        faulty: String,
     },
     /// The pod asks for what no plugin of the network can do.
     #[error(
-        "network `{network}` can't do what the pod asks for (capabilities: {})",
+        "network `{network}` can't do what the pod asks for (capabilities: {}); name another one by \
+         the annotation `roost/networks`, or a plugin in its configuration that can",
         lacking.join(", ")
     )]
     Lacking {
@@ -77,7 +81,10 @@ pub enum NetworkError {
     #[error(transparent)]
     Bridge(#[from] BridgeError),
     /// All addresses of the built-in network are taken.
-    #[error("no address is left for it in {subnets}: {taken} are taken")]
+    #[error(
+        "no address is left for it in {subnets}: {taken} are taken; a larger one can be set by \
+         `subnets` of `[network]` in agent.toml"
+    )]
     Full {
         /// The subnets.
         subnets: String,
@@ -91,6 +98,14 @@ pub enum NetworkError {
         address: IpAddr,
         /// Why.
         why: String,
+    },
+    /// The pod can't have the hardware address that it asks for.
+    #[error("it can't have the hardware address {mac}: pod {pod} has it; leave out `roost/mac`")]
+    Mac {
+        /// The address.
+        mac: String,
+        /// Who has it.
+        pod: PodName,
     },
     /// The pod is not wanted any more.
     #[error("it was given up, because the pod is not wanted like this any more")]

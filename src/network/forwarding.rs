@@ -160,3 +160,24 @@ fn switch(version: Version, interface: &str) -> String {
         Version::V6 => format!("ipv6/conf/{interface}/force_forwarding"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{checkpoint, samples};
+
+    #[test]
+    fn the_golden_file_of_every_format_is_read_and_the_newest_is_written_as_ever() {
+        let opened = [Opened::Interface(Version::V4, 2), Opened::All(Version::V6)];
+        let boot = "a-boot".parse().unwrap();
+        let file = ForwardingFile { format: Format, boot, opened: opened.into() };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fact.json");
+        checkpoint::write(&path, &file).unwrap();
+        let fresh = std::fs::read(&path).unwrap();
+        let kept = samples::golden("v1/forwarding.json", &fresh);
+        std::fs::write(&path, &kept).unwrap();
+        assert_eq!(checkpoint::read::<ForwardingFile>(&path).unwrap(), Some(file));
+        assert_eq!(String::from_utf8(fresh).unwrap(), String::from_utf8(kept).unwrap());
+    }
+}

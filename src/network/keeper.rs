@@ -13,29 +13,28 @@
 //! what plugins are told (`request`), and how they are run (`plugin`); which networks a pod is to be
 //! in (`choice`), and how the built-in one is made (`bridge`).
 
+mod garbage;
+mod upkeep;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
+use self::garbage::Gate;
 use super::bridge::{Bridge, BridgeError, BridgeSettings, Ports};
 use super::choice;
 use super::config::{NetworkConfig, kind};
 use super::error::NetworkError;
-use super::links;
 use super::namespace;
-use super::netlink::Netlink;
-use super::nft;
 use super::plugin::{PluginError, Run, Runner};
 use super::record::{Attachment, ByBridge, ByPlugins, NetworkFile, Progress, Way};
 use super::request::{self, Command, PortMapping, Target};
@@ -56,8 +55,6 @@ const RELEASE_DELAY: Duration = Duration::from_secs(1);
 const RELEASE_DELAY_MAX: Duration = Duration::from_secs(300);
 /// Most attempts for one instance that are not undone: no other is made then.
 const UNDONE_MAX: usize = 8;
-/// Rules that somebody changes again and again are not made good more often than that.
-const RESTORE_DELAY: Duration = Duration::from_secs(1);
 /// What the host's end of a pod's interface is called, with 8 letters of its attempt.
 const LINK: &str = "roost";
 
@@ -74,6 +71,8 @@ pub struct NetworkSettings {
     pub built_in: bool,
     /// That one.
     pub bridge: BridgeSettings,
+    /// Where other runtimes keep what they have attached by plugins.
+    pub others: PathBuf,
 }
 
 /// A pod that is to be attached.
@@ -110,9 +109,6 @@ pub struct Networks {
     work: Notify,
     /// Told when there is a pod in the built-in network.
     bridged: Notify,
-    /// Held for reading while plugins attach a pod, and for writing while they collect garbage:
-    /// they must not take for that what they have just made.
-    collecting: RwLock<()>,
 }
 
 #[derive(Debug, Default)]
@@ -123,6 +119,11 @@ struct State {
     attaching: BTreeMap<PodName, Arc<Notify>>,
     /// The address that was given last, of the built-in network.
     given: Option<IpAddr>,
+    /// Records that can't be read, by name, with all that looks like an address in them: those are
+    /// not given to anybody.
+    unreadable: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Networks of plugins, by name.
+    gates: BTreeMap<String, Arc<Gate>>,
 }
 
 #[derive(Debug, Clone)]
@@ -159,7 +160,7 @@ impl Networks {
         let io = |source| NetworkError::Configs { path: directory.clone(), source };
         checkpoint::create_dir_durable(&directory).map_err(io)?;
         checkpoint::sweep(&directory).map_err(NetworkError::Record)?;
-        let mut attempts = BTreeMap::new();
+        let (mut attempts, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
         for entry in fs::read_dir(&directory).map_err(io)? {
             let path = entry.map_err(io)?.path();
             match checkpoint::read::<NetworkFile>(&path) {
@@ -170,11 +171,19 @@ impl Networks {
                     attempts.insert(known.file.attempt.clone(), known);
                 }
                 Ok(None) => {}
-                // It was being written when the power went, so no plugin had run; or it is another
-                // build's, which may come back.
+                // It is damaged, or another build's, which may come back. What it is about may be
+                // in use, so that nobody else gets its addresses.
                 Err(error) => {
-                    let path = path.display().to_string();
-                    tracing::warn!(path, %error, "a record of a pod's network can't be read");
+                    let bytes = fs::read(&path).unwrap_or_default();
+                    unreadable.insert(name_of(&path), addresses_in(&bytes));
+                    let (path, error) = (path.display().to_string(), chain(&error));
+                    tracing::warn!(
+                        path,
+                        error,
+                        "a record of a pod's network can't be read: what it \
+                        is about is not undone, and its addresses are given to nobody, until it is \
+                        removed and the agent is started again"
+                    );
                 }
             }
         }
@@ -184,9 +193,10 @@ impl Networks {
         let subnets = bridged.first().map(|pod| pod.subnets.clone()).unwrap_or_default();
         let bridge = Arc::new(Bridge::new(settings.bridge.clone(), boot.clone(), subnets));
         let given = bridged.iter().filter_map(|pod| pod.addresses.first()).max().copied();
-        let state = Arc::new(Mutex::new(State { attempts, given, ..State::default() }));
-        let (work, bridged, collecting) = (Notify::new(), Notify::new(), RwLock::new(()));
-        Ok(Self { settings, runner, bridge, directory, boot, state, work, bridged, collecting })
+        let state = State { attempts, given, unreadable, ..State::default() };
+        let state = Arc::new(Mutex::new(state));
+        let (work, bridged) = (Notify::new(), Notify::new());
+        Ok(Self { settings, runner, bridge, directory, boot, state, work, bridged })
     }
 
     /// Gives a pod its network; none if it is to have no other than its own loopback interface.
@@ -242,7 +252,8 @@ impl Networks {
         let bits = loop {
             let bits = random_bits().map_err(NetworkError::Namespace)?;
             // The host's end of an interface is named by these alone.
-            if !state.attempts.keys().any(|attempt| attempt.ends_with(&bits)) {
+            let mut all = state.attempts.keys().chain(state.unreadable.keys());
+            if !all.any(|attempt| attempt.ends_with(&bits)) {
                 break bits;
             }
         };
@@ -251,6 +262,7 @@ impl Networks {
                 pod.link = format!("{LINK}{bits}");
                 pod.subnets.clone_from(&subnets);
                 pod.addresses = state.lease(&subnets, &pod.addresses)?;
+                state.check_mac(pod.mac.as_deref())?;
             }
         }
         let (attempt, boot) = (format!("{id}.{bits}"), self.boot.clone());
@@ -319,7 +331,7 @@ impl Networks {
         else {
             return Ok(());
         };
-        let _others_may = self.collecting.read().await;
+        let _in_use = self.gate(&network.name).enter().await;
         let mut before: Option<Value> = None;
         for (at, plugin) in network.plugins.iter().enumerate() {
             let input = request::input(&network, plugin, &runtime, before.as_ref());
@@ -366,12 +378,11 @@ impl Networks {
             all.collect()
         };
         let mut result = Ok(());
-        for attempt in all {
-            if let Err(error) = self.release(&attempt).await {
-                if let Some(known) = self.lock().attempts.get_mut(&attempt) {
-                    known.use_ = Use::Released;
-                }
-                self.work.notify_one();
+        // Dropped also by a panic, or when this is not waited for any more.
+        let left: Vec<Going<'_>> =
+            all.into_iter().map(|attempt| Going { networks: self, attempt }).collect();
+        for going in left {
+            if let Err(error) = self.release(&going.attempt).await {
                 result = Err(error);
             }
         }
@@ -431,15 +442,25 @@ impl Networks {
     /// Undoes what is to be undone, for as long as the agent lives.
     pub async fn keep(self: Arc<Self>) {
         tokio::spawn(self.clone().keep_bridge());
-        let networks = self.clone();
-        tokio::spawn(async move { networks.collect_garbage().await });
+        tokio::spawn(self.clone().collect_garbage());
         loop {
             for attempt in self.released() {
                 // Each by itself: a plugin that hangs keeps no other waiting.
-                let networks = self.clone();
-                tokio::spawn(async move { networks.release_at_last(&attempt).await });
+                tokio::spawn(self.clone().release_whatever_happens(attempt));
             }
             self.work.notified().await;
+        }
+    }
+
+    async fn release_whatever_happens(self: Arc<Self>, attempt: String) {
+        loop {
+            let (networks, attempt) = (self.clone(), attempt.clone());
+            let released = tokio::spawn(async move { networks.release_at_last(&attempt).await });
+            // A panic is a fault of ours, and must not be what an address is lost by.
+            if released.await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(RELEASE_DELAY_MAX).await;
         }
     }
 
@@ -514,90 +535,6 @@ impl Networks {
         result
     }
 
-    /// Makes the built-in network good when somebody has changed it.
-    async fn keep_bridge(self: Arc<Self>) {
-        let mut delay = RESTORE_DELAY;
-        loop {
-            let pods = self.in_bridge();
-            if pods.is_empty() {
-                // Nothing of it need be there, and nobody is woken by what others do.
-                self.bridged.notified().await;
-                continue;
-            }
-            match self.watch_bridge(pods).await {
-                Ok(()) => delay = RESTORE_DELAY,
-                Err(error) => {
-                    let error = chain(&error);
-                    tracing::warn!(error, retry_in = ?delay, "can't keep the network of pods");
-                    delay = (delay * 2).min(RELEASE_DELAY_MAX);
-                }
-            }
-            tokio::time::sleep(delay).await;
-        }
-    }
-
-    /// Makes good what is not as it was, and waits until somebody changes rules or interfaces.
-    async fn watch_bridge(&self, pods: Vec<ByBridge>) -> Result<(), NetworkError> {
-        // Before it is looked at, so that no change is missed.
-        let rules = nft::changes().map_err(BridgeError::Rules)?;
-        let links = links::changes().map_err(BridgeError::Ask)?;
-        let made_good = self.with_bridge(move |bridge, ports| bridge.restore(&pods, ports)).await?;
-        if made_good {
-            tracing::warn!(
-                "rules of the pods' network were missing or changed; they are made good"
-            );
-        }
-        let (rules, links) = (readable(rules)?, readable(links)?);
-        tokio::select! {
-            // Cancel-safe: nothing is read.
-            changed = rules.readable() => changed.map(drop),
-            changed = links.readable() => changed.map(drop),
-        }
-        .map_err(|error| BridgeError::Ask(error).into())
-    }
-
-    /// What pods are in the built-in network.
-    fn in_bridge(&self) -> Vec<ByBridge> {
-        let state = self.lock();
-        let kept = state.attempts.values().filter(|known| known.use_ == Use::Kept);
-        kept.flat_map(|known| known.file.bridged().cloned()).collect()
-    }
-
-    /// Has the plugins that can do that undo what nobody has: what was lost with its record.
-    async fn collect_garbage(&self) {
-        let configs = self.settings.configs.clone();
-        let Ok(Ok(networks)) = spawn_blocking(move || choice::configured(&configs)).await else {
-            // Whoever wants a network is told why.
-            return;
-        };
-        for network in networks.into_iter().filter_map(Result::ok) {
-            if network.disable_gc || !network.is_at_least("1.1.0") {
-                continue;
-            }
-            let _alone = self.collecting.write().await;
-            let valid = self.attached_to(&network.name);
-            for plugin in &network.plugins {
-                let input = request::gc_input(&network, plugin, &valid);
-                let run = self.run(&network, kind(plugin), Command::Gc, None, &input, None);
-                if let Err(error) = run.await {
-                    let text = chain(&error);
-                    tracing::warn!(network = network.name, error = text, "can't collect garbage");
-                }
-            }
-        }
-    }
-
-    /// Attempts that are known in a network, and their interfaces.
-    fn attached_to(&self, network: &str) -> Vec<(String, String)> {
-        let state = self.lock();
-        let all = state.attempts.values().flat_map(|known| {
-            let is_in = |way: &Way| matches!(way, Way::Plugins(by) if by.network.name == network);
-            let of = known.file.attachments.iter().filter(move |it| is_in(&it.way));
-            of.map(|it| (known.file.attempt.clone(), it.interface.clone()))
-        });
-        all.collect()
-    }
-
     /// Runs a plugin; what it printed.
     async fn run(
         &self,
@@ -657,6 +594,22 @@ impl Networks {
     }
 }
 
+/// An attempt that somebody undoes. If it is there still when this is gone, [`Networks::keep`] goes
+/// on with it.
+struct Going<'a> {
+    networks: &'a Networks,
+    attempt: String,
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        if let Some(known) = self.networks.lock().attempts.get_mut(&self.attempt) {
+            known.use_ = Use::Released;
+            self.networks.work.notify_one();
+        }
+    }
+}
+
 impl State {
     /// Addresses for a pod in the built-in network, one of each subnet; `asked` are those that it
     /// asks for.
@@ -677,8 +630,14 @@ impl State {
             if let Some(pod) = taken.get(address) {
                 return Err(refused(address, format!("pod {pod} has it")));
             }
+            let has = |(_, all): &(&String, &BTreeSet<IpAddr>)| all.contains(address);
+            if let Some((record, _)) = self.unreadable.iter().find(has) {
+                let why = format!("it may be in use by the record {record}, which can't be read");
+                return Err(refused(address, why));
+            }
         }
-        let taken: BTreeSet<IpAddr> = taken.into_keys().collect();
+        let unreadable = self.unreadable.values().flatten().copied();
+        let taken: BTreeSet<IpAddr> = taken.into_keys().chain(unreadable).collect();
         let asked_in = |subnet: &Subnet| asked.iter().find(|ip| subnet.contains(**ip)).copied();
         let open: Vec<Subnet> =
             subnets.iter().filter(|subnet| asked_in(subnet).is_none()).copied().collect();
@@ -690,6 +649,20 @@ impl State {
             chosen = addresses.into_iter();
         }
         Ok(subnets.iter().filter_map(|subnet| asked_in(subnet).or_else(|| chosen.next())).collect())
+    }
+
+    /// Whether nobody in the built-in network has that hardware address.
+    fn check_mac(&self, mac: Option<&str>) -> Result<(), NetworkError> {
+        let Some(mac) = mac else { return Ok(()) };
+        let has =
+            |pod: &ByBridge| pod.mac.as_deref().is_some_and(|it| it.eq_ignore_ascii_case(mac));
+        match self.attempts.values().find(|known| known.file.bridged().any(has)) {
+            None => Ok(()),
+            Some(known) => {
+                let (mac, pod) = (mac.to_owned(), known.file.name.clone());
+                Err(NetworkError::Mac { mac, pod })
+            }
+        }
     }
 
     /// Ports of the host that lead to pods in the built-in network.
@@ -719,6 +692,18 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The name of a record: its attempt.
+fn name_of(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Everything that looks like an address.
+fn addresses_in(bytes: &[u8]) -> BTreeSet<IpAddr> {
+    let is_part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
+    let words = bytes.split(|byte| !is_part(byte));
+    words.filter_map(|word| std::str::from_utf8(word).ok()?.parse().ok()).collect()
+}
+
 fn joined(subnets: &[Subnet]) -> String {
     subnets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -734,15 +719,6 @@ fn random_bits() -> io::Result<String> {
     let mut bits = [0_u8; 4];
     rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty())?;
     Ok(format!("{:08x}", u32::from_ne_bytes(bits)))
-}
-
-/// Whether something was heard can be waited for.
-fn readable(netlink: Netlink) -> Result<AsyncFd<Netlink>, BridgeError> {
-    #[expect(
-        deprecated,
-        reason = "`register` is unsafe for descriptors that may change; a Netlink's does not"
-    )]
-    AsyncFd::with_interest(netlink, Interest::READABLE).map_err(BridgeError::Ask)
 }
 
 fn target(file: &NetworkFile, index: usize, namespace: Option<&OwnedFd>) -> Target {

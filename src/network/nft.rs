@@ -174,11 +174,27 @@ pub(super) fn replace(table: &str, rules: &[Rule]) -> io::Result<()> {
     all.extend(Place::ALL.map(|place| (message(NFT_MSG_NEWCHAIN, &chain(table, place)), create)));
     let rule = |rule| message(NFT_MSG_NEWRULE, &rule_attributes(table, rule));
     all.extend(rules.iter().map(|it| (rule(it), create | NLM_F_APPEND)));
+    send(all)
+}
+
+/// Removes a table, if there is one of that name.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(super) fn remove(table: &str) -> io::Result<()> {
+    if !is_there(table)? {
+        return Ok(());
+    }
+    send(vec![(message(NFT_MSG_DELTABLE, &[text(NFTA_TABLE_NAME, table)]), NLM_F_REQUEST)])
+}
+
+/// Sends messages as one request: all of it is done or nothing.
+fn send(mut all: Vec<(Raw, u16)>) -> io::Result<()> {
     // The kernel answers faults, and what it is told to: that is the last one.
     if let Some((_, flags)) = all.last_mut() {
         *flags |= NLM_F_ACK;
     }
-    let edge = |kind| bytes(message_of(kind, 0, NFNL_SUBSYS_NFTABLES, &[]), plain);
+    let edge = |kind| bytes(message_of(kind, 0, NFNL_SUBSYS_NFTABLES, &[]), NLM_F_REQUEST);
     let mut batch = edge(NFNL_MSG_BATCH_BEGIN);
     batch.extend(all.into_iter().flat_map(|(message, flags)| bytes(message, flags)));
     batch.extend(edge(NFNL_MSG_BATCH_END));

@@ -42,7 +42,10 @@ const LINE_LEN_MAX: u64 = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
     /// There is no such program.
-    #[error("there is no such program in {}", searched.join(":"))]
+    #[error(
+        "there is no such program in {}; install it there, or name its directory by `plugins` of \
+         `[network]` in agent.toml", searched.join(":")
+    )]
     Missing {
         /// Where.
         searched: Vec<String>,
@@ -90,22 +93,19 @@ impl Runner {
         all.join(":")
     }
 
-    fn find(&self, kind: &str) -> Result<PathBuf, PluginError> {
-        let paths = self.directories.iter().map(|directory| directory.join(kind));
-        paths.into_iter().find(|path| path.is_file()).ok_or_else(|| PluginError::Missing {
-            searched: self.directories.iter().map(|it| it.display().to_string()).collect(),
-        })
-    }
-
     /// Runs a plugin to its end; what it printed. It is killed, with all that it has started in
     /// its session, when its time is over or this is dropped.
     pub(super) async fn run(&self, run: Run<'_>) -> Result<Vec<u8>, PluginError> {
-        let path = self.find(run.kind)?;
         let permit = self.slots.clone().acquire_owned().await;
-        let Run { environment, input, entry, .. } = run;
-        let started = spawn_blocking(move || start(&path, &environment, &input, entry.as_deref()));
-        let started = started.await.map_err(io::Error::other).and_then(|it| it);
-        let Started { mut child, stdout, stderr } = started.map_err(PluginError::Spawn)?;
+        let Run { kind, environment, input, entry } = run;
+        let (directories, kind) = (self.directories.clone(), kind.to_owned());
+        // Where they lie may be as slow as a network is.
+        let started = spawn_blocking(move || {
+            let path = find(&directories, &kind)?;
+            start(&path, &environment, &input, entry.as_deref()).map_err(PluginError::Spawn)
+        });
+        let started = started.await.map_err(|error| PluginError::Spawn(io::Error::other(error)));
+        let Started { mut child, stdout, stderr } = started??;
         let (mut printed, mut said) = (Vec::new(), Vec::new());
         let ended = {
             let all = async {
@@ -148,6 +148,14 @@ impl Runner {
             None => Err(PluginError::Failed("how it ended is not known".to_owned())),
         }
     }
+}
+
+/// The program of a plugin.
+fn find(directories: &[PathBuf], kind: &str) -> Result<PathBuf, PluginError> {
+    let mut paths = directories.iter().map(|directory| directory.join(kind));
+    paths.find(|path| path.is_file()).ok_or_else(|| PluginError::Missing {
+        searched: directories.iter().map(|it| it.display().to_string()).collect(),
+    })
 }
 
 /// How a plugin failed, in words.
@@ -342,7 +350,8 @@ mod tests {
         let runner = Runner::new(vec!["/nowhere".into(), "/neither".into()], LONG);
         let run = Run { kind: "p", environment: vec![], input: vec![], entry: None };
         let error = runner.run(run).await.unwrap_err();
-        assert_eq!(error.to_string(), "there is no such program in /nowhere:/neither");
+        let error = error.to_string();
+        assert!(error.starts_with("there is no such program in /nowhere:/neither;"), "{error}");
     }
 
     #[tokio::test]

@@ -42,6 +42,11 @@ pub(super) fn has_ipv6() -> bool {
     get("ipv6/conf/all/disable_ipv6").as_deref() == Some("0")
 }
 
+/// Lets an interface have addresses of IPv6, whatever the host has for new ones.
+pub(super) fn have_ipv6(interface: &str) -> Result<(), BridgeError> {
+    set(&format!("ipv6/conf/{interface}/disable_ipv6"), "0")
+}
+
 /// Takes no routes from what is heard on an interface, where there is IPv6.
 pub(super) fn hear_no_routers(interface: &str) -> Result<(), BridgeError> {
     let setting = format!("ipv6/conf/{interface}/accept_ra");

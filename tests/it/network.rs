@@ -189,7 +189,6 @@ fn until_ready(node: &Node, key: &str) -> Pod {
 fn bare_node_on(host: &Host) -> Node {
     let mut node = Node::new();
     node.inside = Some(host.holder.id());
-    node.set_env("ROOST_NETWORK_BUILT_IN", "true");
     node.start();
     node
 }
@@ -340,6 +339,10 @@ fn a_pod_has_the_address_that_it_asks_for_and_no_two_have_the_same() {
         Asked::one("fourth", FOREVER).annotation("kubernetes.io/ingress-bandwidth", "10M");
     node.ask_for(&limited);
     fails("fourth", "network `roost` can't do what the pod asks for (capabilities: bandwidth)");
+    node.ask_for(&asked("fifth", "10.213.9.10"));
+    fails("fifth", "can't have the hardware address 02:00:5e:10:00:01: pod default/first has it");
+    node.remove("fifth.json");
+    node.until_gone("default/fifth");
     node.remove("first.json");
     assert_eq!(ip(&node.until_running("default/second")), "10.213.9.9");
     remove_all(&node, &["second", "third", "fourth"]);

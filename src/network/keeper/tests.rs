@@ -80,6 +80,7 @@ impl Scene {
                 subnets: Vec::new(),
                 forwarding: self.dir.path().join("forwarding.json"),
             },
+            others: self.dir.path().join("others"),
         };
         let live = live.iter().copied().collect();
         let boot = "a-boot".parse().unwrap();
@@ -326,6 +327,58 @@ async fn garbage_is_collected_by_plugins_of_version_1_1() {
     let input = scene.lines("GC.inputs").remove(0);
     assert!(input.contains("cni.dev/valid-attachments") && input.contains(&id().to_string()));
     keeper.abort();
+}
+
+fn network_with_gc() -> NetworkConfig {
+    NetworkConfig::parse(&CONFIG.replace("1.0.0", "1.1.0")).unwrap()
+}
+
+#[tokio::test]
+async fn no_garbage_is_collected_where_it_is_not_known_what_is_in_use() {
+    let scene = Scene::new();
+    let collected = async || {
+        Arc::new(scene.agent(&[])).collect_at_last(network_with_gc()).await;
+        scene.lines("GC.inputs").len()
+    };
+    let others = scene.dir.path().join("others");
+    fs::create_dir(&others).unwrap();
+    for name in ["office-0815-eth0", "attic-0815-eth0"] {
+        fs::write(others.join(name), "{}").unwrap();
+    }
+    assert_eq!(collected().await, 0, "another runtime has a pod in it");
+    fs::remove_file(others.join("office-0815-eth0")).unwrap();
+    scene.agent(&[]);
+    scene.write("records/damaged.json", "{");
+    assert_eq!(collected().await, 0, "a record can't be read");
+    scene.remove("records/damaged.json");
+    assert_eq!(collected().await, 2);
+}
+
+#[tokio::test]
+async fn a_plugin_that_hangs_while_it_collects_garbage_keeps_no_pod_waiting() {
+    let scene = Scene::new();
+    scene.write("GC", "echo >\"$dir/../hangs\"; exec sleep 1000");
+    let agent = Arc::new(scene.agent(&[]));
+    let collecting = tokio::spawn(agent.clone().collect_at_last(network_with_gc()));
+    until(|| !scene.lines("hangs").is_empty()).await;
+    let attached = tokio::time::timeout(PLUGIN_TIME_MAX / 2, agent.attach(plain())).await;
+    attached.unwrap().unwrap().unwrap();
+    // It is done later.
+    scene.remove("GC");
+    collecting.await.unwrap();
+    assert!(scene.lines("GC.inputs").last().unwrap().contains(&id().to_string()));
+}
+
+#[test]
+fn what_a_record_that_cannot_be_read_is_about_is_given_to_nobody() {
+    let record = br#"{"format": 7, "was": ["10.1.0.2/29", "fd00::3", broken"#;
+    let unreadable = BTreeMap::from([("damaged".to_owned(), addresses_in(record))]);
+    let mut state = State { unreadable, ..State::default() };
+    let subnets = ["10.1.0.0/29".parse().unwrap(), "fd00::/64".parse().unwrap()];
+    let given = state.lease(&subnets, &[]).unwrap();
+    assert_eq!(given[0], "10.1.0.4".parse::<IpAddr>().unwrap());
+    let error = text(&state.lease(&subnets, &["10.1.0.2".parse().unwrap()]).unwrap_err());
+    assert!(error.contains("the record damaged, which can't be read"), "{error}");
 }
 
 #[test]
