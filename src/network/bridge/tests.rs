@@ -394,12 +394,12 @@ fn a_vpn_that_leads_everywhere_takes_no_subnet() {
         let links = Links::open().unwrap();
         links.make_bridge("vpn", [2, 0, 0, 0, 0, 1]).unwrap();
         let index = links::index("vpn").unwrap().unwrap();
-        for half in ["1.0.0.1", "129.0.0.1"] {
-            let half: IpAddr = half.parse().unwrap();
-            links.add_address(index, half, &Subnet::around(half, 1)).unwrap();
+        for (address, length) in [("10.213.0.9", 16), ("129.0.0.1", 1)] {
+            let address: IpAddr = address.parse().unwrap();
+            links.add_address(index, address, &Subnet::around(address, length)).unwrap();
         }
         let chosen = with_subnets(dir, Vec::new());
-        assert_eq!(chosen.subnets().unwrap()[0].to_string(), "10.213.0.0/16");
+        assert_eq!(chosen.subnets().unwrap()[0].to_string(), "172.29.0.0/16");
     });
 }
 
