@@ -286,7 +286,8 @@ fn open_networks(
     let bridge = BridgeSettings { name: bridge, subnets, forwarding };
     let time_max = PLUGIN_TIME_MAX;
     let others = RESULTS_OF_OTHERS.into();
-    let settings = NetworkSettings { configs, plugins, time_max, built_in, bridge, others };
+    let names = config.paths.names();
+    let settings = NetworkSettings { configs, plugins, time_max, built_in, bridge, names, others };
     let has_executor = |pod: &ActualPod| pod.executor == ExecutorState::Silent;
     let live = actual.pods.iter().filter(|(_, pod)| has_executor(pod)).map(|(id, _)| *id);
     let directory = config.paths.networks();

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -30,7 +30,7 @@ use super::worker::{self, ActError, Context, Subject, Update};
 use crate::clock::{BootTime, Millis, WallTime};
 use crate::config::AgentConfig;
 use crate::executor::client::{Connection, Welcome};
-use crate::executor::protocol::PodReport;
+use crate::executor::protocol::{PROTOCOL_OF_NAMES, PodReport};
 use crate::ids::{ContainerName, PodId, PodName};
 use crate::manifest::desired::DesiredState;
 use crate::manifest::pod::PodSpec;
@@ -462,7 +462,7 @@ impl Core {
     }
 
     fn linked(&mut self, id: PodId, connection: Connection, welcome: Welcome) {
-        let Welcome { build, pid, wanted, report, .. } = welcome;
+        let Welcome { protocol, build, pid, wanted, report, .. } = welcome;
         let process = match connection.pidfd(pid) {
             Ok(process) => process.map_or(Process::Ended, Process::Held),
             Err(error) => {
@@ -477,7 +477,11 @@ impl Core {
         if wanted.is_some() && matches!(process, Process::Held(_)) {
             self.context.networks.hold(id, pid);
         }
-        let handle = link::open(link_id, connection, heard, process, self.link_events.clone());
+        let mut names = (protocol >= PROTOCOL_OF_NAMES).then(|| self.context.networks.named());
+        // What has changed while there was no link was not told.
+        names.iter_mut().for_each(watch::Receiver::mark_changed);
+        let events = self.link_events.clone();
+        let handle = link::open(link_id, connection, heard, process, names, events);
         self.links
             .insert(id, Link { number: self.links_made, handle, pid, since: BootTime::now() });
         if report.is_some() {

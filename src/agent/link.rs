@@ -69,6 +69,10 @@ pub(super) struct Heard {
     refused_upgrade: Option<String>,
 }
 
+/// Says whenever it has changed what pods of the node are called; none for an executor that does
+/// not know of that.
+pub(super) type Names = Option<watch::Receiver<()>>;
+
 impl Heard {
     /// What it said when it introduced itself.
     pub(super) fn first(build: String, report: Option<PodReport>, was_told: bool) -> Self {
@@ -152,12 +156,13 @@ pub(super) fn open(
     connection: Connection,
     heard: Heard,
     process: Process,
+    names: Names,
     events: mpsc::Sender<(LinkId, LinkEvent)>,
 ) -> LinkHandle {
     let (outgoing, to_send) = mpsc::channel(OUTGOING_MAX);
     let (tell, heard) = watch::channel(heard);
     tokio::spawn(async move {
-        relay(id, connection, to_send, &tell, &events).await;
+        relay(id, connection, (to_send, names), &tell, &events).await;
         // What waits for an answer must not wait on for one that can't come any more.
         drop(tell);
         let process_gone = is_gone(process).await;
@@ -169,7 +174,7 @@ pub(super) fn open(
 async fn relay(
     id: LinkId,
     mut connection: Connection,
-    mut to_send: mpsc::Receiver<(ToExecutor, Vec<OwnedFd>)>,
+    (mut to_send, mut names): (mpsc::Receiver<(ToExecutor, Vec<OwnedFd>)>, Names),
     tell: &watch::Sender<Heard>,
     events: &mpsc::Sender<(LinkId, LinkEvent)>,
 ) {
@@ -194,18 +199,46 @@ async fn relay(
             // Cancel-safe: a message is either received here or still queued (tokio's `recv`).
             outgoing = to_send.recv() => {
                 let Some((message, fds)) = outgoing else { return };
-                match timeout(SEND_TIME_MAX, connection.send(&message, fds)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        tracing::warn!(id = %id.pod, error = %error, "the executor's connection broke");
-                        return;
-                    }
-                    Err(_) => {
-                        tracing::warn!(id = %id.pod, "the executor does not read what it is told");
-                        return;
-                    }
+                if !send(id, &mut connection, message, fds).await {
+                    return;
                 }
             }
+            // Cancel-safe: a change is seen once (tokio's `changed`).
+            () = changed(&mut names) => {
+                if !send(id, &mut connection, ToExecutor::Names, Vec::new()).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for a change; for ever if there can be none.
+async fn changed(names: &mut Names) {
+    if let Some(receiver) = names
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    core::future::pending().await
+}
+
+/// Sends a message; whether the connection is as good as before.
+async fn send(
+    id: LinkId,
+    connection: &mut Connection,
+    message: ToExecutor,
+    fds: Vec<OwnedFd>,
+) -> bool {
+    match timeout(SEND_TIME_MAX, connection.send(&message, fds)).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(id = %id.pod, error = %error, "the executor's connection broke");
+            false
+        }
+        Err(_) => {
+            tracing::warn!(id = %id.pod, "the executor does not read what it is told");
+            false
         }
     }
 }

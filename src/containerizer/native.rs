@@ -27,6 +27,7 @@ mod devices;
 mod exec;
 mod facts;
 mod files;
+pub mod hosts;
 mod isolators;
 mod launcher;
 mod mounts;

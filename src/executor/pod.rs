@@ -183,6 +183,18 @@ impl Pod {
         write_files(&self.paths, Instance { pod: spec, content: &content, id: self.id, addresses })
     }
 
+    /// Brings up to date what the containers' `/etc/hosts` say of the pods of the node.
+    ///
+    /// # Errors
+    /// If a file can't be read or written.
+    pub(super) fn refresh_names(&self, spec: &PodSpec) -> io::Result<()> {
+        if self.entered.is_none() {
+            return Ok(());
+        }
+        let containers = spec.all_containers().map(|container| &container.name);
+        native::hosts::renew(&self.paths, containers)
+    }
+
     /// A text that is shown, without the values of Secrets that the pod uses: the path of a
     /// program may be made of one.
     pub(super) fn without_secrets(&self, spec: &PodSpec, text: String) -> String {

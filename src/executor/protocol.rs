@@ -17,6 +17,8 @@
 //!     │ ─────────────────────────────────────► │
 //!     │      Report(..) now and at each change │
 //!     │ ◄───────────────────────────────────── │
+//!     │  Names                                 │   a file of the agent's has changed
+//!     │ ─────────────────────────────────────► │
 //!     │  Upgrade { build } + descriptor        │   only when the builds differ
 //!     │ ─────────────────────────────────────► │   execve in place, same connection
 //! ```
@@ -39,7 +41,9 @@ use crate::manifest::revision::Hash;
 use crate::state::record::{EndCause, LastRun, Outcome};
 
 /// The newest version of the protocol that this build speaks.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
+/// From this version on, an executor is told when pods of the node come and go.
+pub const PROTOCOL_OF_NAMES: u32 = 4;
 /// From this version on, a `Welcome` with `wanted` is followed by a `Report`.
 pub const PROTOCOL_OF_FIRST_REPORT: u32 = 2;
 /// The longest message in bytes; a specification is at most 1 MiB of manifest.
@@ -62,6 +66,9 @@ pub enum ToExecutor {
     Network(PodNetwork),
     /// What the pod shall be.
     SetSpec(WantedPod),
+    /// What pods of the node are called (`PodPaths::names`) may have changed: what containers have
+    /// of it is to be brought up to date. Since version 4.
+    Names,
     /// Continue as the program in the descriptor that comes with it, if it is another build.
     Upgrade {
         /// The build of that program.

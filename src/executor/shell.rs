@@ -588,6 +588,7 @@ impl Shell {
                     self.settle();
                     self.refresh_files();
                 }
+                ToExecutor::Names => self.refresh_names(),
                 ToExecutor::Upgrade { build } => self.begin_upgrade(build, fds),
             }
         }
@@ -635,6 +636,15 @@ impl Shell {
             self.events.push_back(Event::NotUpdated { container, why });
         }
         self.settle();
+    }
+
+    /// Tells containers what the pods of the node are called now.
+    fn refresh_names(&self) {
+        if let Some(spec) = self.machine.spec()
+            && let Err(error) = self.pod.refresh_names(spec)
+        {
+            journal::note(format_args!("what pods are called is not up to date: {error}"));
+        }
     }
 
     /// Says what the agent does not know yet.

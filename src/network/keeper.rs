@@ -14,6 +14,7 @@
 //! in (`choice`), and how the built-in one is made (`bridge`).
 
 mod garbage;
+mod names;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 
 use self::garbage::Gate;
@@ -71,6 +72,8 @@ pub struct NetworkSettings {
     pub built_in: bool,
     /// That one.
     pub bridge: BridgeSettings,
+    /// The file that says what pods are called.
+    pub names: PathBuf,
     /// Where other runtimes keep what they have attached by plugins.
     pub others: PathBuf,
 }
@@ -109,6 +112,9 @@ pub struct Networks {
     work: Notify,
     /// Told when there is a pod in the built-in network.
     bridged: Notify,
+    /// Told when a pod has got addresses or lost them, and what hears of it when that is written.
+    renamed: Notify,
+    named: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -195,8 +201,21 @@ impl Networks {
         let given = bridged.iter().filter_map(|pod| pod.addresses.first()).max().copied();
         let state = State { attempts, given, unreadable, ..State::default() };
         let state = Arc::new(Mutex::new(state));
-        let (work, bridged) = (Notify::new(), Notify::new());
-        Ok(Self { settings, runner, bridge, directory, boot, state, work, bridged })
+        let (work, bridged, renamed) = (Notify::new(), Notify::new(), Notify::new());
+        let named = watch::Sender::new(());
+        let kept = Self {
+            settings,
+            runner,
+            bridge,
+            directory,
+            boot,
+            state,
+            work,
+            bridged,
+            renamed,
+            named,
+        };
+        Ok(kept)
     }
 
     /// Gives a pod its network; none if it is to have no other than its own loopback interface.
@@ -315,6 +334,7 @@ impl Networks {
         }
         let addresses = file.addresses();
         self.save(file, Write::Again).await?;
+        self.renamed.notify_one();
         let namespace = namespace.try_clone().map_err(NetworkError::Namespace)?;
         Ok(Attached { namespace, addresses })
     }
@@ -377,6 +397,7 @@ impl Networks {
             });
             all.collect()
         };
+        self.renamed.notify_one();
         let mut result = Ok(());
         // Dropped also by a panic, or when this is not waited for any more.
         let left: Vec<Going<'_>> =
@@ -399,6 +420,7 @@ impl Networks {
             any = true;
         }
         if any {
+            self.renamed.notify_one();
             self.work.notify_one();
         }
     }
@@ -443,6 +465,7 @@ impl Networks {
     pub async fn keep(self: Arc<Self>) {
         tokio::spawn(self.clone().keep_bridge());
         tokio::spawn(self.clone().collect_garbage());
+        tokio::spawn(self.clone().keep_names());
         loop {
             for attempt in self.released() {
                 // Each by itself: a plugin that hangs keeps no other waiting.

@@ -25,6 +25,7 @@
 //! <runtime>                          /run/roost, or <root>/run; gone after a reboot
 //! ├── roost.sock                     the API (agent)
 //! ├── logs-rotated                   a pipe: executors tell the agent that they rotated a log
+//! ├── names                          what pods of the node are called, as in hosts(5) (agent)
 //! ├── pods/<id>/executor.sock        where a pod's executor listens
 //! └── pods/<ns>_<name>.json          a pod as the API shows it, for scripts (agent)
 //! <logs>                             /var/log/pods, or <root>/logs
@@ -82,6 +83,12 @@ impl Paths {
     #[must_use]
     pub fn log_hints(&self) -> PathBuf {
         self.runtime.join(LOG_HINTS)
+    }
+
+    /// What the pods of the node are called, as in hosts(5).
+    #[must_use]
+    pub fn names(&self) -> PathBuf {
+        self.runtime.join(NAMES)
     }
 
     /// Where images are kept.
@@ -162,6 +169,8 @@ pub struct PodPaths {
 
 /// Name of the executor's socket in a pod's runtime directory.
 pub const EXECUTOR_SOCKET: &str = "executor.sock";
+/// Name of the file in the runtime directory that says what pods are called.
+const NAMES: &str = "names";
 /// Name of the pipe in the runtime directory.
 const LOG_HINTS: &str = "logs-rotated";
 
@@ -229,6 +238,12 @@ impl PodPaths {
     #[must_use]
     pub fn log_hints(&self) -> Option<PathBuf> {
         Some(self.runtime.parent()?.parent()?.join(LOG_HINTS))
+    }
+
+    /// What the pods of the node are called ([`Paths::names`]).
+    #[must_use]
+    pub fn names(&self) -> Option<PathBuf> {
+        Some(self.runtime.parent()?.parent()?.join(NAMES))
     }
 
     /// The accepted specification.

@@ -287,6 +287,25 @@ fn pods_talk_and_are_reached(host: &Host, node: &mut Node, subnet: &str) {
     let hosts = std::fs::read_to_string(node.out().join("hosts")).unwrap();
     assert!(hosts.starts_with(&format!("{}\tother\n", ip(&other))), "{hosts}");
 
+    // Pods know each other by name, also those that come later, and not those that are gone.
+    let known = |container: &Pod, name: &str| {
+        let script = format!("getent ahostsv4 {name} | cut -d' ' -f1 | sort -u");
+        let pid = container.pids()["main"].to_string();
+        let mut entered = Command::new("nsenter");
+        entered.args(["-m", "-t", &pid, "--", "sh", "-c", &script]);
+        String::from_utf8(entered.output().unwrap().stdout).unwrap().trim().to_owned()
+    };
+    let is_known = |to: &Pod, name: &str, expected: &str| {
+        node.until(&format!("{name} is known"), |_| (known(to, name) == expected).then_some(()));
+    };
+    is_known(&other, "web.default.pod.roost", &address);
+    is_known(&web, "other.default.pod.roost", &ip(&other));
+    node.ask_for(&Asked::one("brief", FOREVER));
+    let brief = node.until_running("default/brief");
+    is_known(&web, "brief.default.pod.roost", &ip(&brief));
+    node.remove("brief.json");
+    is_known(&web, "brief.default.pod.roost", "");
+
     let gateway = format!("{subnet}1");
     for way in [OUTSIDE, "127.0.0.1", &gateway] {
         assert!(host.ask(way, 18080).starts_with(&address), "by {way}");
@@ -419,6 +438,7 @@ fn an_agent_killed_at_any_moment_leaks_no_address_of_plugins_and_gives_none_twic
     node.until("given back", |_| (leases(&node) == addresses).then_some(()));
     remove_all(&node, &["p0", "p1", "p2"]);
     node.until("undone", |_| (records(&node) == 0).then_some(()));
+    node.until("no namespace is held", |_| holds_no_namespace(&node).then_some(()));
     host.is_clean(&node);
     node.end();
 }
@@ -431,8 +451,31 @@ fn an_agent_killed_at_any_moment_leaks_nothing_of_its_own_network() {
     node.until("given back", |_| (records(&node) == 3).then_some(()));
     remove_all(&node, &["p0", "p1", "p2"]);
     node.until("undone", |_| (records(&node) == 0).then_some(()));
+    node.until("no namespace is held", |_| holds_no_namespace(&node).then_some(()));
     host.is_clean_of_bridge(&node);
     node.end();
+}
+
+/// How often the agent is killed: 12 times, or as often as `ROOST_NETWORK_KILLS` says.
+fn kills() -> usize {
+    let given = std::env::var("ROOST_NETWORK_KILLS").ok();
+    given.map_or(12, |text| text.parse().unwrap())
+}
+
+/// The agent holds the network namespaces of pods that there are, and no others.
+fn holds_no_namespace(node: &Node) -> bool {
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", node.agent_pid())).unwrap();
+    let mut targets = fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+    !targets.any(|target| target.to_string_lossy().starts_with("net:["))
+}
+
+/// No two pods have the same address.
+fn all_differ(pods: &std::collections::BTreeMap<String, Pod>) {
+    let mut all: Vec<String> = pods.values().map(ip).filter(|ip| !ip.is_empty()).collect();
+    all.sort();
+    let count = all.len();
+    all.dedup();
+    assert_eq!(all.len(), count, "{pods:?}");
 }
 
 /// Leaves three pods running; their addresses.
@@ -444,7 +487,7 @@ fn killed_at_any_moment(node: &mut Node) -> Vec<String> {
             .annotation("round", &round.to_string())
             .with("/spec/containers/0/ports", port)
     };
-    for round in 0..12 {
+    for round in 0..kills() {
         let file = format!("p{}.json", round % 3);
         if round % 2 == 0 {
             node.ask_for(&asked(round % 3, round));
@@ -454,6 +497,7 @@ fn killed_at_any_moment(node: &mut Node) -> Vec<String> {
         std::thread::park_timeout(std::time::Duration::from_millis(dice.below(120)));
         node.kill_agent();
         node.start();
+        all_differ(&node.pods());
     }
     for number in 0..3 {
         node.ask_for(&asked(number, 0));

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::files::HostFiles;
+use super::hosts;
 use crate::ids::Attempt;
 use crate::manifest::pod::{ContainerSpec, PodSpec};
 use crate::state::paths::PodPaths;
@@ -83,6 +84,9 @@ impl HostFacts {
     /// Reads the files that matter for a launch of the container. To be called before each.
     pub fn read_files(&mut self, pod: &PodSpec, container: &ContainerSpec) {
         self.files = HostFiles::read(pod, container, &self.paths, self.arch);
+        if container.image.is_some() || !self.addresses.is_empty() {
+            self.files.pods = hosts::names(&self.paths);
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct HostFiles {
     pub hosts: String,
     /// `/etc/resolv.conf`.
     pub resolv_conf: String,
+    /// What the pods of the node are called, as lines of hosts(5), if that is told.
+    pub pods: Option<String>,
     /// The container's own profile of system calls, or why there is none.
     pub profile: Option<Result<LinuxSeccomp, String>>,
 }
@@ -50,7 +52,7 @@ impl HostFiles {
         if container.image.is_none() && pod.names == Names::default() {
             return Self { profile, ..Self::default() };
         }
-        Self { hosts: names("/etc/hosts"), resolv_conf: resolv_conf(), profile }
+        Self { hosts: names("/etc/hosts"), resolv_conf: resolv_conf(), pods: None, profile }
     }
 }
 

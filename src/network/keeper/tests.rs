@@ -80,6 +80,7 @@ impl Scene {
                 subnets: Vec::new(),
                 forwarding: self.dir.path().join("forwarding.json"),
             },
+            names: self.dir.path().join("names"),
             others: self.dir.path().join("others"),
         };
         let live = live.iter().copied().collect();
@@ -367,6 +368,27 @@ async fn a_plugin_that_hangs_while_it_collects_garbage_keeps_no_pod_waiting() {
     scene.remove("GC");
     collecting.await.unwrap();
     assert!(scene.lines("GC.inputs").last().unwrap().contains(&id().to_string()));
+}
+
+#[tokio::test]
+async fn what_pods_are_called_is_told_when_they_come_and_go() {
+    let scene = Scene::new();
+    let agent = Arc::new(scene.agent(&[]));
+    let mut named = agent.named();
+    let keeper = tokio::spawn(agent.clone().keep());
+    let mut told = async || {
+        tokio::time::timeout(PLUGIN_TIME_MAX, named.changed()).await.unwrap().unwrap();
+        scene.lines("names")
+    };
+    assert_eq!(told().await, Vec::<String>::new());
+    let request = plain();
+    let name = request.spec.name.clone();
+    agent.attach(request).await.unwrap().unwrap();
+    let expected = format!("10.9.8.7\t{}.{}.pod.roost", name.name, name.namespace);
+    assert_eq!(told().await, [expected]);
+    agent.detach(id()).await.unwrap();
+    assert_eq!(told().await, Vec::<String>::new());
+    keeper.abort();
 }
 
 #[test]

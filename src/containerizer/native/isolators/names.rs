@@ -3,7 +3,7 @@
 //!
 //! A container with an image has files of its own, written anew for each of its runs; the image's
 //! are another machine's. Without an image those of the host are seen, unless the manifest asks for
-//! more. A volume that is mounted there lies on top. Every word in them is checked when the
+//! more, but for `/etc/hosts` of a pod in a network. A volume that is mounted there lies on top. Every word in them is checked when the
 //! manifest is read, so that none can begin a line of its own.
 
 use core::fmt::Write;
@@ -12,6 +12,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use crate::containerizer::native::plan::{
     Context, HostEffect, Isolator, LaunchPlan, PlanError, mount,
 };
+use crate::containerizer::native::{self, HostFiles};
 use crate::manifest::pod::{Dns, DnsBase, DnsOption, Names, PodSpec};
 
 /// Every user of the container reads them.
@@ -38,8 +39,9 @@ impl Isolator for NameFiles {
         let all = [
             (
                 "hosts",
-                has_image || !aliases.is_empty(),
-                hosts(pod, &files.hosts, &context.facts.addresses),
+                // Whoever is in a network finds the others.
+                has_image || !aliases.is_empty() || !context.facts.addresses.is_empty(),
+                hosts(pod, files, &context.facts.addresses),
             ),
             ("hostname", has_image, format!("{hostname}\n")),
             (
@@ -60,9 +62,9 @@ impl Isolator for NameFiles {
 }
 
 /// As the kubelet writes it, so that programs find what they expect.
-fn hosts(pod: &PodSpec, of_host: &str, addresses: &[IpAddr]) -> String {
+fn hosts(pod: &PodSpec, files: &HostFiles, addresses: &[IpAddr]) -> String {
     let mut text = if pod.host.network {
-        format!("{}\n", of_host.trim_end())
+        format!("{}\n", files.hosts.trim_end())
     } else {
         let names = match pod.names.domain.full_name(&pod.hostname, pod.name.namespace.as_str()) {
             Some(full) => format!("{full}\t{}", pod.hostname),
@@ -90,6 +92,7 @@ fn hosts(pod: &PodSpec, of_host: &str, addresses: &[IpAddr]) -> String {
     for alias in &pod.names.aliases {
         writeln!(text, "{}\t{}", alias.ip, alias.hostnames.join("\t")).expect("it is a string");
     }
+    text.push_str(&native::hosts::part(files.pods.as_deref()));
     text
 }
 
