@@ -6,7 +6,7 @@
 //! busy makes a bad table, not a failure.
 //!
 //! ```text
-//! main ─► starts (1, 3, 4, 5, 6) ─┐
+//! main ─► starts (1–6)           ─┐
 //!      ─► scrapes (4)             │
 //!      ─► density (8–13) ─► exits ├─► engine ◄─ node (ours), peers (theirs) ─► table
 //!      ─► manifests (15) ─────────┘       └─► scene: the program, and how it says that it runs
@@ -34,8 +34,8 @@ use measure::{Outcome, background, read};
 use scene::{BUSYBOX, Fifo, Scene};
 use table::{Table, Who};
 
-/// What is measured here. 2 needs a bridge, 7 `exec`, 16 images: they come with those.
-const BUDGETS: [u8; 13] = [1, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+/// What is measured here. 7 needs `exec`, and comes with that; 16 has a bench of its own.
+const BUDGETS: [u8; 14] = [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15];
 /// More than this part of a processor busy with other things makes figures worthless.
 const BUSY: f64 = 0.1;
 
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     if !rustix::process::getuid().is_root() {
         return fail("it has to run as root");
     }
-    let scene = match Scene::new() {
+    let mut scene = match Scene::new() {
         Ok(scene) => scene,
         Err(error) => return fail(&format!("no scene ({BUSYBOX} of busybox-static?): {error}")),
     };
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         println!("The machine is busy ({busy:.2} of a processor): times mean little.");
     }
     let begun = scene.fifo("begun").map_err(|error| error.to_string());
-    let result = begun.and_then(|mut begun| run(&scene, &options, &mut begun, &mut table));
+    let result = begun.and_then(|mut begun| run(&mut scene, &options, &mut begun, &mut table));
     println!("\n{}", table.render());
     println!("load at the end: {}", read("/proc/loadavg").trim());
     match result {
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(scene: &Scene, options: &Options, begun: &mut Fifo, table: &mut Table) -> Outcome<()> {
+fn run(scene: &mut Scene, options: &Options, begun: &mut Fifo, table: &mut Table) -> Outcome<()> {
     if options.wants_any(&[1, 3, 4, 5, 6]) {
         let mut peers = Peers::start(scene, options, table);
         if options.wants_any(&[1, 3, 6]) {
@@ -82,6 +82,13 @@ fn run(scene: &Scene, options: &Options, begun: &mut Fifo, table: &mut Table) ->
         if options.wants(5) {
             starts::processor(options, &mut peers, begun, table);
         }
+    }
+    if options.wants(2) {
+        scene.network = true;
+        let mut peers = Peers::start(scene, options, table);
+        starts::networked(options, &mut peers, begun, table);
+        drop(peers);
+        scene.network = false;
     }
     if options.wants(4) {
         scrapes::measure(scene, begun, table)?;

@@ -31,6 +31,7 @@ pub(crate) struct Node {
     pub(crate) pods: PathBuf,
     out: PathBuf,
     agent: Child,
+    network: bool,
     /// Name of the cgroup of all pods.
     cgroup: String,
     held: Held,
@@ -43,7 +44,8 @@ impl Node {
         let dir = scene.dir.join(name);
         let pods = dir.join("pods.d");
         std::fs::create_dir_all(&pods).expect("the temporary directory can be written");
-        let (agent, ready) = spawn(&dir, &pods);
+        let network = scene.network;
+        let (agent, ready) = spawn(&dir, &pods, network);
         let mut text = [0; 512];
         loop {
             let len = ready.recv(&mut text).expect("the agent gets ready; see its agent.log");
@@ -57,7 +59,7 @@ impl Node {
             .unwrap_or_default()
             .to_owned();
         let ended = scene.fifo("ended").expect("the temporary directory can be written");
-        Self { dir, pods, out: scene.out(), agent, cgroup, held, ended }
+        Self { dir, pods, out: scene.out(), agent, network, cgroup, held, ended }
     }
 
     pub(crate) fn ask(&mut self, path: &str) -> Value {
@@ -75,9 +77,10 @@ impl Node {
     pub(crate) fn manifest(&self, pod: &str, containers: usize, program: &str) -> String {
         let command = serde_json::json!([BUSYBOX, "sh", "-c", program]);
         let mut text = format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {pod}}}\nspec:\n  hostNetwork: true\n  \
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {pod}}}\nspec:\n  hostNetwork: {}\n  \
              terminationGracePeriodSeconds: 10\n  volumes:\n  - {{name: out, hostPath: {{path: {}}}}}\n  \
              containers:\n",
+            !self.network,
             self.out.display()
         );
         for n in 0..containers {
@@ -248,7 +251,7 @@ impl Engine for Node {
         self.agent.kill().expect("the agent is ours");
         self.agent.wait().expect("the agent is ours");
         let begin = nanos();
-        self.agent = spawn(&self.dir, &self.pods).0;
+        self.agent = spawn(&self.dir, &self.pods, self.network).0;
         self.until_running(running)?;
         Ok(Some(nanos() - begin))
     }
@@ -277,19 +280,24 @@ fn program() -> PathBuf {
     std::env::var_os(PROGRAM).map_or_else(|| env!("CARGO_BIN_EXE_roost").into(), PathBuf::from)
 }
 
-fn spawn(dir: &Path, pods: &Path) -> (Child, UnixDatagram) {
+/// With `network`, on a host of its own.
+fn spawn(dir: &Path, pods: &Path, network: bool) -> (Child, UnixDatagram) {
     let notify = dir.join("notify");
     std::fs::remove_file(&notify).ok();
     let ready = UnixDatagram::bind(&notify).expect("the directory can be written");
     ready.set_read_timeout(Some(LIMIT)).expect("a socket of ours");
     let log = std::fs::File::create(dir.join("agent.log")).expect("the directory can be written");
-    let child = Command::new(program())
+    let mut command = Command::new(if network { "unshare".into() } else { program() });
+    if network {
+        command.args(["--net", "--"]).arg(program());
+    }
+    let child = command
         .args(["agent", "--pods"])
         .arg(pods)
         .arg("--root")
         .arg(dir.join("root"))
         .args(["--max-pods", PODS_MAX])
-        .args(["--network-built-in", "false"])
+        .args(["--network-built-in", if network { "true" } else { "false" }])
         .env("NOTIFY_SOCKET", &notify)
         .stdin(Stdio::null())
         .stderr(log)

@@ -26,8 +26,17 @@ const IMAGE: &str = "localhost/roost-bench:1";
 const PYTHON: &str = "/usr/bin/python3";
 
 /// Debian's packages of everything that is compared, and of what comparing needs.
-pub(crate) const PACKAGES: [&str; 7] =
-    ["crun", "podman", "catatonit", "containerd", "runc", "busybox-static", "python3-grpcio"];
+pub(crate) const PACKAGES: [&str; 9] = [
+    "crun",
+    "podman",
+    "catatonit",
+    "containerd",
+    "runc",
+    "busybox-static",
+    "python3-grpcio",
+    "containernetworking-plugins",
+    "iptables",
+];
 
 /// Starts one of them, with nothing in it.
 pub(crate) fn start(who: Who, scene: &Scene) -> Outcome<Box<dyn Engine>> {

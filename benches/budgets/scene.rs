@@ -32,13 +32,15 @@ pub(crate) const LOUD_PROGRAM: &str =
 #[derive(Debug)]
 pub(crate) struct Scene {
     pub(crate) dir: PathBuf,
+    /// Whether pods are on a bridge of their own, and not in the network of the host.
+    pub(crate) network: bool,
 }
 
 impl Scene {
     pub(crate) fn new() -> std::io::Result<Self> {
         let dir = std::env::temp_dir().join(format!("roost-bench-{}", std::process::id()));
         std::fs::create_dir(&dir)?;
-        let scene = Self { dir };
+        let scene = Self { dir, network: false };
         std::fs::create_dir(scene.out())?;
         let never = scene.out().join("never");
         mknodat(CWD, &never, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;

@@ -1,4 +1,4 @@
-//! Budgets 1, 3, 4, 5 and 6: starts and removals, every engine in turn in each round, so that a
+//! Budgets 1 to 6: starts and removals, every engine in turn in each round, so that a
 //! machine that changes its speed changes all.
 
 use std::collections::BTreeMap;
@@ -40,6 +40,26 @@ pub(crate) fn isolated(options: &Options, peers: &mut Peers, begun: &mut Fifo, t
     report(table, &key, &removals, &[Goal::OfPeer(Who::Cri, 0.2)]);
     let key = Key::new(6, "program told to end → pod gone", "ms");
     report(table, &key, &ends, &[Goal::OfPeer(Who::Cri, 0.2)]);
+}
+
+/// Budget 2, with engines that give each pod a network of its own. crun has none to give.
+pub(crate) fn networked(options: &Options, peers: &mut Peers, begun: &mut Fifo, table: &mut Table) {
+    let (mut starts, mut removals) = (All::new(), All::new());
+    for round in 0..options.starts {
+        peers.each(|engine| {
+            if engine.who() == Who::Crun {
+                return Ok(());
+            }
+            let (taken, removal) = one(engine, begun, &format!("net-{round}"), 1)?;
+            keep(&mut starts, engine.who(), Some(taken));
+            keep(&mut removals, engine.who(), removal.as_ref().map(|it| it.told));
+            Ok(())
+        });
+    }
+    let key = Key::new(2, "manifest → its program runs, on a bridge", "ms");
+    report(table, &key, &starts, &[Goal::OfPeer(Who::Cri, 0.3)]);
+    let key = Key::new(2, "program told to end → pod gone, on a bridge", "ms");
+    report(table, &key, &removals, &[]);
 }
 
 /// One isolated start, and the removal after it.

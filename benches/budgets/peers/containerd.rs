@@ -31,10 +31,15 @@ impl Containerd {
         let dir = scene.dir.join("containerd");
         std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
         std::fs::write(dir.join("config.toml"), config(&dir)).map_err(|error| error.to_string())?;
+        let networks = dir.join("net.d");
+        std::fs::create_dir_all(&networks).map_err(|error| error.to_string())?;
+        let bridge = BRIDGE.replace("DIR", &dir.display().to_string());
+        std::fs::write(networks.join("10-bench.conflist"), bridge)
+            .map_err(|error| error.to_string())?;
         let space = Space::new()?;
         let daemon = Daemon::start(&space, &dir)?;
         let cgroup = format!("{}-cri", scene.name());
-        let client = Client::start(&dir, &scene.out(), &cgroup)?;
+        let client = Client::start(&dir, scene, &cgroup)?;
         let mut containerd = Self {
             dir,
             daemon,
@@ -54,7 +59,14 @@ impl Containerd {
     }
 }
 
-/// No network plugins, since pods use the network of the namespace that it is in.
+/// A bridge by the standard plugins, for pods that do not use the network of the namespace that
+/// it is in.
+const BRIDGE: &str = r#"{"cniVersion": "1.0.0", "name": "bench", "plugins": [
+    {"type": "bridge", "bridge": "bench0", "isGateway": true, "ipMasq": true,
+        "ipam": {"type": "host-local", "dataDir": "DIR/leases",
+            "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+    {"type": "portmap", "capabilities": {"portMappings": true}}]}"#;
+
 fn config(dir: &Path) -> String {
     let dir = dir.display();
     format!(
@@ -71,7 +83,10 @@ fn config(dir: &Path) -> String {
          [plugins.\"io.containerd.grpc.v1.cri\"]\n\
          sandbox_image = \"{IMAGE}\"\n\
          disable_apparmor = true\n\
-         restrict_oom_score_adj = true\n"
+         restrict_oom_score_adj = true\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".cni]\n\
+         bin_dir = \"/usr/lib/cni\"\n\
+         conf_dir = \"{dir}/net.d\"\n"
     )
 }
 
@@ -208,15 +223,16 @@ struct Client {
 }
 
 impl Client {
-    fn start(dir: &Path, out: &Path, cgroup: &str) -> Outcome<Self> {
+    fn start(dir: &Path, scene: &Scene, cgroup: &str) -> Outcome<Self> {
+        let network = if scene.network { "pod" } else { "node" };
         let program = serde_json::json!([BUSYBOX, "sh", "-c", PROGRAM]).to_string();
         let mut python = Command::new(PYTHON)
             .arg(helper("cri.py"))
             .arg(dir.join("sock"))
             .arg(dir.join("logs"))
             .args([IMAGE, cgroup])
-            .arg(out)
-            .args([MOUNT, &program, &LIMIT.as_secs().to_string()])
+            .arg(scene.out())
+            .args([MOUNT, &program, &LIMIT.as_secs().to_string(), network])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

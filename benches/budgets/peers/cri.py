@@ -1,6 +1,6 @@
 """Drives containerd's CRI on one held connection, as the kubelet does.
 
-cri.py SOCKET LOGS IMAGE CGROUP OUT MOUNT PROGRAM LIMIT reads requests, one a line, and answers
+cri.py SOCKET LOGS IMAGE CGROUP OUT MOUNT PROGRAM LIMIT NETWORK reads requests, one a line, and answers
 each with `ok NANOSECONDS` or `error WHY`:
 
     until N               connects anew, and waits until N containers are running
@@ -23,7 +23,7 @@ import grpc
 
 IN_FLIGHT = 8
 RUNNING = 1  # ContainerState
-NODE, CONTAINER = 2, 1  # NamespaceMode
+POD, NODE, CONTAINER = 0, 2, 1  # NamespaceMode
 
 
 def varint(value):
@@ -79,11 +79,12 @@ def first(data, wanted):
 
 
 class Cri:
-    def __init__(self, socket, logs, image, cgroup, out, mount, program, limit):
+    def __init__(self, socket, logs, image, cgroup, out, mount, program, limit, network):
         self.address = f"unix://{socket}"
         self.logs, self.image, self.cgroup = logs, image, cgroup
         self.out, self.mount, self.program = out, mount, json.loads(program)
         self.limit = int(limit)
+        self.network = POD if network == "pod" else NODE
         self.channel = None
         self.sandboxes = {}
         self.pool = concurrent.futures.ThreadPoolExecutor(IN_FLIGHT)
@@ -131,8 +132,8 @@ class Cri:
             done.result()
 
     def run(self, containers, pod):
-        # The host's network, as far as it goes; everything else of its own.
-        namespaces = message((1, NODE), (2, CONTAINER))
+        # The host's network, as far as it goes, or one by plugins; everything else of its own.
+        namespaces = message((1, self.network), (2, CONTAINER))
         security = message((1, namespaces))
         sandbox = message(
             (1, message((1, pod), (2, pod), (3, "default"))),

@@ -19,6 +19,7 @@ pub(crate) struct Podman {
     dir: PathBuf,
     image: PathBuf,
     out: PathBuf,
+    network: &'static str,
     shells: Vec<Shell>,
     busy: usize,
     version: String,
@@ -33,6 +34,7 @@ impl Podman {
             dir: scene.dir.join("podman"),
             image: super::image(scene)?,
             out: scene.out(),
+            network: if scene.network { "podman" } else { "none" },
             shells: Vec::new(),
             busy: 0,
             version: super::version("podman", &["--version"])?,
@@ -71,7 +73,8 @@ impl Podman {
         let dir = self.dir.display();
         let text = format!(
             "--root {dir}/root --runroot {dir}/run --tmpdir {dir}/tmp --storage-driver overlay \
-             --cgroup-manager cgroupfs --events-backend none --runtime crun"
+             --cgroup-manager cgroupfs --events-backend none --runtime crun \
+             --network-config-dir {dir}/net.d"
         );
         text.split(' ').map(str::to_owned).collect()
     }
@@ -118,7 +121,8 @@ impl Engine for Podman {
             let command = |pod: &String| {
                 let file = self.dir.join(format!("{pod}.yaml"));
                 format!(
-                    "{podman} kube play --network none --log-driver k8s-file {}",
+                    "{podman} kube play --network {} --log-driver k8s-file {}",
+                    self.network,
                     file.display()
                 )
             };
