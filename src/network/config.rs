@@ -28,6 +28,9 @@ pub struct NetworkConfig {
     pub version: String,
     /// Whether its plugins are not to be asked to GC.
     pub disable_gc: bool,
+    /// Whether they are not to be asked to CHECK.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub disable_check: bool,
     /// The configuration of each plugin, as written.
     pub plugins: Vec<Map<String, Value>>,
 }
@@ -60,7 +63,7 @@ impl NetworkConfig {
         let config = match object.get("plugins") {
             None => {
                 let plugins = vec![object];
-                Self { name, version, disable_gc: false, plugins }
+                Self { name, version, disable_gc: false, disable_check: false, plugins }
             }
             Some(Value::Array(items)) => {
                 let plugins: Option<Vec<_>> =
@@ -68,7 +71,8 @@ impl NetworkConfig {
                 let plugins =
                     plugins.ok_or_else(|| fault("`plugins` must be a list of objects"))?;
                 let disable_gc = flag(&object, "disableGC")?;
-                Self { name, version, disable_gc, plugins }
+                let disable_check = flag(&object, "disableCheck")?;
+                Self { name, version, disable_gc, disable_check, plugins }
             }
             Some(_) => return Err(fault("`plugins` must be a list")),
         };
@@ -100,7 +104,7 @@ impl NetworkConfig {
         self.plugins.iter().flat_map(capabilities).collect()
     }
 
-    /// Whether its version has the command: GC came with 1.1.0.
+    /// Whether its version has a command: CHECK came with 0.4.0, GC and STATUS with 1.1.0.
     #[must_use]
     pub fn is_at_least(&self, version: &str) -> bool {
         let place = |of: &str| VERSIONS.iter().position(|known| *known == of);

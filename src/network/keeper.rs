@@ -14,6 +14,7 @@
 //! in (`choice`), and how the built-in one is made (`bridge`).
 
 mod garbage;
+mod health;
 mod names;
 mod upkeep;
 
@@ -434,7 +435,7 @@ impl Networks {
 
     /// Takes hold of the namespace of an instance whose executor was found: plugins need it to
     /// undo what they did in it.
-    pub fn hold(&self, id: PodId, executor: u32) {
+    pub fn hold(self: &Arc<Self>, id: PodId, executor: u32) {
         let mut state = self.lock();
         let mut kept = state.attempts.values_mut().filter(|known| known.use_ == Use::Kept);
         let Some(known) = kept.find(|known| known.file.id == id && known.namespace.is_none())
@@ -442,7 +443,10 @@ impl Networks {
             return;
         };
         match namespace::of_process(executor) {
-            Ok(namespace) => known.namespace = Some(Arc::new(namespace)),
+            Ok(namespace) => {
+                known.namespace = Some(Arc::new(namespace));
+                tokio::spawn(self.clone().check(known.file.attempt.clone()));
+            }
             Err(error) => tracing::warn!(%id, %error, "can't hold the pod's network namespace"),
         }
     }

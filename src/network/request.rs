@@ -25,6 +25,10 @@ pub enum Command {
     Add,
     /// Undo that.
     Del,
+    /// Say whether an attachment is as it was made.
+    Check,
+    /// Say whether containers can be attached.
+    Status,
     /// Undo what is not among the valid attachments.
     Gc,
 }
@@ -36,6 +40,8 @@ impl Command {
         match self {
             Self::Add => "ADD",
             Self::Del => "DEL",
+            Self::Check => "CHECK",
+            Self::Status => "STATUS",
             Self::Gc => "GC",
         }
     }

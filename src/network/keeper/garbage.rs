@@ -60,6 +60,7 @@ impl Networks {
         for network in networks {
             match network {
                 Ok(network) => {
+                    tokio::spawn(self.clone().ask_for_status(network.clone()));
                     tokio::spawn(self.clone().collect_at_last(network));
                 }
                 // Pods that name it are told too; those that take the first are told if it is that.

@@ -246,8 +246,12 @@ async fn what_runs_keeps_its_network_when_the_agent_is_restarted() {
     let keeper = tokio::spawn(agent.clone().keep());
     agent.hold(id(), std::process::id());
     assert_eq!(agent.addresses(id()).len(), 1);
+    until(|| scene.lines("CHECK.inputs").len() == 2).await;
+    let inputs = scene.lines("CHECK.inputs");
+    assert!(inputs[0].contains("\"number\":1") && inputs[0].contains("10.9.8.7"), "{inputs:?}");
     agent.detach(id()).await.unwrap();
-    assert_eq!(scene.calls()[2..], ["DEL eth0 netns", "DEL eth0 netns"]);
+    let expected = ["CHECK eth0 netns", "CHECK eth0 netns", "DEL eth0 netns", "DEL eth0 netns"];
+    assert_eq!(scene.calls()[2..], expected);
     keeper.abort();
 }
 
@@ -325,6 +329,7 @@ async fn garbage_is_collected_by_plugins_of_version_1_1() {
     let agent = Arc::new(scene.agent(&[id()]));
     let keeper = tokio::spawn(agent.clone().keep());
     until(|| scene.lines("GC.inputs").len() == 2).await;
+    until(|| scene.lines("STATUS.inputs").len() == 2).await;
     let input = scene.lines("GC.inputs").remove(0);
     assert!(input.contains("cni.dev/valid-attachments") && input.contains(&id().to_string()));
     keeper.abort();
