@@ -220,7 +220,7 @@ async fn changed(names: &mut Names) {
     {
         return;
     }
-    core::future::pending().await
+    core::future::pending::<()>().await;
 }
 
 /// Sends a message; whether the connection is as good as before.

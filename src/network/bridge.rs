@@ -151,15 +151,15 @@ struct Known {
 impl Bridge {
     /// `subnets` are those that pods are in already. As long as there are any, they stay in the
     /// bridge that they are in, whatever is configured since; one that nobody is in is removed.
-    pub(super) fn new(settings: BridgeSettings, boot: BootId, subnets: Vec<Subnet>) -> Self {
-        let known = Mutex::new(Known { subnets: subnets.clone(), ..Known::default() });
+    pub(super) fn new(settings: BridgeSettings, boot: BootId, subnets: &[Subnet]) -> Self {
+        let known = Mutex::new(Known { subnets: subnets.to_vec(), ..Known::default() });
         let mut bridge = Self { settings, boot, known };
         match bridge.in_use(!subnets.is_empty()) {
             Ok(Some(name)) => {
                 let wanted = &bridge.settings;
                 let differs = |subnet: &Subnet| !subnets.is_empty() && !subnets.contains(subnet);
                 if wanted.name != name || wanted.subnets.iter().any(differs) {
-                    let (configured, subnets) = (&wanted.name, join(&subnets));
+                    let (configured, subnets) = (&wanted.name, join(subnets));
                     tracing::warn!(
                         bridge = name,
                         subnets,

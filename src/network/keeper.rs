@@ -198,7 +198,7 @@ impl Networks {
         let kept = attempts.values().filter(|known: &&Known| known.use_ == Use::Kept);
         let bridged: Vec<ByBridge> = kept.flat_map(|known| known.file.bridged().cloned()).collect();
         let subnets = bridged.first().map(|pod| pod.subnets.clone()).unwrap_or_default();
-        let bridge = Arc::new(Bridge::new(settings.bridge.clone(), boot.clone(), subnets));
+        let bridge = Arc::new(Bridge::new(settings.bridge.clone(), boot.clone(), &subnets));
         let given = bridged.iter().filter_map(|pod| pod.addresses.first()).max().copied();
         let state = State { attempts, given, unreadable, ..State::default() };
         let state = Arc::new(Mutex::new(state));

@@ -147,7 +147,7 @@ impl Netlink {
                     }
                     NetlinkPayload::Done(_) => return Ok(is_whole.then_some(all)),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    _ => {}
+                    NetlinkPayload::Noop | NetlinkPayload::Overrun(_) | _ => {}
                 }
             }
         }

@@ -26,11 +26,11 @@ fn bridge(dir: &Path) -> Bridge {
 fn with_subnets(dir: &Path, subnets: Vec<Subnet>) -> Bridge {
     let forwarding = dir.join("forwarding.json");
     let settings = BridgeSettings { name: "roost-t".to_owned(), subnets, forwarding };
-    Bridge::new(settings, "a-boot".parse().unwrap(), Vec::new())
+    Bridge::new(settings, "a-boot".parse().unwrap(), &[])
 }
 
 /// An agent that has just been started, and knows nothing of what was made.
-fn next(bridge: &Bridge, subnets: Vec<Subnet>) -> Bridge {
+fn next(bridge: &Bridge, subnets: &[Subnet]) -> Bridge {
     Bridge::new(bridge.settings.clone(), bridge.boot.clone(), subnets)
 }
 
@@ -158,7 +158,7 @@ fn what_somebody_has_broken_is_made_good() {
         assert_eq!(ask("127.0.0.1:8080").unwrap(), "hello 10.9.0.1");
 
         // An agent that has just been started knows nothing of it.
-        let next = next(&bridge, web.subnets.clone());
+        let next = next(&bridge, &web.subnets);
         assert!(!next.restore(&pods, &all).unwrap());
         let other = PortRule { pod: "default/late".parse().unwrap(), ..wanted[0].clone() };
         assert!(next.restore(&pods, &|| vec![other.clone()]).unwrap());
@@ -256,7 +256,7 @@ fn the_host_is_no_router_for_anybody_but_pods_unless_somebody_else_makes_it_one(
 
         // The next agent knows what was opened by this one.
         let pods = [web.clone()];
-        let next = next(&bridge, web.subnets.clone());
+        let next = next(&bridge, &web.subnets);
         assert!(!next.restore(&pods, &|| wanted.clone()).unwrap());
         reach_each_other(false);
 
@@ -372,7 +372,7 @@ fn pods_stay_in_the_bridge_that_they_are_in_and_one_that_nobody_is_in_is_removed
             let forwarding = bridge.settings.forwarding.clone();
             let settings =
                 BridgeSettings { name, subnets: vec!["10.8.0.0/24".parse().unwrap()], forwarding };
-            Bridge::new(settings, bridge.boot.clone(), subnets)
+            Bridge::new(settings, bridge.boot.clone(), &subnets)
         };
         let next = configured(web.subnets.clone());
         assert!(!next.restore(std::slice::from_ref(&web), &|| wanted.clone()).unwrap());
