@@ -54,6 +54,7 @@ mod recover;
 mod reload;
 mod requests;
 pub mod service;
+pub mod sessions;
 pub mod shutdown;
 mod starts;
 mod traffic;

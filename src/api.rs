@@ -2,7 +2,8 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `/api/v1/pods`, `/api/v1/namespaces/{ns}/pods[/{name}[/log]]`, `/api/v1[/namespaces/{ns}]/events` | the shapes of Kubernetes, `?watch=true` included |
+//! | `/api/v1/pods`, `/api/v1/namespaces/{ns}/pods[/{name}[/log\|/exec]]`, `/api/v1[/namespaces/{ns}]/events` | the shapes of Kubernetes, `?watch=true` included |
+//! | `/version`, `/api`, `/apis`, `/api/v1` | what there is, for kubectl |
 //! | `/roost/v1/status` | how the agent itself is |
 //! | `/roost/v1/stats` | what pods use and ask for |
 //! | `/metrics` | the node in numbers, for Prometheus |
@@ -15,6 +16,8 @@
 //! Not here: what the answers look like on a terminal (`cli`).
 
 mod body;
+pub mod channels;
+mod exec;
 mod exposition;
 mod failure;
 mod health;
@@ -33,7 +36,9 @@ mod server;
 pub mod socket;
 pub mod stats;
 mod status_files;
+mod upgrade;
 mod watch;
+pub mod websocket;
 
 pub(crate) use roost::images;
 pub use server::serve;

@@ -6,7 +6,7 @@
 //! (`agent`).
 //!
 //! Text that comes from manifests or from the API passes `output::clean` or a table's cell on its
-//! way to a terminal; only logs are printed as they are.
+//! way to a terminal; only logs and what programs write that are executed are printed as they are.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -25,6 +25,7 @@ mod completion;
 mod delete;
 mod describe;
 mod diff;
+mod exec;
 mod failure;
 mod files;
 mod get;
@@ -81,6 +82,7 @@ fn run(cli: Cli, screen: Screen) -> Result<(), Failure> {
         | Command::Ps(_)
         | Command::Describe(_)
         | Command::Logs(_)
+        | Command::Exec(_)
         | Command::Events(_)
         | Command::Diff(_)
         | Command::Plan(_)
@@ -144,6 +146,7 @@ async fn answer(client: &Client, screen: Screen, command: Command) -> Result<(),
         Command::Image(ImageCommand::Prune) => image::prune(client).await,
         Command::Describe(DescribeCommand::Pod(args)) => describe::pod(client, screen, &args).await,
         Command::Logs(args) => logs::run(client, screen, &args).await,
+        Command::Exec(args) => exec::run(client, &args).await,
         Command::Diff(args) => diff::run(client, screen, &args).await,
         Command::Plan(args) => plan::run(client, screen, &args).await,
         Command::Apply(args) => apply::run(client, screen, &args).await,

@@ -21,6 +21,8 @@ mod pod;
 mod poller;
 mod recovery;
 mod run;
+mod session;
+mod sessions;
 mod shell;
 mod termination;
 mod token;

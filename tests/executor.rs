@@ -16,6 +16,8 @@ mod messages;
 mod probes;
 #[path = "executor/real_host.rs"]
 mod real_host;
+#[path = "executor/sessions.rs"]
+mod sessions;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -75,7 +75,7 @@ pub(super) struct Core {
     pub(super) manifests: Manifests,
     pub(super) publisher: Publisher,
     desired: DesiredState,
-    links: BTreeMap<PodId, Link>,
+    pub(super) links: BTreeMap<PodId, Link>,
     link_events: mpsc::Sender<(LinkId, LinkEvent)>,
     /// How many links there have been.
     links_made: u64,
@@ -102,9 +102,9 @@ pub(super) struct Core {
 }
 
 #[derive(Debug)]
-struct Link {
+pub(super) struct Link {
     number: u64,
-    handle: LinkHandle,
+    pub(super) handle: LinkHandle,
     pid: u32,
     since: BootTime,
 }
@@ -473,7 +473,7 @@ impl Core {
         self.silent.remove(&id);
         self.links_made += 1;
         let link_id = LinkId { pod: id, number: self.links_made };
-        let heard = Heard::first(build.clone(), report.clone(), wanted.is_some());
+        let heard = Heard::first(protocol, build.clone(), report.clone(), wanted.is_some());
         if wanted.is_some() && matches!(process, Process::Held(_)) {
             self.context.networks.hold(id, pid);
         }

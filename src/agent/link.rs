@@ -62,6 +62,7 @@ pub(super) struct LinkHandle {
 /// What an executor has said.
 #[derive(Debug, Clone)]
 pub(super) struct Heard {
+    protocol: u32,
     build: String,
     report: Option<PodReport>,
     /// Whether it was told what it is for before this link.
@@ -75,8 +76,13 @@ pub(super) type Names = Option<watch::Receiver<()>>;
 
 impl Heard {
     /// What it said when it introduced itself.
-    pub(super) fn first(build: String, report: Option<PodReport>, was_told: bool) -> Self {
-        Self { build, report, was_told, refused_upgrade: None }
+    pub(super) fn first(
+        protocol: u32,
+        build: String,
+        report: Option<PodReport>,
+        was_told: bool,
+    ) -> Self {
+        Self { protocol, build, report, was_told, refused_upgrade: None }
     }
 }
 
@@ -99,6 +105,11 @@ impl LinkHandle {
         fds: Vec<OwnedFd>,
     ) -> Result<(), TellError> {
         self.outgoing.send((message, fds)).await.map_err(|_| TellError::Closed)
+    }
+
+    /// The newest version of the protocol that the executor speaks.
+    pub(super) fn protocol(&self) -> u32 {
+        self.heard.borrow().protocol
     }
 
     /// Whether the executor was told what it is for, by this agent or by one before.
@@ -249,8 +260,11 @@ fn hear(message: ToAgent, tell: &watch::Sender<Heard>) -> Option<LinkEvent> {
             tell.send_modify(|heard| heard.report = Some(report.clone()));
             Some(LinkEvent::Report(report))
         }
-        ToAgent::Welcome { build, .. } => {
-            tell.send_modify(|heard| heard.build.clone_from(&build));
+        ToAgent::Welcome { protocol, build, .. } => {
+            tell.send_modify(|heard| {
+                heard.protocol = protocol;
+                heard.build.clone_from(&build);
+            });
             Some(LinkEvent::Build(build))
         }
         ToAgent::NotUpgraded { why } => {

@@ -15,6 +15,7 @@ use super::inspect::Inspection;
 use super::publish::Saved;
 use super::put::{self, Place};
 use super::service::{DeleteRefused, Done, Refused, Request};
+use super::sessions::ToPod;
 use super::worker::Update;
 use crate::clock::{BootTime, WallTime};
 use crate::ids::{PodId, PodName};
@@ -96,6 +97,9 @@ impl Core {
             }
             Request::ImagesInUse { answer } => {
                 let _gone = answer.send(self.images_in_use());
+            }
+            Request::Way { pod, answer } => {
+                let _gone = answer.send(self.links.get(&pod).map(|it| ToPod(it.handle.clone())));
             }
             Request::ImagesChanged => self.look_for_images(),
             Request::ImageFileFaulty { text } => {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::inspect::{self, Inspection};
+use super::sessions::ToPod;
 use super::usage::Meter;
 use crate::clock::{BootTime, WallTime};
 use crate::config::{ImageGc, PressureLimits};
@@ -282,6 +283,13 @@ pub enum Request {
         revision: u64,
         /// Why.
         verdict: Verdict,
+    },
+    /// Find the way to the executor of an instance.
+    Way {
+        /// Which.
+        pod: PodId,
+        /// None if that does not answer.
+        answer: oneshot::Sender<Option<ToPod>>,
     },
     /// Show what decisions are made on.
     Inspect {
@@ -683,7 +691,7 @@ impl Service {
         self.slow.clone().acquire_owned().await.map_err(|_| AgentEnding)
     }
 
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, AgentEnding> {
@@ -726,6 +734,7 @@ pub(crate) fn nobody_uses_images(request: Request) -> bool {
         | Request::ImageFileFaulty { .. }
         | Request::Pressure(_)
         | Request::Evict { .. }
+        | Request::Way { .. }
         | Request::Inspect { .. } => false,
     }
 }

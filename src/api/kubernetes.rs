@@ -4,6 +4,7 @@
 //! looks like while it lives, of the kubelet. What Roost knows beyond them is in fields called
 //! `roost` and in annotations `roost/…`, which clients of Kubernetes pass over.
 
+pub mod discovery;
 pub mod document;
 pub mod event;
 pub mod pod;

@@ -115,7 +115,7 @@ fn form(query: &Query) -> Result<Form, Failure> {
 }
 
 /// Which container is meant; a pod of one needs no name for it, whatever comes before it.
-fn container(view: &PodView, wanted: Option<&str>) -> Result<ContainerName, Failure> {
+pub(super) fn container(view: &PodView, wanted: Option<&str>) -> Result<ContainerName, Failure> {
     let (main, init): (Vec<&ContainerName>, Vec<&ContainerName>) = match (&view.spec, &view.report)
     {
         (Some(spec), _) => (

@@ -52,6 +52,52 @@ impl Query {
     }
 }
 
+/// The same where a name may be there several times, as the words of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Words(Vec<(String, String)>);
+
+impl Words {
+    /// What stands after `?`.
+    pub(super) fn of(text: &str) -> Result<Self, Failure> {
+        let uri: Result<axum::http::Uri, _> = format!("/?{text}").parse();
+        let uri = uri.map_err(|error| Failure::bad_request(error.to_string()))?;
+        match axum::extract::Query::try_from_uri(&uri) {
+            Ok(axum::extract::Query(words)) => Ok(Self(words)),
+            Err(error) => Err(Failure::bad_request(error.body_text())),
+        }
+    }
+
+    /// Every value of a name, in order.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let values = self.0.iter().filter(move |(found, _)| found == name);
+        values.map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of a name that is not empty.
+    pub(super) fn one(&self, name: &str) -> Option<&str> {
+        self.all(name).find(|value| !value.is_empty())
+    }
+
+    /// A flag; false if it was not given.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Failure> {
+        match self.one(name) {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1") => Ok(true),
+            Some(other) => {
+                Err(Failure::bad_request(format!("{name} is `{other}`: it must be true or false")))
+            }
+        }
+    }
+
+    /// A number below 65536, if it was given.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u16>, Failure> {
+        let Some(text) = self.one(name) else { return Ok(None) };
+        let refused =
+            |_| Failure::bad_request(format!("{name} is `{text}`: it must be 0 to 65535"));
+        text.parse().map(Some).map_err(refused)
+    }
+}
+
 /// Which objects are meant. Empty fields mean all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Selector {

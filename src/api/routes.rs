@@ -15,11 +15,11 @@ use tokio::sync::Semaphore;
 
 use super::failure::Failure;
 use super::kubernetes::types::{List, ListMeta, Status, StatusDetails};
-use super::kubernetes::{Context, document, event, pod};
+use super::kubernetes::{Context, discovery, document, event, pod};
 use super::query::{Query, RawQuery, Selector};
 use super::rendered::Rendered;
 use super::watch::{EVENT_FIELDS, POD_FIELDS, Span, What};
-use super::{health, logs, metrics, overview, roost, stats, watch};
+use super::{exec, health, logs, metrics, overview, roost, stats, upgrade, watch};
 use crate::agent::service::{
     DeleteRefused, DocumentKind, DocumentView, PodView, Service, Snapshot,
 };
@@ -34,6 +34,8 @@ pub(super) const BODY_LEN_MAX: usize = 64 << 10;
 pub(super) struct Shared {
     pub(super) service: Service,
     pub(super) large_bodies: Arc<Semaphore>,
+    /// Room for sessions.
+    pub(super) streams: Arc<Semaphore>,
     rendered: Rendered,
     boot: BootId,
     node: String,
@@ -50,6 +52,7 @@ impl Shared {
         Self {
             service,
             large_bodies: roost::room_for_bodies(),
+            streams: upgrade::room(),
             rendered: Rendered::default(),
             boot,
             node,
@@ -79,6 +82,11 @@ pub(super) fn router(service: Service) -> Router {
         .route("/api/v1/namespaces/{namespace}/pods", get(pods_of))
         .route("/api/v1/namespaces/{namespace}/pods/{name}", get(one_pod).delete(delete_pod))
         .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(logs::answer))
+        .route("/api/v1/namespaces/{namespace}/pods/{name}/exec", exec_route())
+        .route("/version", get(version))
+        .route("/api", get(async || Json(discovery::versions())))
+        .route("/apis", get(async || Json(discovery::groups())))
+        .route("/api/v1", get(async || Json(discovery::resources())))
         .route("/api/v1/events", get(all_events))
         .route("/api/v1/namespaces/{namespace}/events", get(events_of))
         .route("/api/v1/configmaps", get(all_config_maps))
@@ -97,6 +105,15 @@ pub(super) fn router(service: Service) -> Router {
         .layer(axum::middleware::from_fn_with_state(shared.clone(), metrics::count))
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
         .with_state(shared)
+}
+
+/// With both methods, because clients that know no WebSocket come with POST, and are told so.
+fn exec_route() -> axum::routing::MethodRouter<Arc<Shared>> {
+    get(exec::answer).post(exec::answer)
+}
+
+async fn version(State(shared): Asked) -> Json<Value> {
+    Json(discovery::version(&shared.service.snapshot().agent.version))
 }
 
 async fn all_pods(State(shared): Asked, query: RawQuery) -> Answer {

@@ -76,6 +76,8 @@ async fn answer(stream: UnixStream, router: Router) {
             TokioIo::new(stream),
             TowerToHyperService::new(router.into_service::<Incoming>()),
         )
+        // A session has a connection to itself, and room of its own (`upgrade`).
+        .with_upgrades()
         .await;
     if let Err(error) = answered {
         tracing::debug!(%error, "a connection to the API ended early");

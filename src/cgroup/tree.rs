@@ -242,6 +242,12 @@ impl ContainerCgroup {
         Err(CgroupError::Populated { path: directory(SESSIONS_MAX) })
     }
 
+    /// One that [`Self::session`] has made, by its [name](SessionCgroup::name).
+    #[must_use]
+    pub fn session_named(&self, name: &str) -> SessionCgroup {
+        SessionCgroup { directory: self.unified().join(name) }
+    }
+
     /// Changes or clears its limits while it runs.
     ///
     /// # Errors
@@ -379,6 +385,29 @@ pub struct SessionCgroup {
 }
 
 impl SessionCgroup {
+    /// Tells it from others of the same container.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let name = self.directory.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
+    /// What tells an event loop that its last process is gone.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub fn events_fd(&self) -> Result<Events, CgroupError> {
+        Events::open(&self.directory)
+    }
+
+    /// Whether it has a process.
+    ///
+    /// # Errors
+    /// If it can't be found out.
+    pub fn is_populated(&self) -> Result<bool, CgroupError> {
+        files::is_populated(&self.directory)
+    }
+
     /// Kills every process in it. Returns at once.
     ///
     /// # Errors

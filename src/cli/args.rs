@@ -61,6 +61,8 @@ pub(super) enum Command {
     Describe(DescribeCommand),
     /// What containers printed
     Logs(LogsArgs),
+    /// Executes a command in a container
+    Exec(ExecArgs),
     /// What happened, oldest first, as `get events` does
     Events(EventsArgs),
     /// What manifest files would change, if they lay in the manifest directory
@@ -191,6 +193,28 @@ pub(super) struct LogsArgs {
     /// Begins each line with its time
     #[arg(long)]
     pub(super) timestamps: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Ends as the command does: with its exit code, or 128 and the number of the signal that killed it. \
+With 1 also if it can't be executed, and with 3 if the agent can't be reached.
+The command, and whatever it has started, is killed when this ends.")]
+pub(super) struct ExecArgs {
+    #[command(flatten)]
+    pub(super) pod: PodArgs,
+    /// In which container; needed if the pod has several
+    #[arg(short, long, value_name = "CONTAINER")]
+    pub(super) container: Option<ContainerName>,
+    /// Passes standard input on to the command
+    #[arg(short = 'i', long)]
+    pub(super) stdin: bool,
+    /// Gives the command a terminal, with -i
+    #[arg(short, long)]
+    pub(super) tty: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -339,6 +363,8 @@ mod tests {
             "describe pod hello --root state",
             "logs hello -c visitor -f -p --tail 5 --since 10m --timestamps",
             "logs hello --all-containers",
+            "exec hello -- true",
+            "exec -it pod/hello -c visitor -n shop -- sh -c -i",
             "events -w",
             "diff",
             "diff a.yaml - -o json",
@@ -390,6 +416,8 @@ mod tests {
         check("get pods -n Shop", "DNS label");
         check("logs x --since never", "--since");
         check("logs x -c y --all-containers", "cannot be used with");
+        check("exec x", "-- <COMMAND>...");
+        check("exec x ls", "unexpected argument 'ls'");
         check("apply", "FILE");
         check("rollback x --to 0", "0 is not in 1..");
         check("rollback x --to 1 --release", "cannot be used with");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -16,7 +17,7 @@ use tokio::net::UnixStream;
 use super::failure::Failure;
 use super::output;
 use crate::api::kubernetes::types::{Status, WatchEvent};
-use crate::api::socket;
+use crate::api::{socket, websocket};
 use crate::config;
 use crate::state::paths::Paths;
 
@@ -129,13 +130,53 @@ impl Client {
         }
     }
 
+    /// Makes a WebSocket of a connection.
+    pub(super) async fn upgrade(
+        &self,
+        path: &str,
+        protocol: &str,
+    ) -> Result<TokioIo<Upgraded>, Failure> {
+        let key = websocket::new_key();
+        let key = key.map_err(|error| Failure::wrong(format!("can't ask for {path}: {error}")))?;
+        let mut request = request(&Method::GET, path, Bytes::new())?;
+        let fields = [
+            (hyper::header::CONNECTION, "Upgrade"),
+            (hyper::header::UPGRADE, "websocket"),
+            (hyper::header::SEC_WEBSOCKET_VERSION, "13"),
+            (hyper::header::SEC_WEBSOCKET_KEY, &key),
+            (hyper::header::SEC_WEBSOCKET_PROTOCOL, protocol),
+        ];
+        for (name, value) in fields {
+            let value = value.parse().map_err(|_| Failure::wrong(format!("{name}: {value}")))?;
+            request.headers_mut().insert(name, value);
+        }
+        let response = self.exchange_in_time(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            self.accepted(response).await?;
+            return Err(Failure::unreachable("the agent does not open a session")
+                .with_help("is it of another version? `roost version` says"));
+        }
+        let accepted = response.headers().get(hyper::header::SEC_WEBSOCKET_ACCEPT);
+        if accepted.is_none_or(|accepted| accepted != websocket::accept_key(&key).as_str()) {
+            return Err(Failure::unreachable("the agent's answer is for somebody else"));
+        }
+        let upgraded = hyper::upgrade::on(response).await;
+        upgraded.map(TokioIo::new).map_err(|error| self.broke_off(&error))
+    }
+
     async fn send(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, Failure> {
-        let request = request(&method, path, body)?;
+        self.exchange_in_time(request(&method, path, body)?).await
+    }
+
+    async fn exchange_in_time(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Failure> {
         match tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(request)).await {
             Ok(response) => response,
             Err(_) => {
@@ -163,7 +204,7 @@ impl Client {
             .await
             .map_err(|error| self.broke_off(&error))?;
         // What goes wrong on it is told to whoever waits for the answer.
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         sender.send_request(request).await.map_err(|error| self.broke_off(&error))
     }
 

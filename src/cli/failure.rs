@@ -47,6 +47,11 @@ impl Failure {
         Self::wrong("")
     }
 
+    /// A program that was executed for the caller ended so; it has said itself what there is to say.
+    pub(super) fn ended(code: u8) -> Self {
+        Self::new(code, "")
+    }
+
     /// The command was used wrongly.
     pub(super) fn usage(line: impl Into<String>) -> Self {
         Self::new(USAGE, line)

@@ -14,13 +14,14 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-pub use exec::{ExecRequest, Executed};
+pub use exec::{ExecRequest, Executed, Streams};
 pub use facts::{Arch, CgroupMode, HostFacts};
 pub use files::HostFiles;
 pub use launcher::{Gate, LaunchError, Launched, STATUS_LEN_MAX};
 pub use plan::{HostEffect, ImageUser, Isolator, LaunchPlan, PlanError, RootPlan, plan};
 pub use pod::{ContainerizerError, Network, enter_pod};
 use seccomp::FilterCache;
+pub use terminal::{Master, TerminalSize};
 
 mod child;
 mod devices;
@@ -40,6 +41,7 @@ mod prepared;
 pub mod projected;
 mod reaper;
 mod seccomp;
+mod terminal;
 mod two_way;
 mod users;
 

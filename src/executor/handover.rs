@@ -45,6 +45,25 @@ pub(super) struct Handover {
     pub(super) connection: Option<ConnectionState>,
     /// What runs.
     pub(super) runs: Vec<RunState>,
+    /// Sessions whose programs run. Builds before this field knew none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) sessions: Vec<SessionState>,
+}
+
+/// A session whose program runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SessionState {
+    /// In which container.
+    pub(super) container: ContainerName,
+    /// In which run of it.
+    pub(super) attempt: Attempt,
+    /// Its socket.
+    pub(super) socket: i32,
+    /// The pidfd of its first process.
+    pub(super) pidfd: i32,
+    /// The name of its cgroup.
+    pub(super) cgroup: String,
 }
 
 /// A connection.

@@ -4,10 +4,9 @@
 //! reason, which is so recorded and shown, and is tried again after the back-off. Not here: how
 //! a container is made (`containerizer`).
 
-use std::fs::File;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -19,7 +18,7 @@ use super::token::Token;
 use crate::cgroup::{ContainerCgroup, Entry};
 use crate::containerizer::native::{
     self, ContainerizerError, ExecRequest, Executed, HostFacts, Launched, Native, NativeState,
-    Network,
+    Network, Streams,
 };
 use crate::ids::{Attempt, PodId};
 use crate::manifest::pod::{ContainerSpec, PodSpec, Volume, VolumeSource};
@@ -143,7 +142,7 @@ impl Pod {
         entered.native.launch(&plan, entry).map_err(|error| chain(&error))
     }
 
-    /// Executes a program in a container that runs, with `output` as its output.
+    /// Executes a program in a container that runs.
     ///
     /// # Errors
     /// Why there is no process, in words.
@@ -153,7 +152,7 @@ impl Pod {
         target: BorrowedFd<'_>,
         command: &[String],
         entry: Entry,
-        output: BorrowedFd<'_>,
+        streams: Streams<'_>,
     ) -> Result<Executed, String> {
         let missing = || "the pod's namespaces are not there".to_owned();
         let entered = self.entered.as_mut().ok_or_else(missing)?;
@@ -162,8 +161,6 @@ impl Pod {
         let container = resolved.as_ref().unwrap_or(container);
         entered.facts.read_files(spec, container);
         let plan = native::plan(spec, container, &entered.facts).map_err(|e| chain(&e))?;
-        let null = File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
-        let streams = [null.as_fd(), output, output];
         let request = ExecRequest { plan: &plan, target, command, streams, entry };
         entered.native.exec(&request).map_err(|error| chain(&error))
     }
@@ -216,6 +213,12 @@ impl Pod {
             rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED).ok();
         }
         self.entered = None;
+    }
+
+    /// Whether the process is in the pod's network by now.
+    #[must_use]
+    pub(super) fn is_in_network(&self) -> bool {
+        self.network.is_some() || self.entered.is_some()
     }
 
     fn enter(&self, spec: &PodSpec) -> Result<Entered, String> {

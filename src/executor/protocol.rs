@@ -21,14 +21,21 @@
 //!     │ ─────────────────────────────────────► │
 //!     │  Upgrade { build } + descriptor        │   only when the builds differ
 //!     │ ─────────────────────────────────────► │   execve in place, same connection
+//!     │  Exec(..), Dial(..) + descriptors      │   any number, each with a socket of its own
+//!     │ ─────────────────────────────────────► │
 //! ```
 //!
 //! Versions: both sides name the newest version they speak and use the older of the two. A new
 //! kind of message is sent only to a side that knows it, so `deny_unknown_fields` may stay: what
-//! is not understood is an error, never ignored. Requests about sessions and nested containers
-//! will be messages beside `SetSpec`, with descriptors, answered by id.
+//! is not understood is an error, never ignored.
+//!
+//! A session (a program that is executed for somebody in a container) is no part of what is wanted
+//! of the pod. The agent makes its pipes and a socket pair, and sends the executor's ends; whatever
+//! is to be said of the session is said on that socket ([`OfSession`]), and when the agent's end of
+//! it is closed, by whatever has happened to the agent or to the client, the session is killed. So a
+//! new connection between agent and executor changes nothing for it, nor does an upgrade in place.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -38,14 +45,16 @@ use crate::clock::{BootTime, Millis, WallTime};
 use crate::ids::{Attempt, ContainerName, PodId};
 use crate::manifest::pod::{ContainerSpec, PodSpec};
 use crate::manifest::revision::Hash;
-use crate::state::record::{EndCause, LastRun, Outcome};
+use crate::state::record::{EndCause, Exit, LastRun, Outcome};
 
 /// The newest version of the protocol that this build speaks.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 /// From this version on, an executor is told when pods of the node come and go.
 pub const PROTOCOL_OF_NAMES: u32 = 4;
 /// From this version on, a `Welcome` with `wanted` is followed by a `Report`.
 pub const PROTOCOL_OF_FIRST_REPORT: u32 = 2;
+/// From this version on there are sessions, and connections into the pod's network.
+pub const PROTOCOL_OF_SESSIONS: u32 = 5;
 /// The longest message in bytes; a specification is at most 1 MiB of manifest.
 pub const MESSAGE_LEN_MAX: usize = 16 << 20;
 /// Most descriptors with one message.
@@ -73,6 +82,47 @@ pub enum ToExecutor {
     Upgrade {
         /// The build of that program.
         build: String,
+    },
+    /// Execute a program in a container that runs. With it come the socket of the session and,
+    /// unless it is to have a terminal, its standard input, output and error. Since version 5.
+    Exec(NewSession),
+    /// Begin a connection (TCP) from within the pod's network. With it comes a socket, on which
+    /// the connection is passed on with [`OfSession::Begun`], made or still being made. Since
+    /// version 5.
+    Dial {
+        /// Where to, as seen from there.
+        address: SocketAddr,
+    },
+}
+
+/// A session that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSession {
+    /// In which container.
+    pub container: ContainerName,
+    /// The program, looked up in the container's `PATH`, and its arguments.
+    pub command: Vec<String>,
+    /// Whether it has a terminal, and how large that is at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
+}
+
+/// Said by the executor on the socket of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum OfSession {
+    /// The program was executed. If it has a terminal, the other side of that comes with this.
+    Begun,
+    /// It was not executed. Nothing more is said.
+    Refused {
+        /// Why.
+        why: String,
+    },
+    /// The program has ended, and nothing of the session is left. Nothing more is said.
+    Ended {
+        /// How.
+        exit: Exit,
     },
 }
 
@@ -102,6 +152,8 @@ pub enum ToAgent {
         why: String,
     },
 }
+
+pub use crate::containerizer::native::TerminalSize;
 
 /// The network that a pod is in.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -50,6 +50,7 @@ use crate::state::record::{Exit, LastRun};
 
 mod questions;
 mod resume;
+mod sessions;
 
 /// How long an executor waits to be told for the first time what it is for. An agent that dies
 /// before that has recorded nothing which could not be started again.
@@ -116,6 +117,7 @@ pub(super) struct Shell {
     next_run: u32,
     writers: Writers,
     asking: Asking,
+    held: sessions::Held,
     /// Cgroups of runs that are over, to be removed.
     empty: VecDeque<ContainerCgroup>,
     events: VecDeque<Event>,
@@ -172,7 +174,7 @@ impl Shell {
         let writers = Writers::new(boot.paths.clone(), &poller, |id| Token::Writer(id).encode());
         let asking = Asking::new(&poller);
         let cgroup = boot.cgroups.pod(boot.id);
-        let (connection, runs, empty, events, upgrade) = Default::default();
+        let (connection, runs, held, empty, events, upgrade) = Default::default();
         let (next_run, changed, unsaid_until, end_at, ended) = (0, false, None, None, false);
         Ok(Self {
             boot,
@@ -189,6 +191,7 @@ impl Shell {
             next_run,
             writers,
             asking,
+            held,
             empty,
             events,
             changed,
@@ -243,10 +246,13 @@ impl Shell {
             effects.into_iter().for_each(|effect| self.perform(effect));
         }
         self.asking.remove_empty();
+        self.held.remove_empty();
         self.remove_empty();
+        self.look_at_ending_sessions();
         self.publish();
         let idle = self.connection.as_ref().is_none_or(Connection::is_idle);
-        if self.machine.is_stopped() && self.runs.is_empty() && self.writers.is_idle() {
+        let is_over = self.runs.is_empty() && self.held.is_empty() && self.writers.is_idle();
+        if self.machine.is_stopped() && is_over {
             let now = BootTime::now();
             let end_at = *self.end_at.get_or_insert(now.plus(FAREWELL_TIME_MAX));
             self.ended |= idle || end_at <= now;
@@ -292,6 +298,7 @@ impl Shell {
             Token::Stdout(id) => self.read_output(id, Stream::Stdout),
             Token::Stderr(id) => self.read_output(id, Stream::Stderr),
             Token::Question(id) => self.asking.look(id),
+            Token::Session(id) => self.look_at_session(id),
             Token::Cgroup(id) => {
                 if let Some(run) = self.runs.get_mut(&id) {
                     run.kill_others(&self.poller, id);
@@ -590,6 +597,8 @@ impl Shell {
                 }
                 ToExecutor::Names => self.refresh_names(),
                 ToExecutor::Upgrade { build } => self.begin_upgrade(build, fds),
+                ToExecutor::Exec(wanted) => self.open_session(&wanted, fds),
+                ToExecutor::Dial { address } => self.dial(address, fds),
             }
         }
         Ok(())

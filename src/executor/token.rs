@@ -1,6 +1,6 @@
 //! [`Token`]: what an event of the poller is about, as the number that epoll carries. PURE.
 
-/// What is ready. The numbers count runs and writers; those that are gone are never used again.
+/// What is ready. The numbers count runs, writers, questions and sessions; those that are gone are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
     /// Somebody connects.
@@ -29,6 +29,8 @@ pub(super) enum Token {
     Shutdown,
     /// Something of a question to a container.
     Question(u32),
+    /// Something of a session.
+    Session(u32),
 }
 
 impl Token {
@@ -49,6 +51,7 @@ impl Token {
             Self::Cgroup(id) => (10, id),
             Self::Shutdown => (11, 0),
             Self::Question(id) => (12, id),
+            Self::Session(id) => (13, id),
         };
         kind << 32 | u64::from(id)
     }
@@ -71,6 +74,7 @@ impl Token {
             10 => Self::Cgroup(id),
             11 => Self::Shutdown,
             12 => Self::Question(id),
+            13 => Self::Session(id),
             _ => return None,
         })
     }

@@ -336,7 +336,8 @@ impl Node {
     /// Runs the command line; its exit code, standard output and standard error.
     pub fn cli(&self, arguments: &[&str]) -> (i32, String, String) {
         let root = self.root();
-        self.cli_as_is(&[arguments, &["--root", root.to_str().unwrap()]].concat())
+        // First, because what follows `--` is for others.
+        self.cli_as_is(&[&["--root", root.to_str().unwrap()], arguments].concat())
     }
 
     /// The same, without being told which node it is about.

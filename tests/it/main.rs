@@ -39,6 +39,7 @@ mod order;
 mod pressure;
 mod pulls;
 mod requests;
+mod sessions;
 mod shutdown;
 mod store;
 mod terminal;

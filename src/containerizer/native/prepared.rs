@@ -1,7 +1,7 @@
 //! [`Prepared`]: a launch plan in the terms of system calls, made before the clone so that the
 //! child has little left to do that can fail.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -129,6 +129,16 @@ pub(super) enum PartKind {
     OfDirectory,
     /// It is there, and links begin at its root.
     Fixed,
+}
+
+impl Program {
+    /// Adds a variable, `NAME=value`, unless there is one of that name.
+    pub(super) fn add_default(&mut self, variable: &CStr) {
+        let name = |text: &CStr| text.to_bytes().split(|byte| *byte == b'=').next().map(Vec::from);
+        if !self.env.iter().any(|it| name(it) == name(variable)) {
+            self.env.push(variable.to_owned());
+        }
+    }
 }
 
 impl Prepared {

@@ -44,7 +44,7 @@ impl Program {
         poller: &std::rc::Rc<Poller>,
         id: u32,
     ) -> std::io::Result<Self> {
-        let Executed { pid: _, pidfd, status } = executed;
+        let Executed { pid: _, pidfd, status, terminal: _ } = executed;
         let token = Token::Question(id).encode();
         let watched = poller.watch(output, token, EventFlags::IN).and_then(|output| {
             Ok((output, poller.watch(pidfd.try_clone()?, token, Process::EVENTS)?))

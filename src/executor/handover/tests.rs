@@ -94,6 +94,7 @@ fn example() -> Handover {
             serde_json::from_str::<NativeState>(r#"{"reaper":{"pid":41,"pidfd":9}}"#).unwrap(),
         ),
         listener: 3,
+        sessions: Vec::new(),
         connection: Some(ConnectionState { socket: 12, received: vec![1, 2], unsent: vec![3] }),
         runs: vec![
             RunState {

@@ -1,11 +1,13 @@
 //! Asking something of containers: the [`Shell`]'s part, which knows the runs.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 
 use rustix::pipe::PipeFlags;
 
 use super::Shell;
 use crate::clock::BootTime;
+use crate::containerizer::native::Streams;
 use crate::executor::asking::{Begun, Question};
 use crate::executor::journal::chain;
 use crate::manifest::pod::Handler;
@@ -50,9 +52,11 @@ impl Shell {
         let pipe = |error| format!("making a pipe failed: {error}");
         let (output, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(pipe)?;
         rustix::io::ioctl_fionbio(&output, true).map_err(pipe)?;
+        let null = File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
+        let streams = Streams::Given([null.as_fd(), theirs.as_fd(), theirs.as_fd()]);
         let (cgroup, entry) = run.cgroup.session().map_err(|error| chain(&error))?;
         let pair = (spec.as_ref(), container);
-        match self.pod.exec(pair, target.as_fd(), command, entry, theirs.as_fd()) {
+        match self.pod.exec(pair, target.as_fd(), command, entry, streams) {
             Ok(executed) => Ok(Begun { executed, output, cgroup }),
             Err(why) => {
                 cgroup.remove().ok();

@@ -27,8 +27,9 @@ impl Shell {
         handover: Handover,
         build: String,
     ) -> Result<Self, ShellError> {
-        let Handover { format: _, boot, machine, native, network, listener, connection, runs } =
-            handover;
+        let Handover { format: _, boot, machine, native, network, .. } = handover;
+        let (listener, connection) = (handover.listener, handover.connection);
+        let (runs, sessions) = (handover.runs, handover.sessions);
         let failed = |why: String| ShellError::Resume { why };
         let boot_id = BootId::current().map_err(system("reading the id of this boot"))?;
         let listener = take(listener)?;
@@ -41,6 +42,9 @@ impl Shell {
         }
         for run in runs {
             shell.resume_run(run)?;
+        }
+        for session in sessions {
+            shell.resume_session(session)?;
         }
         shell.events.push_back(Event::AnswersLost);
         if let Some(ConnectionState { socket, received, unsent }) = connection {
@@ -130,6 +134,7 @@ impl Shell {
         let quiet = self.events.is_empty()
             && self.asking.is_quiet()
             && self.writers.is_idle()
+            && self.held.state().is_some()
             && self.runs.values().all(|run| run.handles().is_some())
             && self.connection.as_ref().is_none_or(|connection| connection.state().is_some());
         let Some(upgrade) = self.upgrade.take_if(|upgrade| quiet && upgrade.is_checked()) else {
@@ -180,6 +185,8 @@ impl Shell {
             ConnectionState { socket: number(socket), received: received.to_vec(), unsent }
         });
         fds.push(self.listener.as_fd());
+        let (sessions, of_sessions) = self.held.state().unwrap_or_default();
+        fds.extend(of_sessions);
         let handover = Handover {
             format: FORMAT,
             boot: self.boot.clone(),
@@ -189,16 +196,17 @@ impl Shell {
             listener: number(&self.listener),
             connection,
             runs,
+            sessions,
         };
         (handover, fds)
     }
 }
 
-fn number(fd: &Watched) -> i32 {
+pub(super) fn number(fd: &Watched) -> i32 {
     fd.as_fd().as_raw_fd()
 }
 
-fn take(number: i32) -> Result<OwnedFd, ShellError> {
+pub(super) fn take(number: i32) -> Result<OwnedFd, ShellError> {
     sys::inherited_fd(number).map_err(system("taking over a descriptor"))
 }
 
