@@ -2,7 +2,7 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `/api/v1/pods`, `/api/v1/namespaces/{ns}/pods[/{name}[/log\|/exec]]`, `/api/v1[/namespaces/{ns}]/events` | the shapes of Kubernetes, `?watch=true` included |
+//! | `/api/v1/pods`, `/api/v1/namespaces/{ns}/pods[/{name}[/log\|/exec\|/portforward]]`, `/api/v1[/namespaces/{ns}]/events` | the shapes of Kubernetes, `?watch=true` included |
 //! | `/version`, `/api`, `/apis`, `/api/v1` | what there is, for kubectl |
 //! | `/roost/v1/status` | how the agent itself is |
 //! | `/roost/v1/stats` | what pods use and ask for |
@@ -20,6 +20,7 @@ pub mod channels;
 mod exec;
 mod exposition;
 mod failure;
+mod forward;
 mod health;
 pub mod kubernetes;
 mod logs;

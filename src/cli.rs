@@ -28,6 +28,7 @@ mod diff;
 mod exec;
 mod failure;
 mod files;
+mod forward;
 mod get;
 mod image;
 mod live;
@@ -83,6 +84,7 @@ fn run(cli: Cli, screen: Screen) -> Result<(), Failure> {
         | Command::Describe(_)
         | Command::Logs(_)
         | Command::Exec(_)
+        | Command::PortForward(_)
         | Command::Events(_)
         | Command::Diff(_)
         | Command::Plan(_)
@@ -147,6 +149,7 @@ async fn answer(client: &Client, screen: Screen, command: Command) -> Result<(),
         Command::Describe(DescribeCommand::Pod(args)) => describe::pod(client, screen, &args).await,
         Command::Logs(args) => logs::run(client, screen, &args).await,
         Command::Exec(args) => exec::run(client, &args).await,
+        Command::PortForward(args) => forward::run(client, &args).await,
         Command::Diff(args) => diff::run(client, screen, &args).await,
         Command::Plan(args) => plan::run(client, screen, &args).await,
         Command::Apply(args) => apply::run(client, screen, &args).await,

@@ -127,7 +127,17 @@ mod tests {
         // Records are converted by hand: their form must be free to change.
         arrow(
             "api",
-            &["agent", "clock", "config", "ids", "manifest", "metrics", "state::paths", "sys"],
+            &[
+                "agent",
+                "clock",
+                "config",
+                "errors",
+                "ids",
+                "manifest",
+                "metrics",
+                "state::paths",
+                "sys",
+            ],
             &[],
         ),
         arrow(
@@ -156,6 +166,7 @@ mod tests {
         "src/state/paths",
         "src/executor/machine",
         "src/executor/question",
+        "src/executor/sessions",
         "src/network/config",
         "src/network/record",
         "src/network/request",

@@ -41,6 +41,11 @@ const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
 /// session holds that open.
 const TERMINAL_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// What clients are told that know no WebSocket.
+const NO_SPDY: &str = "SPDY is not supported: use a client that speaks WebSocket, as kubectl does \
+                       from version 1.31 on (in 1.29 and 1.30 with \
+                       KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true)";
+
 /// Answers a request for a session.
 pub(super) async fn answer(
     State(shared): State<Arc<Shared>>,
@@ -59,7 +64,8 @@ pub(super) async fn answer(
     let wanted =
         WantedSession { pod: view.record.id, container, command, streams: streams(&query)? };
     let known = [channels::V5, channels::V4];
-    let (response, connection) = Upgrade::of(&mut request, &known, &shared.streams)?.accept()?;
+    let upgrade = Upgrade::of(&mut request, &known, &shared.streams, NO_SPDY)?;
+    let (response, connection) = upgrade.accept()?;
     let pod = view.record.name.to_string();
     tokio::spawn(async move {
         let Some(connection) = connection.await else { return };
@@ -198,7 +204,7 @@ async fn say_end(writer: &ToClient, ending: &Ending) {
 }
 
 /// Lets the client close its side first: what it has not read yet would be lost otherwise.
-async fn farewell(reader: &mut Reader<OwnedReadHalf>) {
+pub(super) async fn farewell(reader: &mut Reader<OwnedReadHalf>) {
     let gone = async {
         loop {
             match reader.next().await {

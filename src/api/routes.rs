@@ -19,7 +19,7 @@ use super::kubernetes::{Context, discovery, document, event, pod};
 use super::query::{Query, RawQuery, Selector};
 use super::rendered::Rendered;
 use super::watch::{EVENT_FIELDS, POD_FIELDS, Span, What};
-use super::{exec, health, logs, metrics, overview, roost, stats, upgrade, watch};
+use super::{exec, forward, health, logs, metrics, overview, roost, stats, upgrade, watch};
 use crate::agent::service::{
     DeleteRefused, DocumentKind, DocumentView, PodView, Service, Snapshot,
 };
@@ -83,6 +83,7 @@ pub(super) fn router(service: Service) -> Router {
         .route("/api/v1/namespaces/{namespace}/pods/{name}", get(one_pod).delete(delete_pod))
         .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(logs::answer))
         .route("/api/v1/namespaces/{namespace}/pods/{name}/exec", exec_route())
+        .route("/api/v1/namespaces/{namespace}/pods/{name}/portforward", forward_route())
         .route("/version", get(version))
         .route("/api", get(async || Json(discovery::versions())))
         .route("/apis", get(async || Json(discovery::groups())))
@@ -110,6 +111,11 @@ pub(super) fn router(service: Service) -> Router {
 /// With both methods, because clients that know no WebSocket come with POST, and are told so.
 fn exec_route() -> axum::routing::MethodRouter<Arc<Shared>> {
     get(exec::answer).post(exec::answer)
+}
+
+/// As above.
+fn forward_route() -> axum::routing::MethodRouter<Arc<Shared>> {
+    get(forward::answer).post(forward::answer)
 }
 
 async fn version(State(shared): Asked) -> Json<Value> {

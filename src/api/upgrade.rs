@@ -51,21 +51,20 @@ pub(super) struct Connection {
 }
 
 impl Upgrade {
-    /// What a request asks for, with the first of `known` that the client speaks.
+    /// What a request asks for, with the first of `known` that the client speaks. Who speaks SPDY
+    /// instead is told `no_spdy`.
     pub(super) fn of(
         request: &mut Request,
         known: &[&'static str],
         room: &Arc<Semaphore>,
+        no_spdy: &str,
     ) -> Result<Self, Failure> {
         let headers = request.headers();
         let has = |name: HeaderName, word: &str| {
             words(headers, &name).any(|found| found.eq_ignore_ascii_case(word))
         };
         if words(headers, &UPGRADE).any(|word| word.to_ascii_lowercase().starts_with("spdy/")) {
-            return Err(Failure::bad_request(
-                "SPDY is not supported: use a client that speaks WebSocket, as kubectl does from \
-                 version 1.31 on (in 1.29 and 1.30 with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true)",
-            ));
+            return Err(Failure::bad_request(no_spdy));
         }
         if !has(CONNECTION, "upgrade") || !has(UPGRADE, "websocket") {
             let text = "this is for WebSocket only: `Connection: Upgrade`, `Upgrade: websocket`";

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -63,6 +64,8 @@ pub(super) enum Command {
     Logs(LogsArgs),
     /// Executes a command in a container
     Exec(ExecArgs),
+    /// Leads ports of this machine to ports of a pod, until it is stopped
+    PortForward(ForwardArgs),
     /// What happened, oldest first, as `get events` does
     Events(EventsArgs),
     /// What manifest files would change, if they lay in the manifest directory
@@ -217,6 +220,28 @@ pub(super) struct ExecArgs {
     pub(super) command: Vec<OsString>,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct ForwardArgs {
+    #[command(flatten)]
+    pub(super) pod: PodArgs,
+    /// [LOCAL:]REMOTE: the port here, any that is free if it is 0 or left out before the colon, and
+    /// that of the pod
+    #[arg(value_name = "PORTS", required = true, value_parser = super::forward::ports)]
+    pub(super) ports: Vec<Forwarded>,
+    /// The address of this machine to listen on: whoever reaches it reaches the pod
+    #[arg(long, default_value = "localhost", value_parser = super::forward::address)]
+    pub(super) address: IpAddr,
+}
+
+/// A port that is forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Forwarded {
+    /// Of this machine; 0 for any that is free.
+    pub(super) local: u16,
+    /// Of the pod.
+    pub(super) remote: u16,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum DeleteCommand {
     /// Removes pods by removing their manifests
@@ -364,6 +389,7 @@ mod tests {
             "logs hello -c visitor -f -p --tail 5 --since 10m --timestamps",
             "logs hello --all-containers",
             "exec hello -- true",
+            "port-forward hello 8080:80 :443 9 --address 127.0.0.1",
             "exec -it pod/hello -c visitor -n shop -- sh -c -i",
             "events -w",
             "diff",
@@ -417,6 +443,8 @@ mod tests {
         check("logs x --since never", "--since");
         check("logs x -c y --all-containers", "cannot be used with");
         check("exec x", "-- <COMMAND>...");
+        check("port-forward x", "PORTS");
+        check("port-forward x web:80", "is no port");
         check("exec x ls", "unexpected argument 'ls'");
         check("apply", "FILE");
         check("rollback x --to 0", "0 is not in 1..");

@@ -315,6 +315,62 @@ fn fifty_sessions_at_once_get_each_their_own() {
     node.end();
 }
 
+#[test]
+fn a_port_leads_to_the_pod_s_own_loopback_interface() {
+    // Sends back what it gets, once it has got all of it.
+    let server = "import socket\ns = socket.socket()\ns.bind(('127.0.0.1', 7))\ns.listen(64)\n\
+                  while True:\n c = s.accept()[0]\n b = b''.join(iter(lambda: c.recv(65536), b''))\n \
+                  c.sendall(b)\n c.close()\n";
+    let asked = Asked::pod("echo")
+        .container("main", "")
+        .with("/spec/containers/0/command", json!(["/usr/bin/python3", "-c", server]));
+    let asked = asked.with(
+        "/spec/containers/0/readinessProbe",
+        json!({ "tcpSocket": { "port": 7, "host": "127.0.0.1" }, "periodSeconds": 1 }),
+    );
+    let node = node_with(&asked);
+    node.said(&["wait", "pod", "echo", "--for=condition=Ready"]);
+    let mut command = roost(node.root().to_str().unwrap());
+    command.args(["port-forward", "echo", ":7", ":8"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || {
+        let line = lines.next().unwrap().unwrap();
+        let address = line.strip_prefix("Forwarding from ").unwrap().to_owned();
+        address.split_once(" -> ").unwrap().0.to_owned()
+    };
+    let (there, closed) = (next(), next());
+    let bytes = noise(2 << 20);
+    // One after the other: so is the server.
+    for _ in 0..10 {
+        let mut stream = TcpStream::connect(&there).unwrap();
+        stream.write_all(&bytes).unwrap();
+        // The end of one direction is passed on, and the other goes on.
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).unwrap();
+        assert!(back == bytes, "{} bytes", back.len());
+    }
+    // Nobody listens there: the connection ends, and why is said.
+    let mut stream = TcpStream::connect(&closed).unwrap();
+    assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0);
+    let mut said = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("connecting to port 8 of the pod failed"), "{said}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (code, _, err) = node.cli(&["port-forward", "nobody", "80"]);
+    assert!(code == 1 && err.contains("pod default/nobody not found"), "{err}");
+
+    if has_kubectl() {
+        let relay = Relay::to(&node);
+        let done = relay.kubectl(&["port-forward", "pod/echo", ":7"]).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(said.contains("use `roost port-forward`"), "{said}");
+    }
+    node.end();
+}
+
 /// Passes connections to a port of the loopback interface on to the agent's socket, as long as it
 /// is there.
 struct Relay {

@@ -64,6 +64,7 @@ pub fn resources() -> Value {
             resource("pods", "Pod", &["delete", "get", "list", "watch"], &["po"]),
             resource("pods/exec", "PodExecOptions", &["create", "get"], &[]),
             resource("pods/log", "Pod", &["get"], &[]),
+            resource("pods/portforward", "PodPortForwardOptions", &["create", "get"], &[]),
             resource("secrets", "Secret", &["list"], &[]),
         ],
     })

@@ -73,11 +73,14 @@ impl Master {
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let buffers = &mut [IoSliceMut::new(&mut byte)];
         rustix::net::recvmsg(&self.0, buffers, &mut control, flags)?;
-        let mut parts = control.drain().filter_map(|part| match part {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        parts.next().ok_or_else(|| std::io::Error::other("its terminal did not come"))
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut fds) = part
+                && let Some(master) = fds.next()
+            {
+                return Ok(master);
+            }
+        }
+        Err(std::io::Error::other("its terminal did not come"))
     }
 }
 
