@@ -30,9 +30,9 @@ use crate::state::record::Exit;
 pub use crate::executor::protocol::TerminalSize;
 
 /// How long an executor may take until the program runs, or is refused.
-const BEGIN_TIME_MAX: Duration = Duration::from_secs(10);
+const BEGIN_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a connection within this machine may take.
-const DIAL_TIME_MAX: Duration = Duration::from_secs(10);
+const DIAL_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A way to the executor of one pod. Cheap to clone.
 #[derive(Debug, Clone)]

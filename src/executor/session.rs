@@ -257,10 +257,11 @@ pub(super) fn say(socket: impl AsFd, message: &OfSession, fds: Vec<OwnedFd>) {
     }
 }
 
-fn has_hung_up(socket: &Watched) -> bool {
+/// Whether nobody is there any more for a session.
+pub(super) fn has_hung_up(socket: impl AsFd) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec};
     let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-    let mut sockets = [PollFd::new(socket, gone)];
+    let mut sockets = [PollFd::new(&socket, gone)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let polled = rustix::event::poll(&mut sockets, Some(&now));
     let [socket] = sockets;

@@ -281,12 +281,13 @@ impl Bridge {
 
     /// Undoes that. `ports` are those that are wanted without it.
     pub(super) fn remove(&self, pod: &ByBridge, ports: Ports<'_>) -> Result<(), BridgeError> {
+        let mut unruled = Ok(());
         if !pod.ports.is_empty() {
             let mut known = self.lock();
             // Where there can't be rules, there are none of this pod.
             let has_rules = || nft::is_there(self.name()).unwrap_or(false);
             if known.rules.is_some() || has_rules() {
-                self.set_rules(&mut known, ports)?;
+                unruled = self.set_rules(&mut known, ports);
             }
         }
         let link = pod.link.clone();
@@ -295,7 +296,8 @@ impl Bridge {
             Ok(Some(_)) => Links::open().and_then(|links| links.remove(&link)),
             Err(error) => Err(error),
         };
-        removed.map_err(|source| BridgeError::Remove { link, source })
+        removed.map_err(|source| BridgeError::Remove { link, source })?;
+        unruled
     }
 
     /// Makes good what an agent before, or somebody else, has left of it; whether anything was

@@ -6,9 +6,13 @@
 //! which the agent writes into a file of its own (`network`), and the rest of the file
 //! (`isolators::names`).
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::ids::ContainerName;
 use crate::state::paths::PodPaths;
@@ -34,23 +38,31 @@ pub(super) fn names(paths: &PodPaths) -> Option<String> {
 /// container has taken it out.
 ///
 /// # Errors
-/// If a file can't be read or written.
+/// If a file can't be read or written; the first such, after all the others were done.
 pub fn renew<'a>(
     paths: &PodPaths,
     containers: impl Iterator<Item = &'a ContainerName>,
 ) -> io::Result<()> {
     let Some(names) = names(paths) else { return Ok(()) };
-    for container in containers {
-        let path = paths.name_file(container, "hosts");
-        let file = match fs::OpenOptions::new().read(true).write(true).open(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            file => file?,
-        };
-        let before = read(&file)?;
-        if let Some(text) = replaced(&before, &names).filter(|text| *text != before) {
-            file.write_all_at(text.as_bytes(), 0)?;
-            file.set_len(text.len() as u64)?;
-        }
+    // What one container has done to its file is not the others' fault.
+    let failures =
+        containers.map(|container| renew_one(&paths.name_file(container, "hosts"), &names));
+    let failures: Vec<_> = failures.filter_map(Result::err).collect();
+    failures.into_iter().next().map_or(Ok(()), Err)
+}
+
+fn renew_one(path: &Path, names: &str) -> io::Result<()> {
+    // A container may hold a lease on its file (F_SETLEASE in fcntl(2)), which would keep whoever
+    // opens it waiting for /proc/sys/fs/lease-break-time.
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        file => File::from(file?),
+    };
+    let before = read(&file)?;
+    if let Some(text) = replaced(&before, names).filter(|text| *text != before) {
+        file.write_all_at(text.as_bytes(), 0)?;
+        file.set_len(text.len() as u64)?;
     }
     Ok(())
 }
@@ -73,7 +85,57 @@ fn read(file: &File) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
+
+    #[test]
+    fn neither_a_lease_nor_rubbish_of_one_container_holds_up_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = crate::state::paths::Paths::under(dir.path());
+        let paths = root.pod(crate::ids::PodId::from_random(1), &"default/web".parse().unwrap());
+        let names = ["a", "b", "c"].map(|name| name.parse::<ContainerName>().unwrap());
+        let file = |name: &ContainerName| paths.name_file(name, "hosts");
+        for name in &names {
+            fs::create_dir_all(file(name).parent().unwrap()).unwrap();
+            fs::write(file(name), part(Some("10.213.0.2\told\n"))).unwrap();
+        }
+        fs::create_dir_all(root.runtime.clone()).unwrap();
+        fs::write(root.names(), "10.213.0.3\tnew\n").unwrap();
+        fs::write(file(&names[1]), [0xff]).unwrap();
+        let mut holder = lease(&file(&names[0]));
+        renew(&paths, names.iter()).unwrap_err();
+        let text = |name| fs::read_to_string(file(name)).unwrap();
+        assert!(text(&names[0]).contains("old"), "it was waited for");
+        assert!(text(&names[2]).contains("new"));
+        drop(holder.stdin.take());
+        holder.wait().unwrap();
+        renew(&paths, names.iter()).unwrap_err();
+        assert!(text(&names[0]).contains("new"));
+    }
+
+    /// A process that has a lease on the file until its standard input ends.
+    fn lease(path: &Path) -> Child {
+        const SCRIPT: &str = "import fcntl, signal, sys\n\
+            signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+            file = open(sys.argv[1])\n\
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)\n\
+            print('held', flush=True)\n\
+            sys.stdin.read()\n";
+        let mut holder = Command::new("python3")
+            .args(["-c", SCRIPT])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut lines = io::BufReader::new(holder.stdout.take().unwrap());
+        io::BufRead::read_line(&mut lines, &mut said).unwrap();
+        assert_eq!(said, "held\n");
+        holder
+    }
 
     #[test]
     fn the_part_is_written_anew_in_the_same_file_and_all_else_is_left() {

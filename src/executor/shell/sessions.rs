@@ -69,6 +69,10 @@ impl Shell {
             return;
         }
         let socket = fds.remove(0);
+        if session::has_hung_up(&socket) {
+            // Whoever asked has given up, and may ask again: it must not be executed twice.
+            return;
+        }
         if let Err(why) = self.begin_session(wanted, &socket, &fds) {
             session::say(&socket, &OfSession::Refused { why }, Vec::new());
         }

@@ -21,6 +21,8 @@ use super::{Networks, Use};
 const DOMAIN: &str = "pod.roost";
 /// It is not told more often than that: each pod is told of each other one.
 const NAMES_DELAY: Duration = Duration::from_millis(250);
+/// Until it is tried again to write them.
+const NAMES_RETRY: Duration = Duration::from_secs(10);
 
 impl Networks {
     /// Says whenever the file has changed.
@@ -45,6 +47,8 @@ impl Networks {
                     Err(error) => {
                         let path = self.settings.names.display().to_string();
                         tracing::warn!(path, %error, "can't say what pods are called");
+                        sleep(NAMES_RETRY).await;
+                        continue;
                     }
                 }
             }

@@ -41,7 +41,7 @@ impl Isolator for NameFiles {
                 "hosts",
                 // Whoever is in a network finds the others.
                 has_image || !aliases.is_empty() || !context.facts.addresses.is_empty(),
-                hosts(pod, files, &context.facts.addresses),
+                hosts(pod, has_image, files, &context.facts.addresses),
             ),
             ("hostname", has_image, format!("{hostname}\n")),
             (
@@ -61,10 +61,12 @@ impl Isolator for NameFiles {
     }
 }
 
-/// As the kubelet writes it, so that programs find what they expect.
-fn hosts(pod: &PodSpec, files: &HostFiles, addresses: &[IpAddr]) -> String {
-    let mut text = if pod.host.network {
-        format!("{}\n", files.hosts.trim_end())
+/// As the kubelet writes it, so that programs find what they expect. One without an image, which has
+/// the host's root, has what the host has as well.
+fn hosts(pod: &PodSpec, has_image: bool, files: &HostFiles, addresses: &[IpAddr]) -> String {
+    let of_host = files.hosts.trim_end();
+    let text = if pod.host.network {
+        format!("{of_host}\n")
     } else {
         let names = match pod.names.domain.full_name(&pod.hostname, pod.name.namespace.as_str()) {
             Some(full) => format!("{full}\t{}", pod.hostname),
@@ -75,6 +77,9 @@ fn hosts(pod: &PodSpec, files: &HostFiles, addresses: &[IpAddr]) -> String {
             [] => own(&Ipv4Addr::LOCALHOST.into()),
             addresses => addresses.iter().map(own).collect(),
         };
+        if !has_image {
+            return with_pods(format!("{of_host}\n{own}"), pod, files);
+        }
         format!(
             "# Written by Roost for each start of the container.\n\
              127.0.0.1\tlocalhost\n\
@@ -86,6 +91,11 @@ fn hosts(pod: &PodSpec, files: &HostFiles, addresses: &[IpAddr]) -> String {
              {own}"
         )
     };
+    with_pods(text, pod, files)
+}
+
+/// With the aliases of the pod, and the names of others.
+fn with_pods(mut text: String, pod: &PodSpec, files: &HostFiles) -> String {
     if !pod.names.aliases.is_empty() {
         text.push_str("\n# `hostAliases` of the pod.\n");
     }
